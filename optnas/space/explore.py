@@ -1,0 +1,171 @@
+"""Walk a space without a study, by calling it again with other answers.
+
+Everything here works on any function of a trial, conditional ones included; what the function returns is
+ignored. Modules are built on the meta device, which costs neither memory nor initialization.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from optnas.space.nodes import Chain, Choice, Repeat
+from optnas.trial import Draw, Space, contains
+
+
+def sample(space: Space[Any], rng: np.random.Generator | int) -> dict[str, Any]:
+    """Draw one architecture, each decision uniformly (in the logarithm where the decision says so).
+
+    `rng` is a generator or a seed. Returns its params, in the order asked.
+    """
+    rng = np.random.default_rng(rng)
+    return _ask(space, lambda name, distribution: draw_value(distribution, rng)).params
+
+
+def draw_value(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
+    """One uniformly random answer to a question."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[rng.integers(len(distribution.choices))]
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if isinstance(distribution, IntDistribution):
+        if distribution.log:
+            # Half a step beyond either end, so that the ends are as likely as their neighbors.
+            value = math.exp(rng.uniform(math.log(low - 0.5), math.log(high + 0.5)))
+            return int(min(max(round(value), low), high))
+        return int(low + distribution.step * rng.integers((high - low) // distribution.step + 1))
+    if distribution.log:
+        return float(min(max(math.exp(rng.uniform(math.log(low), math.log(high))), low), high))
+    if step is None:
+        return float(rng.uniform(low, high))
+    return float(low + step * rng.integers(round((high - low) / step) + 1))
+
+
+def options(name: str, distribution: BaseDistribution) -> Sequence[Any]:
+    """Every possible answer to a question.
+
+    Raises:
+        ValueError: the decision is continuous (a float without a step).
+    """
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    if isinstance(distribution, IntDistribution):
+        return range(distribution.low, distribution.high + 1, distribution.step)
+    assert isinstance(distribution, FloatDistribution)
+    if distribution.single():
+        return (distribution.low,)
+    if distribution.step is None:
+        raise ValueError(
+            f"Parameter {name!r} is continuous ({distribution}) and cannot be enumerated. "
+            "Give it a step=, or ask for it outside the space (a task may ask for its learning rate)."
+        )
+    count = round((distribution.high - distribution.low) / distribution.step) + 1
+    return tuple(distribution.low + i * distribution.step for i in range(count))
+
+
+def enumerate_params(space: Space[Any]) -> Iterator[dict[str, Any]]:
+    """Every architecture's params once, in the order of an odometer whose last decision turns fastest.
+
+    Raises:
+        ValueError: a decision is continuous; the message names it.
+    """
+    return _odometer(space, {})
+
+
+def count(space: Space[Any]) -> int:
+    """The number of different answers (genotypes) that a space has.
+
+    Nodes are counted by arithmetic, plain functions by enumeration.
+
+    Raises:
+        ValueError: a decision is continuous; the message names it.
+    """
+    if isinstance(space, Choice):
+        return sum(count(candidate) for candidate in space.candidates.values())
+    if isinstance(space, Repeat):
+        per_position = count(space.space)
+        return sum(per_position**depth for depth in range(space.low, space.high + 1))
+    if isinstance(space, Chain):
+        return math.prod(count(part) for part in space.spaces.values())
+    return sum(1 for _ in enumerate_params(space))
+
+
+def neighbors(
+    space: Space[Any], params: Mapping[str, Any], rng: np.random.Generator | int | None = None
+) -> Iterator[dict[str, Any]]:
+    """Architectures that differ from `params` in one decision and in what depends on it.
+
+    Each decision is changed to each of its other answers; decisions that still appear keep theirs. Those
+    that newly appear take every combination of answers, or, when `rng` (a generator or a seed) is given, one
+    random answer each; then a continuous decision may be changed too, to one random value. Answers of other
+    callers in `params`, such as a task's learning rate, are ignored.
+
+    Raises:
+        ValueError: `rng` is None and a decision is continuous; the message names it.
+    """
+    if rng is not None:
+        rng = np.random.default_rng(rng)
+    asked = _ask(space, lambda name, _: params[name])
+    for name, distribution in asked.distributions.items():
+        if rng is not None and isinstance(distribution, FloatDistribution) and distribution.step is None:
+            others: Sequence[Any] = () if distribution.single() else (draw_value(distribution, rng),)
+        else:
+            others = options(name, distribution)
+        for other in others:
+            if other == asked.params[name]:
+                continue
+            changed = {**asked.params, name: other}
+            if rng is None:
+                yield from _odometer(space, changed)
+            else:
+                yield _ask(space, _keep_or_draw(changed, rng)).params
+
+
+def _keep_or_draw(params: Mapping[str, Any], rng: np.random.Generator) -> Any:
+    def pick(name: str, distribution: BaseDistribution) -> Any:
+        kept = name in params and contains(distribution, params[name])
+        return params[name] if kept else draw_value(distribution, rng)
+
+    return pick
+
+
+def _ask(space: Space[Any], pick: Any) -> Draw:
+    draw = Draw(pick)
+    with torch.device("meta"):
+        space(draw)
+    return draw
+
+
+def _odometer(space: Space[Any], fixed: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """All answers in which every decision named in `fixed` (and still possible) keeps its value."""
+    position: list[int] = []  # per free decision, in the order asked: which option is up
+    sizes: list[int] = []  # how many it has
+
+    def pick(name: str, distribution: BaseDistribution) -> Any:
+        if name in fixed and contains(distribution, fixed[name]):
+            return fixed[name]
+        values = options(name, distribution)
+        if len(sizes) == len(position):
+            position.append(0)
+        sizes.append(len(values))
+        return values[position[len(sizes) - 1]]
+
+    while True:
+        sizes.clear()
+        yield _ask(space, pick).params
+        del position[len(sizes) :]
+        while position and position[-1] + 1 == sizes[len(position) - 1]:
+            position.pop()
+        if not position:
+            return
+        position[-1] += 1

@@ -1,0 +1,164 @@
+"""What a space asks and who answers: the one interface between a search space and a search strategy.
+
+A search space is a function of a trial. A trial answers three questions; who answers (a sampler of a
+study, a stored trial, a random generator, an enumeration) is no business of the space.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+T_co = TypeVar("T_co", covariant=True)
+
+_CHANGED = "The space has changed since; start a study of another name, or use the space of that time."
+
+
+class Trial(Protocol):
+    """Answers questions. `optuna.Trial`, `optuna.trial.FrozenTrial` and `Draw` are trials."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of `choices` (each None, bool, int, float or str: what Optuna stores)."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """An integer in `low..high`, both included."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """A number in `low..high`, both included."""
+
+
+class Space(Protocol[T_co]):
+    """A function of a trial, usually one that builds a model."""
+
+    def __call__(self, trial: Trial, /) -> T_co: ...
+
+
+class ParamsMismatchError(ValueError):
+    """Stored answers do not fit the questions that a space asks today."""
+
+
+def scope(trial: Trial, *path: str | int) -> Trial:
+    """The same trial with `path` put before every name: `scope(trial, "block", 0)` asks `block.0.<name>`.
+
+    Scopes nest. Names stay unique, and results read as paths.
+    """
+    return _Scoped(trial, "".join(f"{part}." for part in path))
+
+
+class _Scoped:
+    def __init__(self, trial: Trial, prefix: str) -> None:
+        self._trial = trial
+        self._prefix = prefix
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self._trial.suggest_categorical(self._prefix + name, choices)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        return self._trial.suggest_int(self._prefix + name, low, high, step=step, log=log)
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        return self._trial.suggest_float(self._prefix + name, low, high, step=step, log=log)
+
+
+class Draw:
+    """A trial whose every answer comes from `pick(name, distribution)`.
+
+    `params` and `distributions` hold what was asked so far, in the order of the questions.
+
+    Raises:
+        ValueError: one name is asked with two different distributions, or `pick` answers with a value
+            that its distribution does not contain.
+    """
+
+    def __init__(self, pick: Callable[[str, BaseDistribution], Any]) -> None:
+        self._pick = pick
+        self.params: dict[str, Any] = {}
+        self.distributions: dict[str, BaseDistribution] = {}
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        for choice in choices:
+            if not (choice is None or isinstance(choice, bool | int | float | str)):
+                raise TypeError(
+                    f"Parameter {name!r} offers {choice!r}; a choice must be None, bool, int, float or str. "
+                    "Offer names and look the object up in a dict."
+                )
+        return self._ask(name, CategoricalDistribution(tuple(choices)))
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        return int(self._ask(name, IntDistribution(low, high, log=log, step=step)))
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        return float(self._ask(name, FloatDistribution(low, high, log=log, step=step)))
+
+    def _ask(self, name: str, distribution: BaseDistribution) -> Any:
+        if name in self.distributions:
+            if self.distributions[name] != distribution:
+                raise ValueError(
+                    f"Parameter {name!r} is asked twice with different distributions: "
+                    f"{self.distributions[name]} and {distribution}. Give the two places different names, "
+                    "for example with scope(trial, ...)."
+                )
+            return self.params[name]
+        value = self._pick(name, distribution)
+        if not contains(distribution, value):
+            raise ValueError(f"Parameter {name!r} got {value!r}, which is not in {distribution}.")
+        self.params[name] = value
+        self.distributions[name] = distribution
+        return value
+
+
+def replay(params: Mapping[str, Any]) -> Draw:
+    """A trial that answers from `params`, for example `frozen_trial.params`, and checks every answer.
+
+    Optuna's FrozenTrial answers with its stored value even where that is outside the range asked for.
+
+    Raises:
+        ParamsMismatchError: a question has no stored answer, or its stored answer is not possible today.
+    """
+
+    def pick(name: str, distribution: BaseDistribution) -> Any:
+        if name not in params:
+            raise ParamsMismatchError(
+                f"The space asks for {name!r}, which is not among the stored parameters "
+                f"({', '.join(params) or 'none'}). {_CHANGED}"
+            )
+        if not contains(distribution, params[name]):
+            raise ParamsMismatchError(
+                f"Parameter {name!r} is stored as {params[name]!r}, but the space now asks for "
+                f"{distribution}. {_CHANGED}"
+            )
+        return params[name]
+
+    return Draw(pick)
+
+
+def contains(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether `value` is a possible answer: in range and, where there is a step, on the grid."""
+    if isinstance(distribution, CategoricalDistribution):
+        # True == 1 in Python, yet they are two choices.
+        return any(type(value) is type(c) and value == c for c in distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        return False
+    if not distribution.low <= value <= distribution.high:
+        return False
+    if isinstance(distribution, IntDistribution):
+        return int(value) == value and (int(value) - distribution.low) % distribution.step == 0
+    if distribution.step is None:
+        return True
+    steps = (value - distribution.low) / distribution.step
+    return abs(steps - round(steps)) < 1e-8
