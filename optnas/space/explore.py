@@ -38,17 +38,16 @@ def draw_value(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
         return distribution.choices[rng.integers(len(distribution.choices))]
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     low, high, step = distribution.low, distribution.high, distribution.step
-    if isinstance(distribution, IntDistribution):
-        if distribution.log:
-            # Half a step beyond either end, so that the ends are as likely as their neighbors.
-            value = math.exp(rng.uniform(math.log(low - 0.5), math.log(high + 0.5)))
-            return int(min(max(round(value), low), high))
-        return int(low + distribution.step * rng.integers((high - low) // distribution.step + 1))
+    integer = isinstance(distribution, IntDistribution)
     if distribution.log:
-        return float(min(max(math.exp(rng.uniform(math.log(low), math.log(high))), low), high))
+        # Half a step beyond either end of the integers, so that the ends are as likely as their neighbors.
+        margin = 0.5 if integer else 0.0
+        value = math.exp(rng.uniform(math.log(low - margin), math.log(high + margin)))
+        return min(max(round(value), low), high) if integer else float(min(max(value, low), high))
     if step is None:
         return float(rng.uniform(low, high))
-    return float(low + step * rng.integers(round((high - low) / step) + 1))
+    value = low + step * int(rng.integers(round((high - low) / step) + 1))
+    return int(value) if integer else float(value)
 
 
 def options(name: str, distribution: BaseDistribution) -> Sequence[Any]:
