@@ -78,8 +78,9 @@ class Draw:
     `params` and `distributions` hold what was asked so far, in the order of the questions.
 
     Raises:
-        ValueError: one name is asked with two different distributions, or `pick` answers with a value
-            that its distribution does not contain.
+        ValueError: one name is asked with two different distributions.
+        ParamsMismatchError: `pick` answers with a value that the distribution does not contain.
+        TypeError: a choice that Optuna cannot store.
     """
 
     def __init__(self, pick: Callable[[str, BaseDistribution], Any]) -> None:
@@ -115,14 +116,27 @@ class Draw:
             return self.params[name]
         value = self._pick(name, distribution)
         if not contains(distribution, value):
-            raise ValueError(f"Parameter {name!r} got {value!r}, which is not in {distribution}.")
+            raise ParamsMismatchError(
+                f"Parameter {name!r} is {value!r}, but the space asks for {distribution}. {_CHANGED}"
+            )
         self.params[name] = value
         self.distributions[name] = distribution
         return value
 
 
+def ask(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
+    """Ask a trial a question that is given as a distribution."""
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high, step, log = distribution.low, distribution.high, distribution.step, distribution.log
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(name, int(low), int(high), step=int(step or 1), log=log)
+    return trial.suggest_float(name, low, high, step=step, log=log)
+
+
 def replay(params: Mapping[str, Any]) -> Draw:
-    """A trial that answers from `params`, for example `frozen_trial.params`, and checks every answer.
+    """A trial that answers from `params`, for example `frozen_trial.params`; like every Draw it checks.
 
     Optuna's FrozenTrial answers with its stored value even where that is outside the range asked for.
 
@@ -135,11 +149,6 @@ def replay(params: Mapping[str, Any]) -> Draw:
             raise ParamsMismatchError(
                 f"The space asks for {name!r}, which is not among the stored parameters "
                 f"({', '.join(params) or 'none'}). {_CHANGED}"
-            )
-        if not contains(distribution, params[name]):
-            raise ParamsMismatchError(
-                f"Parameter {name!r} is stored as {params[name]!r}, but the space now asks for "
-                f"{distribution}. {_CHANGED}"
             )
         return params[name]
 
