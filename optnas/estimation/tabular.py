@@ -1,0 +1,155 @@
+"""Look a trial up in a table of published results, so that a whole search costs milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+
+from optnas.trial import Space, Trial
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Published results of every architecture of a space.
+
+    Attributes:
+        name: What reports call it.
+        space: Asks a trial for one architecture; what it returns is the key of a row.
+        keys: The n architectures, in the order of the rows.
+        metric: The name of the validation metric, such as `val_acc`.
+        direction: `maximize` or `minimize`.
+        values: The validation metric of each training, `(n, trainings)`; NaN where fewer were run.
+        test: The test metric, mean over trainings, `(n,)`; None where the source has none.
+        seconds: Duration of one training, `(n,)`; None where the source has none.
+        curves: The validation metric after each step of one training, `(n, steps)`; None where the
+            source has none.
+        facts: Other columns by name, such as `n_params` and `flops`, each `(n,)`.
+
+    Raises:
+        ValueError: a column's length is not the number of keys, or a key stands twice.
+    """
+
+    name: str
+    space: Space[Hashable]
+    keys: Sequence[Hashable]
+    metric: str
+    direction: str
+    values: Array
+    test: Array | None = None
+    seconds: Array | None = None
+    curves: Array | None = None
+    facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        columns = {"values": self.values, "test": self.test, "seconds": self.seconds, "curves": self.curves}
+        for name, column in {**columns, **self.facts}.items():
+            if column is not None and len(column) != len(self.keys):
+                raise ValueError(
+                    f"Table {self.name!r}: column {name!r} has {len(column)} rows for {len(self.keys)} keys."
+                )
+        if len(self._rows) != len(self.keys):
+            raise ValueError(f"Table {self.name!r}: {len(self.keys) - len(self._rows)} keys stand twice.")
+
+    @cached_property
+    def _rows(self) -> dict[Hashable, int]:
+        return {key: row for row, key in enumerate(self.keys)}
+
+    @cached_property
+    def means(self) -> Array:
+        """The validation metric, mean over trainings, `(n,)`."""
+        means: Array = np.nanmean(self.values, axis=1)
+        return means
+
+    @cached_property
+    def best(self) -> int:
+        """The row with the best mean of the validation metric."""
+        return int(self.means.argmax() if self.direction == "maximize" else self.means.argmin())
+
+    def row(self, key: Hashable) -> int:
+        """The row of an architecture.
+
+        Raises:
+            KeyError: the table does not hold it.
+        """
+        try:
+            return self._rows[key]
+        except KeyError:
+            raise KeyError(
+                f"Table {self.name!r} has no row for {key!r}. Its keys look like {self.keys[0]!r}; "
+                "does the space of this study return such a key?"
+            ) from None
+
+
+class Tabular:
+    """An estimator that looks the trial up in a table.
+
+    `Objective(space, Tabular(table))` combines it with a space that builds networks;
+    `study.optimize(Tabular(table).objective, ...)` needs no network at all. The trial answers the table's
+    space in both cases, so names and choices of the two must agree.
+
+    With `seed=None` the value is the mean over the published trainings; with a seed, the one of a training
+    drawn from `(seed, number of the trial)`, as if the architecture were trained once more. A table with
+    learning curves reports every step to the trial, which may be pruned.
+    """
+
+    def __init__(self, table: Table, seed: int | None = None) -> None:
+        self.table = table
+        self.seed = seed
+        self.values = {table.metric: table.direction}
+        self.settings = {"table": table.name, "seed": seed}
+
+    def __call__(self, model: object, trial: optuna.Trial | optuna.trial.FrozenTrial) -> dict[str, float]:
+        """The metrics of the trial's architecture; `model` is ignored.
+
+        Among them, where the table has them: `test` (mean over trainings), `seconds` (simulated, of one
+        training, and of its completed part when pruned).
+
+        Raises:
+            KeyError: the table does not hold the architecture.
+            optuna.TrialPruned: the pruner stopped it somewhere along its learning curve.
+        """
+        table = self.table
+        row = table.row(table.space(trial))
+        if table.curves is not None:
+            self._report(table.curves[row], trial)
+        metrics = {table.metric: self._value(row, trial.number)}
+        if table.test is not None:
+            metrics["test"] = float(table.test[row])
+        if table.seconds is not None:
+            metrics["seconds"] = float(table.seconds[row])
+        return metrics
+
+    def ask(self, model: object, trial: Trial) -> None:
+        """Ask everything the value depends on."""
+        self.table.space(trial)
+
+    def objective(self, trial: optuna.Trial) -> float:
+        """The value of the trial's architecture; all metrics go to the user attribute `metrics`.
+
+        Raises:
+            KeyError: the table does not hold the architecture.
+            optuna.TrialPruned: the pruner stopped it somewhere along its learning curve.
+        """
+        metrics = self(None, trial)
+        trial.set_user_attr("metrics", metrics)
+        return metrics[self.table.metric]
+
+    def _value(self, row: int, number: int) -> float:
+        if self.seed is None:
+            return float(self.table.means[row])
+        trained = self.table.values[row][~np.isnan(self.table.values[row])]
+        return float(np.random.default_rng((self.seed, number)).choice(trained))
+
+    def _report(self, curve: Array, trial: optuna.Trial | optuna.trial.FrozenTrial) -> None:
+        for step, value in enumerate(curve):
+            trial.report(float(value), step)
+            if trial.should_prune():
+                raise optuna.TrialPruned(f"The pruner stopped the learning curve after step {step}.")

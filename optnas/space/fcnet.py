@@ -1,0 +1,56 @@
+"""FC-Net of HPOLib: a two-layer perceptron and its training (Klein & Hutter, arXiv:1905.04970)."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from optnas.trial import Trial, scope
+
+ACTIVATIONS = ("relu", "tanh")
+BATCH_SIZES = (8, 16, 32, 64)
+DROPOUTS = (0.0, 0.3, 0.6)
+LEARNING_RATES = (5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 1e-1)
+SCHEDULES = ("cosine", "const")
+UNITS = (16, 32, 64, 128, 256, 512)
+
+AXES: tuple[tuple[str | int | float, ...], ...] = (
+    ACTIVATIONS,
+    ACTIVATIONS,
+    BATCH_SIZES,
+    DROPOUTS,
+    DROPOUTS,
+    LEARNING_RATES,
+    SCHEDULES,
+    UNITS,
+    UNITS,
+)
+"""The possible values of a key, in the order of `mlp`'s answer."""
+
+
+def mlp(trial: Trial) -> tuple[Hashable, ...]:
+    """Architecture and training hyperparameters jointly, one of 62,208 settings.
+
+    Powers of two are asked by their exponent and learning rates by their position in `LEARNING_RATES`, so
+    that a strategy sees their order. Returns a key of the table; see `AXES`.
+    """
+    first, second = _layer(scope(trial, "layer", 0)), _layer(scope(trial, "layer", 1))
+    batch_size = 2 ** trial.suggest_int("log2_batch_size", 3, 6)
+    learning_rate = LEARNING_RATES[trial.suggest_int("learning_rate_index", 0, len(LEARNING_RATES) - 1)]
+    schedule = trial.suggest_categorical("schedule", SCHEDULES)
+    return (
+        first[0],
+        second[0],
+        batch_size,
+        first[1],
+        second[1],
+        learning_rate,
+        schedule,
+        first[2],
+        second[2],
+    )
+
+
+def _layer(trial: Trial) -> tuple[str, float, int]:
+    activation = trial.suggest_categorical("activation", ACTIVATIONS)
+    dropout = DROPOUTS[round(trial.suggest_float("dropout", 0.0, 0.6, step=0.3) / 0.3)]
+    return activation, dropout, 2 ** trial.suggest_int("log2_units", 4, 9)
