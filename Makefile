@@ -1,0 +1,41 @@
+# `make search` runs the main job, `make test` the tests, `make check` everything a change must pass.
+# Needs Python 3.11 or newer and nothing else: the first target sets up `.venv`.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/installed
+
+.PHONY: search test check format constraints clean
+
+search: $(READY)
+	$(BIN)/optnas run studies/digits_cnn.py
+
+# Two processes share the files; one thread each, or they would fight over the cores.
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(MAKE) test
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# The stamp comes last, so that an interrupted installation is taken up again.
+$(READY): constraints.txt pyproject.toml
+	@echo "Setting up .venv (a few minutes the first time)."
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+# Pin what is installed now. The local part of a version (`+cpu`) is dropped: it names a build, not a release.
+constraints: $(READY)
+	{ sed '/^[^#]/,$$d' constraints.txt; \
+	  $(BIN)/pip freeze --exclude-editable | sed 's/+[a-z0-9]*$$//'; } > constraints.new
+	mv constraints.new constraints.txt
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .hypothesis
