@@ -170,7 +170,8 @@ class Residual(nn.Module):
 
     It is the identity where the body keeps the shape. Otherwise it is a linear projection: for (n, channels,
     *sizes) a 1x1 convolution, strided where the sizes shrink by a stride, after average pooling where they
-    change otherwise, then batch normalization; for (n, features) a linear layer.
+    change otherwise; for (n, features) a linear layer. As in He et al., Identity Mappings in Deep Residual
+    Networks, 2016 (arXiv:1603.05027), the projection is not normalized.
     """
 
     def __init__(self, body: nn.Module) -> None:
@@ -182,8 +183,11 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.body(x)
         if self.shortcut is None:
+            # Nothing made here may depend on the training mode: callers that run a first pass in eval mode
+            # restore the modes of the modules that they saw before.
             like = next(self.body.parameters(), x)
-            self.shortcut = _projection(x.shape, y.shape).to(like.device, like.dtype).train(self.training)
+            with like.device:
+                self.shortcut = _projection(x.shape, y.shape).to(like.dtype)
         shortcut: Tensor = self.shortcut(x)
         return y + shortcut
 
@@ -205,9 +209,10 @@ class SqueezeExcitation(nn.Module):
         channels = x.shape[1]
         if self.gate is None:
             squeezed = max(1, round(self.ratio * channels))
-            reduce, expand = nn.Linear(channels, squeezed), nn.Linear(squeezed, channels)
+            with x.device:
+                reduce, expand = nn.Linear(channels, squeezed), nn.Linear(squeezed, channels)
             gate = _sequential(reduce=reduce, activation=nn.ReLU(), expand=expand, sigmoid=nn.Sigmoid())
-            self.gate = gate.to(x.device, x.dtype).train(self.training)
+            self.gate = gate.to(x.dtype)
         scale: Tensor = self.gate(x.flatten(2).mean(2))
         return x * scale.reshape(*scale.shape, *[1] * (x.dim() - 2))
 
@@ -298,7 +303,6 @@ def _projection(before: torch.Size, after: torch.Size) -> nn.Module:
         conv=(nn.Conv2d if image else nn.Conv1d)(
             before[1], after[1], 1, strides if strided else 1, bias=False
         ),
-        norm=(nn.BatchNorm2d if image else nn.BatchNorm1d)(after[1]),
     )
 
 

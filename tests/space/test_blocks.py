@@ -171,11 +171,27 @@ def test_a_residual_that_changes_the_shape_projects(
     assert {p.device.type for p in model.parameters()} <= {device}
 
 
-def test_a_projection_follows_its_body_in_dtype_and_mode() -> None:
-    model = Residual(nn.Conv2d(3, 6, 1)).double().eval()
+def test_a_projection_follows_its_body_in_dtype() -> None:
+    model = Residual(nn.Conv2d(3, 6, 1)).double()
     model(torch.randn(2, 3, 4, 4, dtype=torch.float64))
     assert {p.dtype for p in model.parameters()} == {torch.float64}
-    assert not any(module.training for module in model.modules())
+
+
+def test_nothing_made_at_the_first_forward_depends_on_the_training_mode() -> None:
+    space, x = everything(), torch.randn(4, 3, 9, 9)
+    for seed in range(12):
+        # The mode of each module as built is restored after a first pass in eval mode, as Lightning does it.
+        model = space(replay(sample(space, seed)))
+        modes = [(module, module.training) for module in model.modules()]
+        model.eval()(x)
+        for module, training in modes:
+            module.training = training
+        states = []
+        for trained in (model, copy.deepcopy(model).train()):
+            torch.manual_seed(0)
+            trained(x)
+            states.append(trained.state_dict())
+        torch.testing.assert_close(*states)
 
 
 def test_a_residual_names_the_shapes_that_it_cannot_add() -> None:
@@ -265,8 +281,10 @@ def test_on_the_meta_device_a_model_has_the_same_parameters() -> None:
         real = space(replay(params))
         real(torch.randn(2, 3, 9, 9))
         with torch.device("meta"):
-            meta = space(replay(params))
-            meta(torch.randn(2, 3, 9, 9))
+            meta, x = space(replay(params)), torch.randn(2, 3, 9, 9)
+        state = torch.get_rng_state()
+        meta(x)
+        assert torch.equal(state, torch.get_rng_state())
         assert all(t.is_meta for t in meta.state_dict().values())
         assert [(k, t.shape) for k, t in meta.state_dict().items()] == [
             (k, t.shape) for k, t in real.state_dict().items()
