@@ -1,0 +1,85 @@
+"""What our samplers share: how to answer is settled once a trial, from the study's trials alone."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+Pick = Callable[[str, BaseDistribution], Any]
+"""Answers a question, given its name and its distribution."""
+
+
+class TrialSampler(BaseSampler, ABC):
+    """A sampler that settles once a trial how to answer its questions, by `prepare`.
+
+    Nothing about the search lives in the sampler: with a seed, the answers of trial n depend on the seed,
+    on n and on the trials in the storage. So a killed search goes on where it was, workers that share a
+    storage share the search, and no worker repeats another's random points.
+
+    Args:
+        seed: A non-negative integer, or None for different answers each time.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        self._picks: dict[tuple[int, int], Pick] = {}
+
+    @abstractmethod
+    def prepare(self, study: Study, trial: FrozenTrial, rng: np.random.Generator) -> Pick:
+        """How to answer the questions of this trial.
+
+        Called once, at the first question that is neither fixed (an enqueued trial) nor without a choice.
+        The pick returned is called once for each such question, in the order in which the trial asks.
+        """
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Nothing: which questions come is known only when they come."""
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Settle how to answer; the answers themselves are given by `sample_independent`."""
+        self._raise_error_if_multi_objective(study)
+        rng = np.random.default_rng((self.seed, trial.number))
+        self._picks[study._study_id, trial.number] = self.prepare(study, trial, rng)
+        return {}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """The answer to one question."""
+        if (study._study_id, trial.number) not in self._picks:
+            self.sample_relative(study, trial, {})
+        return self._picks[study._study_id, trial.number](param_name, param_distribution)
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Forget how this trial was answered."""
+        self._picks.pop((study._study_id, trial.number), None)
+
+
+def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
+    """Answers that no sampler may change: of an enqueued trial, or of an earlier attempt at this one."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+
+
+def completed(study: Study) -> list[FrozenTrial]:
+    """COMPLETE trials that keep all their constraints, in the order of their numbers."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [trial for trial in trials if all(value <= 0 for value in trial.constraints.values())]
+
+
+def loss(study: Study, trial: FrozenTrial) -> float:
+    """The value of a COMPLETE trial, negated when the study maximizes: lower is better."""
+    assert trial.value is not None
+    return -trial.value if study.direction == optuna.study.StudyDirection.MAXIMIZE else trial.value

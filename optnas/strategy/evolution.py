@@ -1,0 +1,105 @@
+"""Regularized evolution (Real et al., AAAI 2019, arXiv:1802.01548) on any conditional space."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from optnas.space.explore import draw_value
+from optnas.strategy.base import Pick, TrialSampler, completed, fixed_params, loss
+from optnas.trial import contains
+
+PARENT = "optnas:parent"
+CHANGED = "optnas:changed"
+
+
+class RegularizedEvolutionSampler(TrialSampler):
+    """Change one decision of the best of a few recent trials; the oldest die, however good they are.
+
+    The population is the latest `population_size` COMPLETE trials that keep their constraints; until there
+    are that many, trials are random. A parent is the best of `tournament_size` of them, drawn at random. The
+    child forgets one of the parent's decisions and answers it anew; decisions that still appear keep their
+    answers, decisions that newly appear are answered at random. The space need not be known: the child is
+    made while the trial asks.
+
+    The trial's system attributes `optnas:parent` (a trial's number) and `optnas:changed` (a decision's name)
+    tell the lineage.
+
+    Args:
+        population_size: How many trials live.
+        tournament_size: How many compete to be parent.
+        crossover: The probability that a decision present in a second parent, too, is taken from there.
+        seed: See `TrialSampler`.
+
+    Raises:
+        ValueError: not `1 <= tournament_size <= population_size` or not `0 <= crossover <= 1`.
+    """
+
+    def __init__(
+        self,
+        population_size: int = 20,
+        tournament_size: int = 5,
+        crossover: float = 0.0,
+        seed: int | None = None,
+    ) -> None:
+        if not 1 <= tournament_size <= population_size:
+            raise ValueError(
+                "RegularizedEvolutionSampler needs 1 <= tournament_size <= population_size, got "
+                f"tournament_size={tournament_size}, population_size={population_size}."
+            )
+        if not 0 <= crossover <= 1:
+            raise ValueError(f"crossover={crossover} is a probability; give a number in 0..1.")
+        super().__init__(seed)
+        self.population_size = population_size
+        self.tournament_size = tournament_size
+        self.crossover = crossover
+
+    def prepare(self, study: Study, trial: FrozenTrial, rng: np.random.Generator) -> Pick:
+        """Choose a parent and the decision to change."""
+        population = completed(study)[-self.population_size :]
+        if len(population) < self.population_size:
+            return lambda name, distribution: draw_value(distribution, rng)
+        parent = self._tournament(study, population, rng)
+        inherited = dict(parent.params)
+        if self.crossover:
+            other = self._tournament(study, population, rng)
+            inherited |= {k: v for k, v in other.params.items() if rng.random() < self.crossover}
+        changed = _choose_decision(parent, trial, rng)
+        study._storage.set_trial_system_attr(trial._trial_id, PARENT, parent.number)
+        study._storage.set_trial_system_attr(trial._trial_id, CHANGED, changed)
+
+        def pick(name: str, distribution: BaseDistribution) -> Any:
+            if name not in inherited or not contains(distribution, inherited[name]):
+                return draw_value(distribution, rng)
+            return mutate(distribution, inherited[name], rng) if name == changed else inherited[name]
+
+        return pick
+
+    def _tournament(
+        self, study: Study, population: list[FrozenTrial], rng: np.random.Generator
+    ) -> FrozenTrial:
+        entrants = rng.choice(len(population), self.tournament_size, replace=False)
+        return min((population[int(i)] for i in entrants), key=lambda trial: loss(study, trial))
+
+
+def mutate(distribution: BaseDistribution, value: Any, rng: np.random.Generator) -> Any:
+    """Another answer to a question that was answered `value`, uniformly at random."""
+    if isinstance(distribution, CategoricalDistribution):
+        others = [choice for choice in distribution.choices if choice is not value and choice != value]
+        return others[rng.integers(len(others))] if others else value
+    for _ in range(100):
+        drawn = draw_value(distribution, rng)
+        if drawn != value:
+            return drawn
+    return value
+
+
+def _choose_decision(parent: FrozenTrial, trial: FrozenTrial, rng: np.random.Generator) -> str | None:
+    """A decision of the parent that the trial is free to change; None if there is none."""
+    fixed = fixed_params(trial)
+    free = [name for name, d in parent.distributions.items() if not d.single() and name not in fixed]
+    return free[rng.integers(len(free))] if free else None
