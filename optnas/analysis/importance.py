@@ -1,0 +1,235 @@
+"""How much each decision of a conditional space matters, how sure that is, and which trials say so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.importance import BaseImportanceEvaluator
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from optnas.analysis.anova import (
+    ConditionalAnovaEvaluator,
+    Floats,
+    Ints,
+    Table,
+    decompose,
+    interaction,
+    joint_share,
+    tabulate,
+)
+from optnas.analysis.trials import End, Target, end, finished, objective_value
+
+_MIN_TRIALS = 10
+_FEW_TRIALS = 12  # below, a decision's interval itself is a rough guess
+_MAX_PAIRS = 10
+_PAIR_LEVELS = 4  # numbers in four classes: sixteen cells of a pair still get several trials each
+
+
+@dataclass(frozen=True)
+class Share:
+    """An importance with its 95 % interval; `n_trials` is the number of trials where it was active."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    n_trials: int
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Importances, largest first: of `decisions`, of all decisions at one position (`block.2.*`), of all
+    decisions of one kind (`*.op`), and of `pairs` of decisions beyond their own effects.
+
+    `constant` names decisions that had one answer only; `notes` are caveats in words.
+    """
+
+    decisions: tuple[Share, ...]
+    positions: tuple[Share, ...]
+    kinds: tuple[Share, ...]
+    pairs: tuple[Share, ...]
+    constant: tuple[str, ...]
+    method: str
+    n_trials: int
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    def __rich__(self) -> RichTable:
+        table = RichTable(title=f"Importance, {self.n_trials} trials", caption="\n".join(self.notes) or None)
+        table.add_column("decision")
+        for title in ("share", "95 %", "trials"):
+            table.add_column(title, justify="right")
+        for share in (*self.decisions, *self.positions, *self.kinds, *self.pairs):
+            interval = f"{share.low:.3f} to {share.high:.3f}"
+            table.add_row(share.name, f"{share.value:.3f}", interval, str(share.n_trials))
+        return table
+
+    def __str__(self) -> str:
+        console = Console(width=100)
+        with console.capture() as capture:
+            console.print(self)
+        return capture.get()
+
+
+def importance(
+    study: Study,
+    *,
+    evaluator: BaseImportanceEvaluator | None = None,
+    target: Target | None = None,
+    n_bootstrap: int = 100,
+    seed: int = 0,
+) -> Importance:
+    """What share of the metric's variance each decision explains among the trials where it is active.
+
+    `evaluator`: `ConditionalAnovaEvaluator()` unless given, which defines the share. Optuna's evaluators keep
+    their own definitions, normalized to sum 1: `PedAnovaImportanceEvaluator` asks what sets the best 10 %
+    apart, over all trials; fANOVA and mean decrease impurity see only decisions that all trials share.
+    `target`: the number to explain, the objective unless given. Intervals are percentiles of `n_bootstrap`
+    resamples of the trials, shifted by the bootstrap's own bias; a pair's interval is read with care, since
+    only pairs that passed a test are shown.
+
+    A position or kind adds its decisions' variances, per trial where any of them is active (with another
+    evaluator: their importances). Pairs always come from the analysis of variance: the share that only the
+    combination of two answers explains, shown where an F-test over all pairs (Bonferroni, 5 %) finds it.
+
+    Only COMPLETE, feasible trials with a finite value take part; `notes` say what was left out.
+
+    Raises:
+        ValueError: fewer than 10 such trials, or several objectives and no `target`.
+    """
+    value = objective_value(study, target)
+    complete = finished(study)
+    trials = [t for t in complete if np.isfinite(value(t))]
+    if len(trials) < _MIN_TRIALS:
+        raise ValueError(
+            f"Importance needs at least {_MIN_TRIALS} COMPLETE trials with a finite value; study "
+            f"{study.study_name!r} has {len(trials)}. Run more trials."
+        )
+    anova = evaluator if isinstance(evaluator, ConditionalAnovaEvaluator) else ConditionalAnovaEvaluator()
+    table = tabulate(trials, value, anova.levels)
+    groups = group(table.names)
+    coarse = tabulate(trials, value, min(anova.levels, _PAIR_LEVELS))
+    pairs = _strongest_pairs(coarse, decompose(table).residual)
+
+    def scores(rows: Ints) -> dict[str, float]:
+        sample = table.take(rows)
+        parts = decompose(sample)
+        cells = coarse.take(rows)
+        result = {_pair_name(table, a, b): interaction(cells, parts.residual, a, b).share for a, b in pairs}
+        if evaluator is None or evaluator is anova:
+            own = dict(zip(table.names, parts.shares.tolist(), strict=True))
+            return result | own | {k: joint_share(sample, parts, v) for k, v in groups.items()}
+        own = _optuna_scores(study, [trials[row] for row in rows], evaluator, target)
+        return result | own | {k: sum(own.get(table.names[j], 0.0) for j in v) for k, v in groups.items()}
+
+    estimate = scores(np.arange(len(trials)))
+    rng = np.random.default_rng(seed)
+    resamples = [scores(rng.integers(len(trials), size=len(trials))) for _ in range(n_bootstrap)]
+
+    def shares(
+        members: Mapping[str, Sequence[int]], together: Callable[..., Any] = np.any
+    ) -> tuple[Share, ...]:
+        rows = [
+            Share(
+                name,
+                estimate[name],
+                *_interval(estimate[name], [r[name] for r in resamples if name in r]),
+                n_trials=int(together(table.codes[:, list(columns)] >= 0, axis=1).sum()),
+            )
+            for name, columns in members.items()
+            if name in estimate
+        ]
+        return tuple(sorted(rows, key=lambda share: -share.value))
+
+    varied = {n: (j,) for j, n in enumerate(table.names) if table.n_answers(j) > 1}
+    return Importance(
+        decisions=shares(varied),
+        positions=shares({k: v for k, v in groups.items() if k.endswith(".*")}),
+        kinds=shares({k: v for k, v in groups.items() if k.startswith("*.")}),
+        pairs=shares({_pair_name(table, a, b): (a, b) for a, b in pairs}, np.all),
+        constant=tuple(name for name in table.names if name not in varied),
+        method=f"conditional ANOVA, {anova.levels} levels"
+        if evaluator in (None, anova)
+        else type(evaluator).__name__,
+        n_trials=len(trials),
+        notes=_notes(study, table, len(complete) - len(trials)),
+    )
+
+
+def group(names: Sequence[str]) -> dict[str, list[int]]:
+    """Places in `names` of all decisions below one position (`block.2.*`) and of one kind (`*.op`).
+
+    A position is a part of a name that starts with a digit; a kind is the last part. Groups of one are left
+    out.
+    """
+    groups: dict[str, list[int]] = {}
+    for j, name in enumerate(names):
+        parts = name.split(".")
+        for i, part in enumerate(parts[:-1]):
+            if part[:1].isdigit():
+                groups.setdefault(".".join(parts[: i + 1]) + ".*", []).append(j)
+        if len(parts) > 1:
+            groups.setdefault("*." + parts[-1], []).append(j)
+    return {name: members for name, members in groups.items() if len(members) > 1}
+
+
+def _strongest_pairs(table: Table, residual: Floats) -> list[tuple[int, int]]:
+    """Pairs whose interaction is beyond chance: F-test at 5 %, Bonferroni over all pairs."""
+    candidates = list(combinations(range(len(table.names)), 2))
+    found = {pair: interaction(table, residual, *pair) for pair in candidates}
+    beyond_chance = [pair for pair in candidates if found[pair].p_value * len(candidates) < 0.05]
+    return sorted(beyond_chance, key=lambda pair: -found[pair].share)[:_MAX_PAIRS]
+
+
+def _pair_name(table: Table, first: int, second: int) -> str:
+    return f"{table.names[first]} × {table.names[second]}"
+
+
+def _optuna_scores(
+    study: Study, trials: Sequence[FrozenTrial], evaluator: BaseImportanceEvaluator, target: Target | None
+) -> dict[str, float]:
+    sample = optuna.create_study(directions=study.directions, study_name="importance")
+    sample.add_trials(trials)
+    return optuna.importance.get_param_importances(sample, evaluator=evaluator, target=target)
+
+
+def _interval(estimate: float, resampled: Sequence[float]) -> tuple[float, float]:
+    if not resampled:
+        return 0.0, 1.0
+    # Repeated trials in a resample look like exact repeats of a measurement, which inflates every share.
+    bias = float(np.mean(resampled)) - estimate
+    low, high = np.quantile(resampled, [0.025, 0.975]) - bias
+    return float(np.clip(min(low, estimate), 0, 1)), float(np.clip(max(high, estimate), 0, 1))
+
+
+def _notes(study: Study, table: Table, n_not_finite: int) -> tuple[str, ...]:
+    notes = []
+    ends = [end(t) for t in study.get_trials(deepcopy=False)]
+    for kind, why in (
+        (End.PRUNED, "they have no final value, so decisions that lead to pruning look less important"),
+        (End.INFEASIBLE, "they broke a constraint"),
+        (End.FAILED, "they have no value"),
+    ):
+        if count := ends.count(kind):
+            notes.append(f"{count} {kind} trials are left out: {why}.")
+    if n_not_finite:
+        notes.append(f"{n_not_finite} trials without a finite value are left out.")
+    rare = [
+        n for n, active in zip(table.names, table.codes.T >= 0, strict=True) if active.sum() < _FEW_TRIALS
+    ]
+    if rare:
+        notes.append(f"Active in fewer than {_FEW_TRIALS} trials, so a rough guess: {', '.join(rare)}.")
+    if np.ptp(table.y) == 0:
+        notes.append("All trials have the same value: nothing to explain.")
+    return tuple(notes)
