@@ -20,7 +20,7 @@ from optuna.distributions import (
 )
 
 from optnas.space.nodes import Chain, Choice, Repeat
-from optnas.trial import Draw, Space, contains
+from optnas.trial import Draw, Space, contains, replay
 
 
 def sample(space: Space[Any], rng: np.random.Generator | int) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def draw_value(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
         return min(max(round(value), low), high) if integer else float(min(max(value, low), high))
     if step is None:
         return float(rng.uniform(low, high))
-    value = low + step * int(rng.integers(round((high - low) / step) + 1))
+    value = _grid_point(distribution, int(rng.integers(_grid_size(distribution))))
     return int(value) if integer else float(value)
 
 
@@ -68,8 +68,7 @@ def options(name: str, distribution: BaseDistribution) -> Sequence[Any]:
             f"Parameter {name!r} is continuous ({distribution}) and cannot be enumerated. "
             "Give it a step=, or ask for it outside the space (a task may ask for its learning rate)."
         )
-    count = round((distribution.high - distribution.low) / distribution.step) + 1
-    return tuple(distribution.low + i * distribution.step for i in range(count))
+    return tuple(float(_grid_point(distribution, i)) for i in range(_grid_size(distribution)))
 
 
 def enumerate_params(space: Space[Any]) -> Iterator[dict[str, Any]]:
@@ -110,24 +109,44 @@ def neighbors(
     callers in `params`, such as a task's learning rate, are ignored.
 
     Raises:
+        ParamsMismatchError: `params` are not those of an architecture of this space.
         ValueError: `rng` is None and a decision is continuous; the message names it.
     """
     if rng is not None:
         rng = np.random.default_rng(rng)
-    asked = _ask(space, lambda name, _: params[name])
+    asked = _build(space, replay(params))
     for name, distribution in asked.distributions.items():
         if rng is not None and isinstance(distribution, FloatDistribution) and distribution.step is None:
             others: Sequence[Any] = () if distribution.single() else (draw_value(distribution, rng),)
         else:
             others = options(name, distribution)
         for other in others:
-            if other == asked.params[name]:
+            if _same(distribution, other, asked.params[name]):
                 continue
             changed = {**asked.params, name: other}
             if rng is None:
                 yield from _odometer(space, changed)
             else:
                 yield _ask(space, _keep_or_draw(changed, rng)).params
+
+
+def _grid_size(distribution: IntDistribution | FloatDistribution) -> int:
+    assert distribution.step is not None
+    return round((distribution.high - distribution.low) / distribution.step) + 1
+
+
+def _grid_point(distribution: IntDistribution | FloatDistribution, i: int) -> float:
+    assert distribution.step is not None
+    # Floating point: 0.1 + 2 * 0.1 is above 0.3.
+    return min(distribution.low + i * distribution.step, distribution.high)
+
+
+def _same(distribution: BaseDistribution, a: Any, b: Any) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return type(a) is type(b) and bool(a == b)  # True == 1 in Python, yet they are two choices
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    # A stored point of a grid may differ from ours in its last bits.
+    return bool(a == b) if distribution.step is None else abs(a - b) < distribution.step / 2
 
 
 def _keep_or_draw(params: Mapping[str, Any], rng: np.random.Generator) -> Any:
@@ -139,7 +158,10 @@ def _keep_or_draw(params: Mapping[str, Any], rng: np.random.Generator) -> Any:
 
 
 def _ask(space: Space[Any], pick: Any) -> Draw:
-    draw = Draw(pick)
+    return _build(space, Draw(pick))
+
+
+def _build(space: Space[Any], draw: Draw) -> Draw:
     with torch.device("meta"):
         space(draw)
     return draw
