@@ -1,0 +1,230 @@
+"""Exported files run in a Python that has neither optnas nor the model's code, and agree with the model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from optnas.export import to_onnx, to_torch_export
+from optnas.facts import materialize
+from optnas.space import Repeat, blocks, sample
+from optnas.trial import replay
+
+
+class Tagger(nn.Module):
+    """Tokens through an embedding, attention, a recurrent layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(20, 16)
+        self.attention = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+        self.recurrent = nn.LSTM(16, 8, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        out, _ = self.recurrent(self.attention(self.embed(tokens)))
+        logits: Tensor = self.head(out.mean(1))
+        return logits
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(4, 8), nn.Linear(3, 8)
+
+    def forward(self, a: Tensor, b: Tensor) -> dict[str, Tensor]:
+        return {"sum": self.left(a) + self.right(b), "product": self.left(a) * self.right(b)}
+
+
+def searched_cnn() -> nn.Module:
+    """A CNN of our own blocks, as a search would find it: squeeze-excitation, BatchNorm, a residual."""
+    block = partial(blocks.mbconv, width=(8, 12), kernel=(3, 5))
+    space = Repeat("block", lambda trial: blocks.residual(trial, block), 2, 3)
+    model = nn.Sequential(
+        space(replay(sample(space, 0))), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(10)
+    )
+    materialize(model, (4, 1, 9, 9))
+    for _ in range(3):  # BatchNorm statistics that are not the initial ones
+        model(torch.randn(16, 1, 9, 9) * 2 + 1)
+    return model
+
+
+CASES: dict[str, tuple[Callable[[], nn.Module], Any]] = {
+    "cnn": (searched_cnn, (1, 1, 9, 9)),
+    "tokens": (Tagger, torch.randint(0, 20, (3, 7))),
+    "positional": (TwoInputs, (torch.randn(2, 4), torch.randn(2, 3))),
+    "keywords": (TwoInputs, {"b": torch.randn(2, 3), "a": torch.randn(2, 4)}),
+}
+
+# What a stranger types, in a Python that cannot find the refused packages.
+REFUSE = """
+import sys
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, *rest):
+        return None if name.split(".")[0] in {refused!r} else self.finder.find_spec(name, *rest)
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+sys.meta_path[:] = map(Without, sys.meta_path)
+for name in {refused!r}:
+    try:
+        __import__(name)
+    except ModuleNotFoundError:
+        continue
+    sys.exit(name + " is here after all")
+import json, numpy as np
+jobs = json.load(sys.stdin)
+for job in jobs:
+    job["feeds"] = [
+        {{k: np.array(v["values"], v["dtype"]) for k, v in feed.items()}} for feed in job["feeds"]
+    ]
+"""
+RUN_ONNX = """
+import onnxruntime
+for job in jobs:
+    session = onnxruntime.InferenceSession(job["path"])
+    order = [node.name for node in session.get_inputs()]
+    if not job["named"]:
+        job["feeds"] = [dict(zip(order, feed.values())) for feed in job["feeds"]]
+    job["out"] = [[value.tolist() for value in session.run(None, feed)] for feed in job["feeds"]]
+print(json.dumps([job["out"] for job in jobs]))
+"""
+RUN_TORCH = """
+import torch
+for job in jobs:
+    model = torch.export.load(job["path"]).module()
+    job["out"] = []
+    for feed in job["feeds"]:
+        feed = {k: torch.from_numpy(v) for k, v in feed.items()}
+        y = model(**feed) if job["named"] else model(*feed.values())
+        job["out"].append([value.tolist() for value in (y.values() if isinstance(y, dict) else [y])])
+print(json.dumps([job["out"] for job in jobs]))
+"""
+
+
+def run_elsewhere(code: str, refused: set[str], jobs: list[dict[str, Any]], folder: Path) -> list[Any]:
+    """The outputs of every job, from a fresh interpreter that cannot import what is refused."""
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSE.format(refused=refused) + code],
+        input=json.dumps(jobs),
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    outputs: list[Any] = json.loads(done.stdout)
+    return outputs
+
+
+def feeds_of(example: Any) -> list[dict[str, Tensor]]:
+    """Fresh inputs of several batch sizes, by name."""
+    if isinstance(example, Tensor):
+        example = (example,)
+    if isinstance(example, tuple):
+        tensors = example if isinstance(example[0], Tensor) else (torch.zeros(example),)
+        example = {str(i): value for i, value in enumerate(tensors)}
+    return [
+        {
+            name: torch.randn(n, *x.shape[1:]) if x.is_floating_point() else torch.randint(0, 20, (n, 7))
+            for name, x in example.items()
+        }
+        for n in (1, 2, 3, 8)
+    ]
+
+
+def as_json(feed: dict[str, Tensor]) -> dict[str, Any]:
+    return {k: {"values": v.tolist(), "dtype": str(v.dtype).removeprefix("torch.")} for k, v in feed.items()}
+
+
+@pytest.mark.parametrize(
+    ("export", "code", "refused"),
+    [
+        (to_onnx, RUN_ONNX, {"torch", "optnas", "optuna", "onnx", "onnxscript"}),
+        (to_torch_export, RUN_TORCH, {"optnas", "optuna", "pytorch_lightning", "onnx", "onnxruntime"}),
+    ],
+    ids=["onnx", "torch"],
+)
+def test_exported_models_run_alone(
+    export: Callable[..., Path], code: str, refused: set[str], tmp_path: Path
+) -> None:
+    jobs, expected = [], []
+    for name, (make, example) in CASES.items():
+        torch.manual_seed(0)
+        model = make()
+        path = export(model, example, tmp_path / name / "model.pt2")
+        feeds = feeds_of(example)
+        named = isinstance(example, dict)
+        jobs.append({"path": str(path), "named": named, "feeds": [as_json(feed) for feed in feeds]})
+        model.eval()
+        with torch.no_grad():
+            expected.append([model(**feed) if named else model(*feed.values()) for feed in feeds])
+    outputs = run_elsewhere(code, refused, jobs, tmp_path)
+    for name, wants, gots in zip(CASES, expected, outputs, strict=True):
+        for want, got in zip(wants, gots, strict=True):
+            tensors = list(want.values()) if isinstance(want, dict) else [want]
+            for tensor, values in zip(tensors, got, strict=True):
+                np.testing.assert_allclose(np.array(values), tensor.numpy(), atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("export", [to_onnx, to_torch_export])
+def test_exporting_is_quiet_and_leaves_the_model_as_it_was(
+    export: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = Tagger()
+    model.attention.eval()  # modes differ between modules, and stay so
+    modes = [module.training for module in model.modules()]
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    export(model, (torch.randint(0, 20, (1, 7)),), tmp_path / "model.pt2")
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert capfd.readouterr() == ("", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt2"]
+
+
+class Noisy(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x)
+
+
+class FixedBatch(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(2, 4) * 2
+
+
+@pytest.mark.parametrize("export", [to_onnx, to_torch_export])
+@pytest.mark.parametrize(
+    ("model", "message"), [(Noisy(), "differs from the model"), (FixedBatch(), "free batch size")]
+)
+def test_a_file_that_would_be_wrong_is_not_written(
+    export: Callable[..., Path], model: nn.Module, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.pt2"
+    path.write_text("an older export")
+    with pytest.raises(ValueError, match=message):
+        export(model, (2, 4), path)
+    assert path.read_text() == "an older export"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxruntime" else name)
+    with pytest.raises(ImportError, match=r"needs onnxruntime: pip install 'optnas\[onnx\]'"):
+        to_onnx(nn.Linear(2, 2), (1, 2), tmp_path / "model.onnx")
+
+
+def test_torch_wants_its_suffix(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must end in \.pt2"):
+        to_torch_export(nn.Linear(2, 2), (1, 2), tmp_path / "model.bin")
