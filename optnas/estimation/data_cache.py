@@ -1,0 +1,89 @@
+"""Data modules made once and set up once per process, not once per trial."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import pytorch_lightning as pl
+
+Data: TypeAlias = pl.LightningDataModule | Callable[[Any], pl.LightningDataModule]
+_Question: TypeAlias = tuple[str, tuple[Any, ...], dict[str, Any]]
+
+
+class DataCache:
+    """Gives the data module for a trial.
+
+    A function of the trial is called again only when the trial answers its questions in another way than the
+    last `size` trials did. To find out, the trial is asked what the function would ask, and nothing else.
+    """
+
+    def __init__(self, data: Data, size: int = 2) -> None:
+        self.data = data
+        self.size = size
+        self._made: list[tuple[list[tuple[_Question, Any]], pl.LightningDataModule]] = []
+
+    def __call__(self, trial: Any) -> pl.LightningDataModule:
+        for made in self._made:
+            questions, module = made
+            if all(_ask(trial, question) == answer for question, answer in questions):
+                self._made.remove(made)
+                self._made.append(made)
+                return module
+        recorder = _Recorder(trial)
+        module = self.data if isinstance(self.data, pl.LightningDataModule) else self.data(recorder)
+        _set_up(module)
+        self._made = [*self._made[1 - self.size :], (recorder.answers, module)]
+        return module
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process loads data by itself.
+        return {**self.__dict__, "_made": []}
+
+
+class _Recorder:
+    """Passes questions on to a trial and remembers them with their answers."""
+
+    def __init__(self, trial: Any) -> None:
+        self._trial = trial
+        self.answers: list[tuple[_Question, Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("suggest_"):
+            return getattr(self._trial, name)
+
+        def suggest(*args: Any, **kwargs: Any) -> Any:
+            question = (name, args, kwargs)
+            answer = _ask(self._trial, question)
+            self.answers.append((question, answer))
+            return answer
+
+        return suggest
+
+
+def _ask(trial: Any, question: _Question) -> Any:
+    name, args, kwargs = question
+    return getattr(trial, name)(*args, **kwargs)
+
+
+def _set_up(module: pl.LightningDataModule) -> None:
+    """Prepare a module for training now, and let every Trainer after this find it done."""
+    for name in ("prepare_data", "setup", "teardown"):
+        # On the object itself, so that Lightning still sees which hooks its class defines.
+        setattr(module, name, _once(getattr(module, name), run=name != "teardown"))
+    module.prepare_data()
+    module.setup(stage="fit")
+
+
+def _once(hook: Callable[..., None], run: bool) -> Callable[..., None]:
+    done: set[Any] = set()
+
+    @functools.wraps(hook)
+    def call(*args: Any, **kwargs: Any) -> None:
+        stage = (*args, *kwargs.values())
+        if run and stage not in done:
+            hook(*args, **kwargs)
+            done.add(stage)
+
+    return call

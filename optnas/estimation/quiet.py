@@ -1,0 +1,56 @@
+"""Lightning inside a search: silent, and interrupted in a way that a search can act on."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lightning_fabric.utilities.warnings import PossibleUserWarning
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+_LOGGERS = ("pytorch_lightning", "lightning_fabric")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No device lines, tips or advice (number of workers, few batches) from Lightning, for a while."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PossibleUserWarning)
+            # Lightning 2.6 against a newer torch.
+            warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C leaves as KeyboardInterrupt and SIGTERM as `SystemExit(143)`; signal handlers are restored.
+
+    Lightning leaves with `sys.exit(1)` or without an exit status, and may leave SIGINT ignored.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    except SIGTERMException as interrupt:
+        raise SystemExit(128 + signal.SIGTERM) from interrupt
+    except SystemExit as interrupt:
+        if isinstance(interrupt.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from interrupt
+        raise
+    finally:
+        for number, handler in handlers.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)

@@ -1,0 +1,313 @@
+"""Score a model by training it with Lightning."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeAlias
+
+import optuna
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Timer
+from pytorch_lightning.loggers import Logger
+from torch import Tensor, nn
+
+from optnas.data import data_fingerprint
+from optnas.estimation.checkpoints import Attempt, study_folder, tidy, trial_folder
+from optnas.estimation.data_cache import Data, DataCache
+from optnas.estimation.describe import describe
+from optnas.estimation.monitor import Monitor
+from optnas.estimation.quiet import interruptible, quiet
+from optnas.trial import Trial
+
+Task: TypeAlias = Callable[[Any, Any], pl.LightningModule]
+Callbacks: TypeAlias = Sequence[pl.Callback] | Callable[[Any], Sequence[pl.Callback]]
+
+
+class Training:
+    """Trains a model, reports to the pruner after every validation, and returns the best epoch's metrics.
+
+    Args:
+        task: `(model, trial) -> LightningModule`, `Classification(10)` for example.
+        data: a LightningDataModule, set up once per process; or a function of the trial that makes one, kept
+            as long as its questions get the same answers.
+        monitor: name of the logged metric that makes an epoch the best, such as `val_acc`.
+        mode: "max" or "min", what is good for `monitor`.
+        max_epochs: epochs a trial.
+        folder: where to keep checkpoints, `runs/<study name>` if None; recorded in the study.
+        keep: how many of the study's best trials keep their weights.
+        time_limit: seconds (or a timedelta) of training after which a trial ends with what it has.
+        callbacks: Lightning callbacks, copied for every trial; or a function of the trial that makes them.
+        logger: a function of the trial that makes a Lightning logger; `trial_folder(trial.study,
+            trial.number)` is a place for its files. True is Lightning's default logger in that place.
+        **trainer: further arguments of `pytorch_lightning.Trainer`.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        data: Data,
+        *,
+        monitor: str,
+        mode: Literal["max", "min"],
+        max_epochs: int,
+        folder: str | Path | None = None,
+        keep: int = 5,
+        time_limit: float | timedelta | None = None,
+        callbacks: Callbacks = (),
+        logger: Callable[[Any], Logger] | bool = False,
+        **trainer: Any,
+    ) -> None:
+        if mode not in ("max", "min"):
+            raise ValueError(f"mode={mode!r}: what is good for {monitor}? Give 'max' or 'min'.")
+        if isinstance(logger, Logger):
+            raise TypeError(
+                "logger= takes a function of the trial, so that trials do not log into one run: "
+                f"logger=lambda trial: {type(logger).__name__}(...)."
+            )
+        _check_one_device(trainer)
+        self.task = task
+        self.data = data
+        self.monitor = monitor
+        self.mode = mode
+        self.max_epochs = max_epochs
+        self.folder = None if folder is None else Path(folder)
+        self.keep = keep
+        self.time_limit = timedelta(seconds=time_limit) if isinstance(time_limit, float | int) else time_limit
+        self.callbacks = callbacks
+        self.logger = logger
+        self.trainer = trainer
+        self._data = DataCache(data)
+        self._verbose = bool(trainer.get("enable_progress_bar") or trainer.get("enable_model_summary"))
+
+    @property
+    def values(self) -> dict[str, str]:
+        """The metric to optimize and in which direction."""
+        return {self.monitor: "maximize" if self.mode == "max" else "minimize"}
+
+    def __call__(self, model: nn.Module, trial: optuna.Trial) -> dict[str, float]:
+        """Train `model` and leave the best epoch's weights in it. Returns that epoch's metrics.
+
+        Goes on where an earlier attempt at the same trial was interrupted.
+
+        Raises:
+            optuna.TrialPruned: the pruner says so, the training diverges, or memory is exhausted. The trial's
+                user attribute `reason` says which.
+            KeyboardInterrupt: on Ctrl-C.
+            SystemExit: with code 143 on SIGTERM, after the batch or the validation in progress. What the
+                finished epochs did is saved by then in either case.
+        """
+        data = self._data(trial)
+        attempt = self._attempt(trial)
+        monitor = Monitor(model, self.monitor, self.mode == "max", trial, attempt)
+        try:
+            with _out_of_memory_prunes(trial):
+                self._train(model, trial, data, monitor)
+        except optuna.TrialPruned:
+            if attempt is not None:
+                attempt.end(keep_weights=False)
+            raise
+        best = monitor.best
+        if best is None:
+            raise ValueError(
+                f"Training(monitor={self.monitor!r}) ended without one validation; "
+                "check max_epochs, the size of the data and limit_val_batches."
+            )
+        model.load_state_dict(best.weights)
+        if attempt is not None:
+            if self.keep > 0:
+                attempt.write_weights(best.weights)
+            attempt.end(keep_weights=self.keep > 0)
+            tidy(trial.study, self.keep)
+        return best.metrics
+
+    def ask(self, model: nn.Module, trial: Trial) -> None:
+        """Ask the trial everything that training depends on, without training. `model` may be on meta."""
+        self._data(trial)
+        self.task(model, trial)
+
+    def example(self, trial: Trial) -> Any:
+        """The inputs of two training samples."""
+        # A shuffling loader draws from torch's generator, which belongs to the training.
+        with torch.random.fork_rng(devices=[]):
+            batch = next(iter(self._data(trial).train_dataloader()))
+        if isinstance(batch, Tensor):
+            return batch[:2]
+        if not isinstance(batch, tuple | list):
+            raise TypeError(
+                f"The data's batches are of type {type(batch).__name__}, not (inputs, targets); "
+                "say what a model gets with Objective(example=...)."
+            )
+        return _first_two(batch[0])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything besides the model and the trial's answers that the result depends on, as JSON."""
+        data = self.data
+        known = data_fingerprint(data) if isinstance(data, pl.LightningDataModule) else None
+        return {
+            "estimator": "Training",
+            "task": describe(self.task),
+            "data": known or describe(data),
+            "values": self.values,
+            "max_epochs": self.max_epochs,
+            "time_limit": None if self.time_limit is None else self.time_limit.total_seconds(),
+            "callbacks": describe(self.callbacks),
+            "trainer": {name: describe(value) for name, value in sorted(self.trainer.items())},
+        }
+
+    def test(self, model: nn.Module, trial: Trial) -> dict[str, float]:
+        """The task's metrics on the data's test split, which no training sees."""
+        trainer = self._trainer(trial, [], logger=False)
+        with interruptible(), quiet():
+            (metrics,) = trainer.test(self.task(model, trial), datamodule=self._data(trial), verbose=False)
+        return {name: float(value) for name, value in metrics.items()}
+
+    def _attempt(self, trial: Any) -> Attempt | None:
+        study = getattr(trial, "study", None)
+        if study is None:  # a stored trial, trained again outside a study
+            return None
+        if self.folder is not None and study_folder(study) != self.folder:
+            study.set_user_attr("folder", str(self.folder))
+        identity = {
+            "study": study.study_name,
+            "trial": trial.number,
+            "params": trial.params,
+            "settings": self.settings,
+            "seed": torch.initial_seed(),
+        }
+        text = json.dumps(identity, sort_keys=True, default=str)
+        return Attempt(study_folder(study), trial.number, hashlib.sha256(text.encode()).hexdigest())
+
+    def _train(
+        self, model: nn.Module, trial: optuna.Trial, data: pl.LightningDataModule, monitor: Monitor
+    ) -> None:
+        path = _resume(monitor, trial)
+        if path is not None and monitor.report():
+            _prune(trial, monitor)
+        if not monitor.finished:
+            self._fit(model, trial, data, monitor, path)
+        if monitor.diverged or monitor.pruned:
+            _prune(trial, monitor)
+
+    def _fit(
+        self,
+        model: nn.Module,
+        trial: optuna.Trial,
+        data: pl.LightningDataModule,
+        monitor: Monitor,
+        path: Path | None,
+    ) -> None:
+        timer = None if self.time_limit is None else Timer(self.time_limit)
+        callbacks = [*self._callbacks(trial), *([] if timer is None else [timer]), monitor]
+        with interruptible(), nullcontext() if self._verbose else quiet():
+            trainer = self._trainer(trial, callbacks, self._logger(trial))
+            trainer.fit(self.task(model, trial), datamodule=data, ckpt_path=path)
+            left = None if timer is None else timer.time_remaining()
+            if left is not None and left <= 0:
+                trial.set_user_attr("reason", f"time limit of {self.time_limit} reached")
+            if trainer.strategy.root_device.type == "cuda":
+                # The Trainer and its module refer to each other, so their memory is not free by itself.
+                del trainer
+                _free_memory()
+
+    def _trainer(self, trial: Any, callbacks: list[pl.Callback], logger: Logger | bool) -> pl.Trainer:
+        study = getattr(trial, "study", None)
+        defaults: dict[str, Any] = {
+            "devices": 1,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+            "default_root_dir": None if study is None else trial_folder(study, trial.number),
+        }
+        return pl.Trainer(
+            **{**defaults, **self.trainer},
+            max_epochs=self.max_epochs,
+            callbacks=callbacks,
+            logger=logger,
+        )
+
+    def _callbacks(self, trial: optuna.Trial) -> list[pl.Callback]:
+        return list(self.callbacks(trial) if callable(self.callbacks) else deepcopy(self.callbacks))
+
+    def _logger(self, trial: optuna.Trial) -> Logger | bool:
+        return self.logger(trial) if callable(self.logger) else self.logger
+
+
+def _resume(monitor: Monitor, trial: Any) -> Path | None:
+    """Bring the monitor to where an earlier attempt at the trial got, if there was one."""
+    if monitor.attempt is None or not monitor.attempt.earlier:
+        return None
+    if monitor.prunes:
+        trials = trial.study.get_trials(deepcopy=False)
+        monitor.reported.update(trials[trial.number].intermediate_values)
+    found = monitor.attempt.newest(monitor.state_key)
+    if found is None:
+        return None
+    path, state = found
+    monitor.load_state_dict(dict(state))
+    return path
+
+
+def _prune(trial: optuna.Trial, monitor: Monitor) -> NoReturn:
+    trial.set_user_attr("reason", monitor.reason)
+    raise optuna.TrialPruned(monitor.reason)
+
+
+@contextmanager
+def _out_of_memory_prunes(trial: optuna.Trial) -> Iterator[None]:
+    """Tell the sampler that the model is too large, as a violated constraint.
+
+    Trials that fit into memory carry no such constraint: samplers read a missing one as satisfied, and those
+    that want the same constraints everywhere (GPSampler) look at COMPLETE trials only.
+    """
+    try:
+        yield
+        return
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        reason = f"out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+    # Here the error is gone, and with its traceback the tensors that its frames held.
+    _free_memory()
+    trial.set_user_attr("reason", reason)
+    trial.set_user_attr("infeasible", reason)
+    trial.set_constraint("memory", 1.0)
+    raise optuna.TrialPruned(reason)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # What the CPU's allocator and older CUDA libraries say.
+    signs = ("not enough memory", "can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return any(sign in str(error) for sign in signs)
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _first_two(x: Any) -> Any:
+    if isinstance(x, dict):
+        return {name: _first_two(part) for name, part in x.items()}
+    return tuple(_first_two(part) for part in x) if isinstance(x, tuple | list) else x[:2]
+
+
+def _check_one_device(trainer: Mapping[str, Any]) -> None:
+    devices = trainer.get("devices", 1)
+    one = devices in (1, "1") or (isinstance(devices, list | tuple) and len(devices) == 1)
+    if not one or trainer.get("num_nodes", 1) != 1:
+        raise ValueError(
+            f"Training(devices={devices!r}): a trial trains on one device. Leave devices out, or name one "
+            "such as devices=[0]; several workers use several devices."
+        )
