@@ -1,0 +1,6 @@
+"""Conformance checks for what users write: call them from your own tests."""
+
+from optnas.testing.interview import ConformanceError
+from optnas.testing.spaces import check_space
+
+__all__ = ["ConformanceError", "check_space"]

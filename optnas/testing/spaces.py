@@ -1,0 +1,224 @@
+"""Does a space keep the rules that every search relies on?"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_leaves
+
+from optnas.facts.cost import Example, as_inputs, batch_size
+from optnas.space.explore import draw_value
+from optnas.testing.interview import ConformanceError, Interview, Known
+from optnas.trial import Draw, ParamsMismatchError, Space, replay
+
+_PURE = "Let the answers of the trial alone decide, not random numbers, global state or earlier calls."
+
+
+def check_space(
+    space: Space[nn.Module],
+    example: Example | None = None,
+    *,
+    n_samples: int = 20,
+    seed: int = 0,
+    shared_names: Collection[str] = (),
+) -> None:
+    """Draw architectures at random, build each several times, and check what every search relies on.
+
+    The checks, by the name that the error carries:
+
+    - `choices`: Optuna can store every choice, and tell it from the others
+    - `names`: no name is asked twice in one build, except those in `shared_names`, with equal choices
+    - `same choices`: a name offers the same choices in every build
+    - `build`: the space returns a model
+    - `purity`: equal answers lead to equal questions and models, whatever the global random generators of
+      Python, numpy and torch do
+    - `sharing`: no module, parameter or buffer belongs to two builds
+    - `forward`: a model takes the example, in eval and in train mode
+    - `backward`: the gradient can be computed; parameters without one are allowed (a dead branch)
+
+    Models are built and run on the meta device, which costs nothing, or on the CPU where that fails. A fault
+    of few architectures takes many samples to find.
+
+    Args:
+        space: a function of a trial that returns a model.
+        example: inputs: a shape with the batch dimension, a tensor, a tuple of tensors, or a dict of keyword
+            tensors; a batch of one is doubled in train mode, for BatchNorm. Without it nothing is run.
+        n_samples: the number of architectures drawn, with repeats.
+        seed: of the draws.
+        shared_names: names that several places ask on purpose.
+
+    Raises:
+        ConformanceError: a check failed.
+    """
+    builder = _Builder(space, np.random.default_rng(seed), shared_names)
+    for _ in range(n_samples):
+        model, trial = builder.build(builder.random_draw)
+        twin, again = builder.rebuild(trial.params)
+        _compare(trial.asked, again.asked, "questions", trial.params)
+        _compare(_description(model), _description(twin), "models", trial.params)
+        if example is not None:
+            _check_runs(builder, example, trial.params)
+
+
+class _Builder:
+    """Builds architectures, each time with other global random states, and notes who owns what."""
+
+    def __init__(
+        self, space: Space[nn.Module], rng: np.random.Generator, shared_names: Collection[str]
+    ) -> None:
+        self._space = space
+        self._rng = rng
+        self._shared_names = shared_names
+        self._known: Known = {}
+        self._n_builds = 0
+        # By id: the object (kept alive, so that ids stay unique), the number of its build, where it is.
+        self._owners: dict[int, tuple[object, int, str]] = {}
+
+    def random_draw(self) -> Draw:
+        return Draw(lambda _, distribution: draw_value(distribution, self._rng))
+
+    def build(
+        self, make_draw: Callable[[], Draw], devices: Sequence[str] = ("meta", "cpu")
+    ) -> tuple[nn.Module, Interview]:
+        """On the first device where it works."""
+        for device in devices:
+            trial = Interview(make_draw(), self._known, self._shared_names)
+            try:
+                with self.disturbed(), torch.device(device):
+                    model: Any = self._space(trial)
+            except (ConformanceError, ParamsMismatchError):
+                raise
+            except Exception as error:
+                if device == devices[-1]:
+                    raise ConformanceError("build", _text(error), trial.params) from error
+                continue
+            if not isinstance(model, nn.Module):
+                message = f"the space returned {model!r}; return a torch.nn.Module."
+                raise ConformanceError("build", message, trial.params)
+            self._n_builds += 1
+            self.own(model, trial.params)
+            break
+        return model, trial
+
+    def rebuild(
+        self, params: Mapping[str, Any], devices: Sequence[str] = ("meta", "cpu")
+    ) -> tuple[nn.Module, Interview]:
+        try:
+            return self.build(lambda: replay(params), devices)
+        except ParamsMismatchError as error:
+            message = f"the same answers led to other questions the next time. {error} {_PURE}"
+            raise ConformanceError("purity", message, params) from error
+
+    def own(self, model: nn.Module, params: Mapping[str, Any]) -> None:
+        """Note what belongs to the model built last, and refuse what belongs to an earlier one."""
+        parts: list[tuple[str, nn.Module | Tensor]] = [
+            *model.named_modules(),
+            *model.named_parameters(),
+            *model.named_buffers(),
+        ]
+        for name, part in parts:
+            where = f"{type(part).__name__} {name!r}" if name else f"{type(part).__name__}, the whole model,"
+            _, owner, _ = self._owners.setdefault(id(part), (part, self._n_builds, where))
+            if owner != self._n_builds:
+                message = (
+                    f"{where} belongs to two builds, so that two trials would train it together. "
+                    "Create modules and parameters inside the space, or pass a function that creates them."
+                )
+                raise ConformanceError("sharing", message, params)
+
+    @contextmanager
+    def disturbed(self) -> Iterator[None]:
+        """Other states of the global random generators; afterwards those of before."""
+        python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  # the global one is meant
+        seed = int(self._rng.integers(2**31))
+        with torch.random.fork_rng(devices=[]):
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002  # as above
+            torch.manual_seed(seed)
+            try:
+                yield
+            finally:
+                random.setstate(python)
+                np.random.set_state(numpy)  # noqa: NPY002  # as above
+
+
+def _compare(first: Sequence[object], second: Sequence[object], what: str, params: Mapping[str, Any]) -> None:
+    for one, other in zip_longest(first, second, fillvalue="nothing"):
+        if one != other:
+            message = f"the same answers led to other {what} the next time: {one}, then {other}. {_PURE}"
+            raise ConformanceError("purity", message, params)
+
+
+def _description(model: nn.Module) -> list[str]:
+    """Each module with its settings, and each tensor with its shape: all that is known before a forward."""
+    lines = []
+    for name, module in model.named_modules():
+        settings = {key: value for key, value in vars(module).items() if _is_plain(value)}
+        lines.append(f"{type(module).__qualname__} {name!r} ({module.extra_repr()}) {settings}")
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        shape = "inferred" if is_lazy(tensor) else tuple(tensor.shape)
+        lines.append(f"{name!r} {shape} {tensor.dtype} requires_grad={tensor.requires_grad}")
+    return lines
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return all(_is_plain(part) for part in value)
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _check_runs(builder: _Builder, example: Example, params: Mapping[str, Any]) -> None:
+    for device in ("meta", "cpu"):
+        try:
+            model, _ = builder.rebuild(params, [device])
+        except ConformanceError as error:
+            if device == "meta" and error.check == "build":
+                continue
+            raise
+        stage = "forward"
+        try:
+            with builder.disturbed():
+                model.eval()
+                with torch.no_grad():
+                    _forward(model, example, device, minimum=1)
+                model.train()
+                output = _forward(model, example, device, minimum=2)
+                stage = "backward"
+                _backward(output)
+        except Exception as error:
+            if device == "meta":
+                continue
+            mode = "train" if model.training else "eval"
+            raise ConformanceError(stage, f"in {mode} mode: {_text(error)}", params) from error
+        builder.own(model, params)  # again: some modules are made at the first forward
+        return
+
+
+def _forward(model: nn.Module, example: Example, device: str, minimum: int) -> Any:
+    args, kwargs = as_inputs(example, device)
+    times = minimum if batch_size((args, kwargs)) < minimum else 1
+
+    def fresh(value: Any) -> Any:
+        """A copy: a model may work in place."""
+        return value.repeat_interleave(times, 0) if times > 1 and value.dim() else value.clone()
+
+    return model(*map(fresh, args), **{name: fresh(value) for name, value in kwargs.items()})
+
+
+def _backward(output: Any) -> None:
+    leaves = tree_leaves(output)
+    losses = [leaf.float().sum() for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
+    if losses:
+        torch.autograd.backward(torch.stack(losses).sum())
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
