@@ -30,7 +30,7 @@ class TrialSampler(BaseSampler, ABC):
 
     def __init__(self, seed: int | None = None) -> None:
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
-        self._picks: dict[tuple[int, int], Pick] = {}
+        self._picks: dict[tuple[int, int], tuple[Pick, int]] = {}  # and how often this trial was prepared
 
     @abstractmethod
     def prepare(self, study: Study, trial: FrozenTrial, rng: np.random.Generator) -> Pick:
@@ -47,10 +47,15 @@ class TrialSampler(BaseSampler, ABC):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Settle how to answer; the answers themselves are given by `sample_independent`."""
+        """Settle how to answer; the answers themselves are given by `sample_independent`.
+
+        Called again for the same trial (by a wrapper that wants another draw), it settles anew.
+        """
         self._raise_error_if_multi_objective(study)
-        rng = np.random.default_rng((self.seed, trial.number))
-        self._picks[study._study_id, trial.number] = self.prepare(study, trial, rng)
+        place = study._study_id, trial.number
+        redraws = self._picks[place][1] + 1 if place in self._picks else 0
+        rng = np.random.default_rng((self.seed, trial.number, redraws))
+        self._picks[place] = self.prepare(study, trial, rng), redraws
         return {}
 
     def sample_independent(
@@ -59,7 +64,8 @@ class TrialSampler(BaseSampler, ABC):
         """The answer to one question."""
         if (study._study_id, trial.number) not in self._picks:
             self.sample_relative(study, trial, {})
-        return self._picks[study._study_id, trial.number](param_name, param_distribution)
+        pick, _ = self._picks[study._study_id, trial.number]
+        return pick(param_name, param_distribution)
 
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None

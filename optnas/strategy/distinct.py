@@ -1,0 +1,211 @@
+"""No wasted trials: let any sampler answer, but never the same architecture twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from optnas.space.explore import draw_value, enumerate_params, options
+from optnas.strategy.base import fixed_params
+from optnas.strategy.inner import Inner, keep_or_draw, walk
+from optnas.trial import Draw, ParamsMismatchError, Space, replay
+
+PLAN = "optnas:plan"
+
+Params = Mapping[str, Any]
+Identity = Callable[[Params], Hashable]
+
+RANDOM_TRIES = 50
+CLAIMS = 5
+
+
+class SpaceExhausted(Exception):
+    """Every architecture of a finite space has been tried: the search is done."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    params: Params
+    how: str
+    redraws: int
+
+
+class DistinctSampler(BaseSampler):
+    """Any sampler, without repeats.
+
+    Before a trial asks its first question, the space is replayed through the inner sampler. If what comes out
+    has been seen, it is drawn again, up to `redraws` times; then the nearest architecture not yet seen is
+    taken (one decision changed, at random), then a random one. What was done stands in the trial's system
+    attribute `optnas:plan` (`how`: `drawn`, `redrawn`, `neighbor`, `random`, or `repeat` where the enqueued
+    answers allow nothing else), together with the planned answers, which concurrent workers respect.
+
+    Seen are the architectures of all other trials of the study, finished or running, and those waiting with
+    complete answers. Questions that `space` does not ask go to the inner sampler as always.
+
+    Args:
+        sampler: Any sampler of a single- or multi-objective study.
+        space: Asks everything that tells two trials apart. For a joint search of architecture and
+            hyperparameters that is more than the architecture; a function may ask for both.
+        identity: Params to what must not repeat. The default takes the params themselves; one that returns a
+            fingerprint recognizes different answers that build the same network.
+        redraws: How often the inner sampler is asked again.
+        seed: Of the neighbor and the random choice; see `TrialSampler`.
+
+    Raises:
+        SpaceExhausted: (from the trial's first question) nothing is left.
+        ValueError: `redraws` is negative.
+    """
+
+    def __init__(
+        self,
+        sampler: BaseSampler,
+        space: Space[Any],
+        identity: Identity | None = None,
+        redraws: int = 3,
+        seed: int | None = None,
+    ) -> None:
+        if redraws < 0:
+            raise ValueError(f"redraws={redraws} is negative; 0 never asks the inner sampler again.")
+        self.sampler = sampler
+        self.space = space
+        self.redraws = redraws
+        self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        self._identity = identity
+        self._identities: dict[Hashable, Hashable] = {}
+        self._finished: dict[tuple[int, int], Hashable | None] = {}  # (study, trial) to identity
+        self._relative: dict[tuple[int, int], dict[str, Any]] = {}  # between infer and sample
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Plan the whole trial; its questions and those the inner sampler would answer jointly."""
+        inner, draw = self._claim(study, trial)
+        self._relative[study._study_id, trial.number] = {**inner.relative, **draw.params}
+        return {**inner.relative_space, **draw.distributions}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The planned answers."""
+        return self._relative.pop((study._study_id, trial.number))
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """An answer beyond the plan, from the inner sampler."""
+        return self.sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Passed on to the inner sampler."""
+        self.sampler.before_trial(study, trial)
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Passed on to the inner sampler."""
+        self.sampler.after_trial(study, trial, state, values)
+
+    def reseed_rng(self) -> None:
+        """Passed on to the inner sampler; our own choices differ by the trial's number."""
+        self.sampler.reseed_rng()
+
+    def _claim(self, study: Study, trial: FrozenTrial) -> tuple[Inner, Draw]:
+        """Publish a plan, then look whether a concurrent worker published the same; if so, plan again."""
+        rng = np.random.default_rng((self.seed, trial.number))
+        fixed = fixed_params(trial) | trial.system_attrs.get(PLAN, {}).get("params", {})
+        for _ in range(CLAIMS):
+            inner, found = self._plan(study, trial, fixed, rng)
+            plan: Any = {"params": found.params, "how": found.how, "redraws": found.redraws}
+            study._storage.set_trial_system_attr(trial._trial_id, PLAN, plan)
+            if found.how == "repeat" or self._key(found.params) not in self._seen(study, trial):
+                break
+        return inner, walk(self.space, replay(found.params))
+
+    def _plan(
+        self, study: Study, trial: FrozenTrial, fixed: Params, rng: np.random.Generator
+    ) -> tuple[Inner, _Found]:
+        seen = self._seen(study, trial)
+        for redraws in range(self.redraws + 1):
+            inner = Inner(self.sampler, study, trial, fixed)
+            draw = walk(self.space, Draw(inner))
+            if self._key(draw.params) not in seen:
+                return inner, _Found(draw.params, "redrawn" if redraws else "drawn", redraws)
+            if draw.params.keys() <= fixed.keys():
+                return inner, _Found(draw.params, "repeat", redraws)
+        for candidates, how in (
+            (self._neighbors(draw, fixed, rng), "neighbor"),
+            (self._random(fixed, rng), "random"),
+            (self._rest(fixed, rng), "random"),
+        ):
+            for params in candidates:
+                if self._key(params) not in seen:
+                    return inner, _Found(params, how, self.redraws)
+        if fixed:
+            return inner, _Found(draw.params, "repeat", self.redraws)
+        raise SpaceExhausted(
+            f"All {len(seen)} distinct architectures of the space have been tried. The search is complete; "
+            "for repeats of the best ones, enqueue them or use the inner sampler alone."
+        )
+
+    def _neighbors(self, draw: Draw, fixed: Params, rng: np.random.Generator) -> Iterator[Params]:
+        """One decision changed to each of its other answers, all in random order."""
+        names = [name for name in draw.params if name not in fixed]
+        for i in rng.permutation(len(names)):
+            name, distribution = names[i], draw.distributions[names[i]]
+            if isinstance(distribution, FloatDistribution) and distribution.step is None:
+                others: list[Any] = [draw_value(distribution, rng)]
+            else:
+                others = [value for value in options(name, distribution) if value != draw.params[name]]
+            for j in rng.permutation(len(others)):
+                kept = {**draw.params, name: others[j], **fixed}
+                yield walk(self.space, keep_or_draw(kept, rng)).params
+
+    def _random(self, fixed: Params, rng: np.random.Generator) -> Iterator[Params]:
+        for _ in range(RANDOM_TRIES):
+            yield walk(self.space, keep_or_draw(fixed, rng)).params
+
+    def _rest(self, fixed: Params, rng: np.random.Generator) -> Iterator[Params]:
+        """When so many random draws found nothing, the space is nearly exhausted: take it in order."""
+        if fixed:
+            return
+        try:
+            yield from enumerate_params(self.space)
+        except ValueError:  # continuous: it has more, although few draws get there
+            for _ in range(100):
+                yield from self._random(fixed, rng)
+            raise
+
+    def _key(self, params: Params) -> Hashable:
+        # 1, 1.0 and True are equal in Python, yet different answers.
+        key = frozenset((name, repr(value)) for name, value in params.items())
+        if self._identity is None:
+            return key
+        if key not in self._identities:
+            self._identities[key] = self._identity(params)
+        return self._identities[key]
+
+    def _seen(self, study: Study, trial: FrozenTrial) -> set[Hashable]:
+        seen = set()
+        for other in study._storage.get_all_trials(study._study_id, deepcopy=False):
+            place = (study._study_id, other.number)
+            if other.number == trial.number:
+                continue
+            key = self._finished[place] if place in self._finished else self._key_of(other)
+            if other.state.is_finished():
+                self._finished[place] = key
+            if key is not None:
+                seen.add(key)
+        return seen
+
+    def _key_of(self, trial: FrozenTrial) -> Hashable | None:
+        """What a trial is or will be; None where that is not known."""
+        known = {**trial.system_attrs.get(PLAN, {}).get("params", {}), **fixed_params(trial)}
+        try:
+            return self._key(walk(self.space, replay(known)).params)
+        except ParamsMismatchError:
+            return None
