@@ -1,0 +1,57 @@
+"""Strategies or spaces side by side."""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+from scipy import stats  # type: ignore[import-untyped]  # scipy ships no types
+
+from optnas.analysis.compare import Groups, best_so_far, named_groups
+from optnas.analysis.plots.theme import SERIES, empty, style, transparent
+
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+
+
+def plot_comparison(groups: Groups, *, name: str = "best value so far") -> go.Figure:
+    """Mean best value after so many trials that count, with Student's 95 % band over each group's studies.
+
+    `groups`: as for `compare`. A group's curve ends with its shortest study; a group of one has no band.
+
+    Raises:
+        ValueError: fewer than two groups, an empty group, several objectives or different directions.
+    """
+    figure = go.Figure()
+    for i, (group_name, studies) in enumerate(named_groups(groups).items()):
+        color, dash = SERIES[i % len(SERIES)], _DASHES[i % len(_DASHES)]
+        length = min(len(best_so_far(study)) for study in studies)
+        curves = np.array([best_so_far(study)[:length] for study in studies])
+        complete = ~np.isnan(curves).any(axis=0)
+        if not complete.any():
+            continue
+        x = np.flatnonzero(complete) + 1
+        mean = curves[:, complete].mean(axis=0)
+        if len(studies) > 1:
+            error = curves[:, complete].std(axis=0, ddof=1) / np.sqrt(len(studies))
+            reach = stats.t.ppf(0.975, len(studies) - 1) * error
+            figure.add_scatter(
+                x=np.concatenate([x, x[::-1]]),
+                y=np.concatenate([mean + reach, (mean - reach)[::-1]]),
+                fill="toself",
+                fillcolor=transparent(color, 0.18),
+                line={"width": 0},
+                hoverinfo="skip",
+                showlegend=False,
+                legendgroup=group_name,
+            )
+        figure.add_scatter(
+            x=x,
+            y=mean,
+            mode="lines",
+            line={"color": color, "dash": dash, "width": 2.5},
+            name=f"{group_name} ({len(studies)})",
+            legendgroup=group_name,
+            hovertemplate="%{y:.5g} after %{x} trials<extra>" + group_name + "</extra>",
+        )
+    if not figure.data:
+        return empty("No study has a COMPLETE trial yet.")
+    return style(figure, x="trials", y=name)

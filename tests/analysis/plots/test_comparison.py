@@ -1,0 +1,29 @@
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import create_trial
+from scipy import stats
+
+from optnas.analysis.plots import plot_comparison
+
+
+def study_of(values: list[float]) -> optuna.Study:
+    study = optuna.create_study()
+    study.add_trials([create_trial(value=v) for v in values])
+    return study
+
+
+def test_mean_and_band() -> None:
+    curves = np.array([[3.0, 2.0, 1.0], [5.0, 3.0, 2.0], [4.0, 4.0, 2.5]])
+    groups = {"many": [study_of(c.tolist()) for c in curves], "one": [study_of([1.0, 2.0])]}
+    band, mean, single = plot_comparison(groups).data
+    assert list(mean.y) == pytest.approx(curves.mean(axis=0))
+    low, high = stats.t.interval(0.95, 2, curves.mean(axis=0), curves.std(axis=0, ddof=1) / np.sqrt(3))
+    assert list(band.y) == pytest.approx([*high, *low[::-1]])
+    assert list(single.y) == [1.0, 1.0]
+    assert single.line.dash != mean.line.dash
+
+
+def test_nothing_finished_says_so() -> None:
+    empty = {name: [optuna.create_study()] for name in "ab"}
+    assert "No study" in plot_comparison(empty).layout.annotations[0].text

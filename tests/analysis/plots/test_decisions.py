@@ -1,0 +1,61 @@
+import optuna
+import pytest
+from optuna.importance import PedAnovaImportanceEvaluator
+
+from optnas.analysis.importance import importance
+from optnas.analysis.plots import plot_importance, plot_parallel
+
+
+@pytest.fixture(scope="module")
+def random_study() -> optuna.Study:
+    def objective(trial: optuna.Trial) -> float:
+        value = trial.suggest_float("x", 0, 1)
+        if trial.suggest_categorical("two", [False, True]):
+            value += trial.suggest_int("two.y", 0, 20)
+        return value
+
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(objective, n_trials=40)
+    return study
+
+
+def test_importance_bars_are_the_shares(random_study: optuna.Study) -> None:
+    result = importance(random_study, n_bootstrap=10)
+    (bars,) = plot_importance(result, n=2).data
+    largest, second = result.decisions[:2]
+    assert list(bars.x) == [second.value, largest.value]  # the largest on top
+    assert bars.error_x.array[1] == pytest.approx(largest.high - largest.value)
+    assert bars.error_x.arrayminus[1] == pytest.approx(largest.value - largest.low)
+
+
+def test_importance_axis_names_what_it_shows(random_study: optuna.Study) -> None:
+    ours = plot_importance(importance(random_study, n_bootstrap=0))
+    optunas = plot_importance(
+        importance(random_study, evaluator=PedAnovaImportanceEvaluator(), n_bootstrap=0)
+    )
+    assert "share of variance" in ours.layout.xaxis.title.text
+    assert optunas.layout.xaxis.title.text == "importance"
+    assert plot_importance(importance(random_study, n_bootstrap=0), of="positions").layout.annotations
+
+
+def test_parallel_lines_stand_where_the_answers_are(random_study: optuna.Study) -> None:
+    figure = plot_parallel(random_study, params=["two", "two.y"])
+    n_lines = sum(list(trace.x).count(None) for trace in figure.data)
+    assert n_lines == 40
+    best = next(trace for trace in figure.data if trace.name == "best fifth")
+    # The smallest values are best here: all of them without `two`, so that `two.y` was not asked.
+    assert [x for x in best.x if x is not None] == pytest.approx([0.0] * 16, abs=0.013)
+    words = [a.text for a in figure.layout.annotations]
+    ys = [t.params["two.y"] for t in random_study.trials if "two.y" in t.params]
+    assert words == ["<b>two</b>", "False", "True", "<b>two.y</b>", "not asked", str(min(ys)), str(max(ys))]
+
+
+def test_parallel_chooses_the_most_important(random_study: optuna.Study) -> None:
+    words = [a.text for a in plot_parallel(random_study, n=2).layout.annotations]
+    assert [w for w in words if w.startswith("<b>")] == ["<b>two</b>", "<b>two.y</b>"]
+
+
+def test_parallel_needs_trials_and_known_names(random_study: optuna.Study) -> None:
+    assert "Too few" in plot_parallel(optuna.create_study()).layout.annotations[0].text
+    with pytest.raises(ValueError, match="'z'"):
+        plot_parallel(random_study, params=["z"])

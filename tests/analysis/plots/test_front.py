@@ -1,0 +1,18 @@
+import optuna
+
+from optnas.analysis.plots import plot_front
+
+
+def test_front_and_trials(study: optuna.Study) -> None:
+    trials, front = plot_front(study).data
+    assert sorted(trials.x) == [100, 200, 300, 400]
+    assert (list(front.x), list(front.y)) == ([100, 200, 400], [0.5, 0.7, 0.9])
+
+
+def test_a_wide_range_gets_a_logarithmic_axis(study: optuna.Study) -> None:
+    assert plot_front(study).layout.xaxis.type is None
+    assert plot_front(study, x=lambda t: 10.0**t.number).layout.xaxis.type == "log"
+
+
+def test_an_empty_study_says_so() -> None:
+    assert plot_front(optuna.create_study()).layout.annotations[0].text == "No finished trials yet."

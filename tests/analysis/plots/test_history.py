@@ -1,0 +1,68 @@
+import optuna
+import plotly.graph_objects as go
+
+from optnas.analysis.plots import plot_history, plot_learning_curves, plot_timeline
+
+
+def traces(figure: go.Figure) -> dict[str, go.Scatter]:
+    return {trace.name: trace for trace in figure.data}
+
+
+def test_history_tells_the_ends_apart(study: optuna.Study) -> None:
+    found = traces(plot_history(study))
+    assert list(found["complete"].x) == [0, 1, 3, 7]
+    assert list(found["complete"].y) == [0.5, 0.7, 0.9, 0.6]
+    assert list(found["twin"].x) == [2]
+    assert "of trial 1" in found["twin"].text[0]
+    assert (list(found["pruned"].x), list(found["pruned"].y)) == ([4], [0.1])
+    assert list(found["best so far"].y) == [0.5, 0.7, 0.7, 0.9, 0.9]
+    # Without a value: a strip of their own.
+    assert found["infeasible"].yaxis == found["failed"].yaxis == "y2"
+    assert "out of memory" in found["infeasible"].text[0]
+    assert "ValueError" in found["failed"].text[0]
+
+
+def test_history_of_another_number(study: optuna.Study) -> None:
+    found = traces(plot_history(study, target=lambda t: t.user_attrs["n_params"], name="parameters"))
+    assert list(found["complete"].y) == [100, 200, 400, 300]
+    assert "best so far" not in found
+
+
+def test_learning_curves_mark_the_best_and_the_pruned(study: optuna.Study) -> None:
+    figure = plot_learning_curves(study)
+    found = traces(figure)
+    assert list(found["best (trial 3)"].y) == [0.6, 0.9]
+    assert list(found["complete"].y) == [0.3, 0.5, None]
+    assert list(found["pruned"].y) == [0.1, None]
+
+
+def test_diverged_values_do_not_reach_the_axes() -> None:
+    study = optuna.create_study()
+
+    def objective(trial: optuna.Trial) -> float:
+        trial.report(1.0, 0)
+        trial.report(float("nan"), 1)
+        trial.report(float("inf"), 2)
+        raise optuna.TrialPruned
+
+    study.optimize(objective, n_trials=1)
+    assert list(traces(plot_learning_curves(study))["pruned"].y) == [1.0, None]
+    assert list(traces(plot_history(study))["pruned"].y) == [1.0]
+
+
+def test_timeline_has_a_row_per_worker_and_a_bar_per_attempt(study: optuna.Study) -> None:
+    figure = plot_timeline(study)
+    found = traces(figure)
+    assert list(found["interrupted"].text) == ["3"]
+    assert list(found["interrupted"].x) == [10_000]
+    assert {"a:1", "b:2"} <= set(figure.layout.yaxis.ticktext)
+    n_bars = sum(len(trace.x) for trace in figure.data)
+    assert n_bars == len(study.trials) + 1
+
+
+def test_an_empty_study_says_so() -> None:
+    study = optuna.create_study()
+    for plot in (plot_history, plot_learning_curves, plot_timeline):
+        figure = plot(study)
+        assert not figure.data
+        assert figure.layout.annotations[0].text.startswith("No ")

@@ -1,0 +1,46 @@
+import itertools
+import math
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import create_trial
+
+from optnas.analysis.front import pareto_front, points, quantities, quantity
+
+
+def test_quantities_by_name_and_by_function(study: optuna.Study) -> None:
+    trial = study.trials[0]
+    assert [quantity(trial, what) for what in ("value", "n_params", "val_acc")] == [0.5, 100, 0.5]
+    assert quantity(trial, lambda t: t.number + 1) == 1
+    assert math.isnan(quantity(study.trials[6], "value"))
+    assert quantities([trial]) == ["value", "n_params", "flops", "val_acc", "test_loss"]
+
+
+def test_unknown_names_list_what_there_is(study: optuna.Study) -> None:
+    with pytest.raises(ValueError, match="val_acc"):
+        points(study, "n_parms", "value")
+
+
+@pytest.mark.parametrize("maximize", list(itertools.product([False, True], repeat=2)))
+def test_front_is_what_nothing_dominates(maximize: tuple[bool, bool]) -> None:
+    rng = np.random.default_rng(0)
+    study = optuna.create_study()
+    numbers = rng.integers(0, 12, size=(60, 2)).tolist()  # many ties
+    study.add_trials([create_trial(value=float(y), user_attrs={"n_params": x}) for x, y in numbers])
+    front = pareto_front(study, maximize=maximize)
+    signs = np.where(maximize, -1, 1)
+    losses = np.array(numbers) * signs
+
+    def dominated(row: np.ndarray) -> bool:
+        return bool(((losses <= row).all(axis=1) & (losses < row).any(axis=1)).any())
+
+    expected = {tuple(numbers[i]) for i in range(60) if not dominated(losses[i])}
+    found = [tuple(numbers[t.number]) for t in front]
+    assert set(found) == expected
+    assert len(found) == len(expected)  # equal points once
+    assert found == sorted(found)
+
+
+def test_default_directions(study: optuna.Study) -> None:
+    assert [t.number for t in pareto_front(study)] == [0, 1, 3]
