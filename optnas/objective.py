@@ -1,0 +1,298 @@
+"""One trial, from its questions to its value: seed, build, sketch, twin, estimate, record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import random
+import socket
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import optuna
+import torch
+from optuna.trial import FrozenTrial, TrialState
+from torch import nn
+
+from optnas.facts import materialize, sketch
+from optnas.trial import Draw, ParamsMismatchError, Space, ask, replay
+
+_INSTALLED = tuple(
+    str(folder)
+    for folder in (
+        Path(torch.__file__).parents[1],
+        Path(os.__file__).parent,
+        Path(__file__).parent,
+        "<frozen",
+    )
+)
+
+Direction = Literal["maximize", "minimize"]
+
+
+class Estimator(Protocol):
+    """Scores a model: `estimate(model, trial) -> metrics`, where a metric is a name and a number.
+
+    It may report to the trial, ask the trial for what it needs (a learning rate), and raise
+    `optuna.TrialPruned`. Where it has them, these attributes are used too: `values` (the metric to optimize
+    and its direction), `example(trial)` (a small batch of inputs), `settings` (anything JSON can hold that
+    identifies how it scores: results are reused between trials only under equal settings).
+    """
+
+    def __call__(self, model: nn.Module, trial: optuna.Trial, /) -> Mapping[str, float]: ...
+
+
+class SpaceError(RuntimeError):
+    """The sampled model does not run; the message has the place in the user's code and the parameters."""
+
+
+class Objective:
+    """What a study optimizes: `objective(trial)` builds `space(trial)`, scores it and returns the value.
+
+    It works with `optnas.optimize` and with plain `study.optimize`. Before training it records what is known
+    of the model without training it (parameters, FLOPs, fingerprint) as user attributes of the trial, and
+    when the study already has the same network with the same answers to everything else, takes over that
+    trial's value (`twin_of`) instead of training again.
+
+    Args:
+        space: a function of a trial that returns a model.
+        estimator: scores a model, for example `optnas.Training`.
+        values: the one metric, or fact (`n_params`, `flops`), to optimize and its direction, such as
+            `{"val_acc": "maximize"}`. By default the estimator says.
+        example: inputs of the model: a shape with the batch dimension, a tensor, a tuple of tensors, or a
+            dict of keyword tensors. By default the estimator's `example(trial)`, a batch of its data.
+        reuse_twins: set it False to train a repeated architecture again (training noise is information).
+
+    Raises:
+        ValueError: `values` is not one metric with a direction, or there is no example to be had.
+    """
+
+    def __init__(
+        self,
+        space: Space[nn.Module],
+        estimator: Estimator,
+        *,
+        values: Mapping[str, Direction] | None = None,
+        example: Any = None,
+        reuse_twins: bool = True,
+    ) -> None:
+        values = values or getattr(estimator, "values", None)
+        if not values or len(values) != 1 or not set(values.values()) <= {"maximize", "minimize"}:
+            raise ValueError(
+                f"values={values!r} must name one metric and its direction, "
+                "for example values={'val_acc': 'maximize'}."
+            )
+        if example is None and not hasattr(estimator, "example"):
+            raise ValueError(
+                "The estimator does not say what its inputs look like; pass example=, a shape with the batch "
+                "dimension such as (2, 3, 32, 32), a tensor, a tuple or a dict of tensors."
+            )
+        self.space = space
+        self.estimator = estimator
+        self.values = MappingProxyType(dict(values))
+        self.example = example
+        self.reuse_twins = reuse_twins
+
+    @property
+    def directions(self) -> list[Direction]:
+        """One direction per optimized value, as `optuna.create_study` takes them."""
+        return list(self.values.values())
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        """The value of one trial.
+
+        Raises:
+            optuna.TrialPruned: stopped early, diverged, or out of memory.
+            SpaceError: the model does not run.
+            ParamsMismatchError: the trial's stored answers do not fit the space.
+        """
+        self._begin(trial)
+        try:
+            return self._value(trial)
+        except optuna.TrialPruned as pruned:
+            if "reason" not in trial.user_attrs:
+                trial.set_user_attr("reason", str(pruned) or "pruned")
+            raise
+        except Exception as error:
+            # A finished trial is immutable: the reason is written while the trial still runs.
+            trial.set_user_attr("reason", describe_error(error))
+            raise
+
+    def build(self, trial: Any) -> nn.Module:
+        """The untrained model of any trial: a stored one, a running one, or `optnas.trial.replay(params)`.
+
+        Shapes that depend on the input are settled by one forward pass on the example.
+
+        Raises:
+            SpaceError: the model cannot be built or does not run on the example.
+            ParamsMismatchError: stored answers that do not fit the space.
+        """
+        if isinstance(trial, FrozenTrial):
+            trial = replay(trial.params)
+        model = None
+        try:
+            model = self.space(trial)
+            return materialize(model, self._example(trial))
+        except (optuna.TrialPruned, ParamsMismatchError):
+            raise
+        except Exception as error:
+            layer = f" in {where}" if (where := _failing_layer(model, error)) else ""
+            raise SpaceError(f"{describe_error(error)}{layer} [parameters: {dict(trial.params)}]") from error
+
+    def _begin(self, trial: optuna.Trial) -> None:
+        if "seed" not in trial.user_attrs:  # a later attempt at the same trial inherits it
+            study_seed = trial.study.user_attrs.get("seed", trial.study.study_name)
+            trial.set_user_attr("seed", derive_seed(study_seed, trial.number))
+        attempt = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.time()}
+        trial.set_user_attr("attempts", [*trial.user_attrs.get("attempts", []), attempt])
+
+    def _value(self, trial: optuna.Trial) -> float:
+        beyond_space: Any = _Recorder(trial)
+        example = self._example(beyond_space)
+        answers = Draw(lambda name, distribution: ask(trial, name, distribution))
+        facts = self._facts(lambda: self.space(answers), example)
+        facts["settings"] = self._settings_hash()
+        for name, fact in facts.items():
+            trial.set_user_attr(name, fact)
+
+        twin = self._find_twin(trial, facts) if self.reuse_twins else None
+        if twin is not None:
+            for name in ("metrics", "asked"):
+                trial.set_user_attr(name, twin.user_attrs[name])
+            trial.set_user_attr("twin_of", twin.number)
+            return float(twin.values[0])
+
+        seed_everything(trial.user_attrs["seed"])
+        model = self.build(answers)
+        started = time.perf_counter()
+        metrics = {k: float(v) for k, v in self.estimator(model, beyond_space).items()}
+        trial.set_user_attr("duration", time.perf_counter() - started)
+        trial.set_user_attr("metrics", metrics)
+        trial.set_user_attr("asked", beyond_space.answers)
+        return self._pick_value({**facts, **metrics})
+
+    def _example(self, trial: Any) -> Any:
+        return self.example if self.example is not None else self.estimator.example(trial)  # type: ignore[attr-defined]  # checked in __init__
+
+    def _facts(self, build: Callable[[], nn.Module], example: Any) -> dict[str, Any]:
+        try:
+            facts = sketch(build, example)
+        except (optuna.TrialPruned, ParamsMismatchError):
+            raise
+        except Exception as error:
+            # It may still build and run on a real device, which is tried next and judges.
+            return {"missing": {"sketch": describe_error(error)}}
+        known = {"n_params": facts.n_params, "flops": facts.flops, "fingerprint": facts.fingerprint}
+        known = {name: fact for name, fact in known.items() if fact is not None}
+        return {**known, "missing": facts.missing} if facts.missing else known
+
+    def _settings_hash(self) -> str:
+        settings = getattr(self.estimator, "settings", None)
+        return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    def _find_twin(self, trial: optuna.Trial, facts: Mapping[str, Any]) -> FrozenTrial | None:
+        """A COMPLETE trial of an equal network whose estimate got the answers that this one gets."""
+        if "fingerprint" not in facts:
+            return None
+        metric = next(iter(self.values))
+        for other in trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            attrs = other.user_attrs
+            if (
+                "twin_of" not in attrs
+                and attrs.get("fingerprint") == facts["fingerprint"]
+                and attrs.get("settings") == facts["settings"]
+                and metric in {**attrs, **attrs.get("metrics", {})}
+                # The estimate of an equal network starts with the same question as the other's did, and goes
+                # on with the same as long as the answers agree: asking here commits to nothing new.
+                and all(
+                    ask(trial, name, other.distributions[name]) == answer
+                    for name, answer in attrs["asked"].items()
+                )
+            ):
+                return other
+        return None
+
+    def _pick_value(self, measured: Mapping[str, Any]) -> float:
+        name = next(iter(self.values))
+        if name not in measured:
+            numbers = [k for k, v in measured.items() if isinstance(v, int | float)]
+            raise ValueError(
+                f"values names {name!r}, which the estimate did not return; it returned {', '.join(numbers)}."
+            )
+        value = float(measured[name])
+        if not math.isfinite(value):
+            raise optuna.TrialPruned(f"diverged: {name} is {value}")
+        return value
+
+
+class _Recorder:
+    """Passes everything on to a trial and keeps the answers to what was asked through it."""
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self._trial = trial
+        self.answers: dict[str, Any] = {}
+
+    def __getattr__(self, attribute: str) -> Any:
+        value = getattr(self._trial, attribute)
+        if not attribute.startswith("suggest_"):
+            return value
+
+        def suggest(name: str, *args: Any, **kwargs: Any) -> Any:
+            self.answers[name] = value(name, *args, **kwargs)
+            return self.answers[name]
+
+        return suggest
+
+
+def derive_seed(*parts: object) -> int:
+    """A seed in 0..2**31-1 that depends on every part and differs for different parts."""
+    digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the generators of Python, NumPy and torch (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  # the global generator is the one that user code may draw from
+    torch.manual_seed(seed)
+
+
+def describe_error(error: BaseException) -> str:
+    """`Type at file:line in function: message`, with the last place that is the user's own code."""
+    message = next(iter(str(error).strip().splitlines()), "no message")
+    if isinstance(error, SpaceError):
+        return message
+    installed = (
+        str(Path(torch.__file__).parents[1]),
+        str(Path(os.__file__).parent),
+        str(Path(__file__).parent),
+    )
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith(installed)]
+    place = f" at {Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}" if own else ""
+    return f"{type(error).__name__}{place}: {message}"
+
+
+def is_users_code(filename: str) -> bool:
+    """Whether a source file belongs neither to Python, nor to an installed package, nor to optnas."""
+    return not filename.startswith(_INSTALLED)
+
+
+def _failing_layer(model: nn.Module | None, error: BaseException) -> str:
+    """The innermost layer of the model whose code raised the error, by its path in the model."""
+    layers = {id(module): name for name, module in model.named_modules()} if model is not None else {}
+    selves = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    inner = [m for m in selves if layers.get(id(m))]
+    return f"layer {layers[id(inner[-1])]!r} ({type(inner[-1]).__name__})" if inner else ""
+
+
+def error_kind(reason: str) -> str:
+    """The part of a reason that is the same for the same error in other trials: its type and place."""
+    return reason.split(": ", 1)[0]

@@ -1,0 +1,131 @@
+"""The winner of a search: rebuilt from storage, with the weights it was trained to, tested and retrained."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
+from torch import nn
+
+from optnas.objective import Objective, derive_seed, seed_everything
+
+
+@dataclass(frozen=True)
+class Best:
+    """A finished trial and what can be done with it.
+
+    Attributes:
+        study: the study it belongs to.
+        objective: how it was built and scored.
+        trial: the trial itself; of a repeat (`twin_of`), the trial that was trained.
+    """
+
+    study: optuna.Study
+    objective: Objective
+    trial: FrozenTrial
+
+    @property
+    def value(self) -> float:
+        """The score it won the search with. Being the best of many, it is optimistic: see `retrain`."""
+        return float(self.trial.values[0])
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Every decision, of the space and beyond it."""
+        return self.trial.params
+
+    def model(self) -> nn.Module:
+        """The network with the weights of its best epoch, in evaluation mode, on the CPU.
+
+        Raises:
+            FileNotFoundError: the weights are gone (only those of the best few trials are kept).
+        """
+        estimator: Any = self.objective.estimator
+        model = self.objective.build(self.trial)
+        model.load_state_dict(estimator.load_weights(self.study, self.trial))
+        return model.eval()
+
+    def test(self) -> dict[str, float]:
+        """Metrics of the trained network on the test data, which the search never saw."""
+        estimator: Any = self.objective.estimator
+        metrics: dict[str, float] = estimator.test(self.model(), FixedTrial(self.params))
+        return metrics
+
+    def retrain(self, n_seeds: int = 3, max_epochs: int | None = None) -> list[dict[str, float]]:
+        """Metrics, on validation and test data, of the network trained anew from `n_seeds` seeds.
+
+        They are kept in the study: what was trained before is not trained again.
+        """
+        key = f"retrained:{self.trial.number}:{max_epochs or 'as searched'}"
+        runs: list[dict[str, float]] = list(self.study.user_attrs.get(key, []))
+        for i in range(len(runs), n_seeds):
+            runs.append(train(self.objective, self.params, self.seed_of(i), max_epochs))
+            self.study.set_user_attr(key, runs)
+        return runs[:n_seeds]
+
+    def seed_of(self, i: int) -> int:
+        """The seed of the i-th retraining, the same for every network of the study, so that they pair."""
+        return derive_seed(self.study.user_attrs.get("seed", self.study.study_name), "retrain", i)
+
+
+def best(study: optuna.Study, objective: Objective) -> Best:
+    """The best trial of a study.
+
+    Raises:
+        ValueError: no trial is COMPLETE yet.
+    """
+    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        raise ValueError(
+            f"Study {study.study_name!r} has no COMPLETE trial yet; run optnas.optimize(study, objective)."
+        )
+    trial = study.best_trial
+    if (twin := trial.user_attrs.get("twin_of")) is not None:
+        trial = study.trials[twin]
+    return Best(study, objective, trial)
+
+
+def train(
+    objective: Objective, params: dict[str, Any], seed: int, max_epochs: int | None = None
+) -> dict[str, float]:
+    """Train the network of `params` from scratch, outside any study.
+
+    Args:
+        max_epochs: instead of the estimator's own; only for an estimator that has `with_max_epochs`.
+
+    Returns:
+        Its metrics, those on test data included where the estimator can `test`.
+    """
+    estimator: Any = objective.estimator
+    if max_epochs is not None:
+        estimator = estimator.with_max_epochs(max_epochs)
+    trial = FixedTrial(params)
+    trial.set_user_attr("seed", seed)
+    seed_everything(seed)
+    model = objective.build(trial)
+    metrics = dict(estimator(model, trial))
+    if hasattr(estimator, "test"):
+        metrics |= estimator.test(model, trial)
+    return metrics
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean with its spread; prints as `0.9731 ± 0.0021`."""
+
+    mean: float
+    deviation: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Mean:
+        """Mean and sample standard deviation (NaN for a single value)."""
+        spread = statistics.stdev(values) if len(values) > 1 else math.nan
+        return cls(statistics.fmean(values), spread, len(values))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f} ± {self.deviation:.4f}" if self.n > 1 else f"{self.mean:.4f}"

@@ -1,0 +1,133 @@
+"""A study with the defaults that architecture search needs; everything about it stays Optuna's."""
+
+from __future__ import annotations
+
+import secrets
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
+
+from optnas.objective import Objective, derive_seed
+from optnas.search.provenance import changes, provenance
+from optnas.search.storage import open_storage
+from optnas.space.explore import draw_value
+from optnas.trial import Draw, ParamsMismatchError, replay
+
+SamplerFactory = Callable[[int], BaseSampler]
+
+
+def create_study(
+    objective: Objective,
+    *,
+    study_name: str | None = None,
+    storage: str | optuna.storages.BaseStorage | None = None,
+    sampler: BaseSampler | SamplerFactory | None = None,
+    pruner: optuna.pruners.BasePruner | None = None,
+    seed: int | None = None,
+) -> optuna.Study:
+    """Create a study, or go on with the one of that name in that storage.
+
+    Args:
+        objective: gives the directions, and what the study records of its origin.
+        study_name: by default the name of the space function.
+        storage: where trials live, such as `"sqlite:///nas.db"`; None keeps them in memory only.
+        sampler: an Optuna sampler, or a function `seed -> sampler`, so that each worker and each resumed run
+            draws differently. By default TPE in the setting that sees conditional structure.
+        pruner: Optuna's default (median) when None.
+        seed: of the study, from which every trial's seed is derived; random when None. A study that exists
+            keeps the seed that it began with.
+
+    Warns:
+        UserWarning: the study began under other circumstances (versions, source of the space, data, ...);
+            the message lists what changed.
+    """
+    study = optuna.create_study(
+        study_name=study_name or getattr(objective.space, "__name__", type(objective.space).__name__),
+        storage=open_storage(storage),
+        directions=objective.directions,
+        pruner=pruner,
+        load_if_exists=True,
+    )
+    now = provenance(objective)
+    known = study.user_attrs
+    if "seed" not in known:
+        study.set_user_attr("seed", secrets.randbelow(2**31) if seed is None else seed)
+    if "provenance" not in known:
+        study.set_user_attr("provenance", now)
+        with _experimental():  # set_metric_names
+            study.set_metric_names(list(objective.values))
+    elif differences := changes(known["provenance"], now):
+        warnings.warn(
+            f"Study {study.study_name!r} began under other circumstances; results may not be comparable:\n  "
+            + "\n  ".join(differences),
+            stacklevel=2,
+        )
+    study.sampler = _make_sampler(study, sampler)
+    return study
+
+
+def _make_sampler(study: optuna.Study, sampler: BaseSampler | SamplerFactory | None) -> BaseSampler:
+    if isinstance(sampler, BaseSampler):
+        return sampler
+    # Depends on the number of trials, so that a resumed run does not repeat its first random points.
+    seed = derive_seed(study.user_attrs["seed"], "sampler", len(study.get_trials(deepcopy=False)))
+    return (sampler or default_sampler)(seed)
+
+
+def default_sampler(seed: int) -> BaseSampler:
+    """TPE that models conditional parameters jointly, the only one of Optuna's samplers that does."""
+    with _experimental():  # group
+        return TPESampler(multivariate=True, group=True, seed=seed)
+
+
+def counts(trial: FrozenTrial) -> bool:
+    """Whether a trial counts toward `n_trials`: its estimate ran, and it ended COMPLETE or PRUNED."""
+    return (
+        trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        and "twin_of" not in trial.user_attrs
+        and "infeasible" not in trial.user_attrs
+    )
+
+
+def check_fits(study: optuna.Study, objective: Objective) -> None:
+    """Check that stored trials still fit the space: the last ten that finished, and all that wait.
+
+    Raises:
+        ParamsMismatchError: naming the trial, the parameter and the way out.
+    """
+    trials = study.get_trials(deepcopy=False)
+    finished = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    waiting = [t for t in trials if t.state == TrialState.WAITING]
+    for trial in finished[-10:] + waiting:
+        given = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        answers = _complete(given) if trial.state == TrialState.WAITING else replay(given)
+        try:
+            with torch.device("meta"):
+                objective.space(answers)
+        except ParamsMismatchError as error:
+            raise ParamsMismatchError(
+                f"Study {study.study_name!r} does not fit the space: trial {trial.number}: {error}"
+            ) from None
+        except Exception:  # the model cannot be built on meta, or at all: no question of what is stored
+            continue
+
+
+def _complete(given: dict[str, Any]) -> Draw:
+    """Answers as given, and anything possible for the rest, which the sampler will answer."""
+    rng = np.random.default_rng(0)
+    return Draw(lambda name, distribution: given[name] if name in given else draw_value(distribution, rng))
+
+
+@contextmanager
+def _experimental() -> Iterator[None]:
+    """Use what Optuna calls experimental, which was measured to work (a warning helps no user of ours)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield

@@ -1,0 +1,211 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from torch import nn
+
+from optnas.objective import Objective
+from optnas.search.optimize import MAX_IDLE_TRIALS, SearchFailedError, optimize
+from optnas.search.study import counts, create_study
+from optnas.trial import ParamsMismatchError
+
+
+def linear(trial):
+    return nn.Linear(4, trial.suggest_int("width", 1, 50))
+
+
+class Score:
+    """The width, after one report; can be told to fail, prune or be infeasible for some widths."""
+
+    values = {"score": "maximize"}  # noqa: RUF012  # read only
+
+    def __init__(self, prune=(), infeasible=(), fail=()):
+        self.prune, self.infeasible, self.fail = prune, infeasible, fail
+        self.calls = 0
+
+    def example(self, trial):
+        return (2, 4)
+
+    def __call__(self, model, trial):
+        self.calls += 1
+        width = model.out_features
+        trial.report(float(width), 0)
+        if width in self.fail:
+            raise RuntimeError(f"no width {width}")
+        if width in self.infeasible:
+            trial.set_user_attr("infeasible", "too wide")
+            raise optuna.TrialPruned
+        if width in self.prune:
+            raise optuna.TrialPruned
+        return {"score": float(width)}
+
+
+def states(study):
+    return [t.state for t in study.trials]
+
+
+def test_n_trials_is_a_budget_of_the_whole_study():
+    objective = Objective(linear, Score())
+    study = create_study(objective, seed=0)
+    optimize(study, objective, n_trials=5)
+    optimize(study, objective, n_trials=8)
+    optimize(study, objective, n_trials=8)  # done already: does nothing
+    assert sum(map(counts, study.trials)) == 8
+    assert objective.estimator.calls == 8
+
+
+def test_twins_infeasible_and_failed_trials_do_not_count_but_pruned_ones_do():
+    score = Score(prune=range(1, 20), infeasible=range(20, 30), fail=range(30, 35))
+    objective = Objective(linear, score)
+    study = create_study(objective, seed=0, sampler=lambda seed: optuna.samplers.RandomSampler(seed=seed))
+    optimize(study, objective, n_trials=20)
+    counted = [t for t in study.trials if counts(t)]
+    assert len(counted) == 20
+    assert {t.params["width"] for t in counted} <= {*range(1, 20), *range(35, 51)}
+    assert {t.state for t in counted} == {TrialState.COMPLETE, TrialState.PRUNED}
+    assert all(
+        t.state == TrialState.FAIL or "twin_of" in t.user_attrs or "infeasible" in t.user_attrs
+        for t in study.trials
+        if not counts(t)
+    )
+
+
+def test_an_enqueued_baseline_is_trial_0():
+    objective = Objective(linear, Score())
+    study = create_study(objective)
+    study.enqueue_trial({"width": 17})
+    optimize(study, objective, n_trials=2)
+    assert study.trials[0].params == {"width": 17}
+
+
+def test_timeout_ends_the_search():
+    class Slow(Score):
+        def __call__(self, model, trial):
+            time.sleep(0.05)
+            return super().__call__(model, trial)
+
+    objective = Objective(linear, Slow(), reuse_twins=False)
+    study = create_study(objective)
+    optimize(study, objective, timeout=0.3)
+    assert 1 <= len(study.trials) <= 8
+
+
+def test_the_same_failure_five_times_from_the_start_stops_with_the_reason():
+    objective = Objective(linear, Score(fail=range(1, 51)))
+    study = create_study(objective)
+    with pytest.raises(
+        SearchFailedError, match=r"5 of its last 5.*test_optimize.py:\d+ in __call__: no width"
+    ):
+        optimize(study, objective, n_trials=20)
+    assert states(study) == [TrialState.FAIL] * 5
+    assert "no width" in study.trials[0].user_attrs["reason"]
+
+
+def test_eight_failures_of_the_last_ten_stop_the_search():
+    failing = Score()
+    objective = Objective(linear, failing, reuse_twins=False)
+    study = create_study(objective)
+    optimize(study, objective, n_trials=3)
+    failing.fail = [w for w in range(1, 51) if w != 13]
+    for width in [1, 2, 13, 3, 4, 13, 5, 6, 7, 8, 9, 10]:
+        study.enqueue_trial({"width": width})
+    with pytest.raises(SearchFailedError, match="8 of its last 10"):
+        optimize(study, objective, n_trials=100)
+    assert len(study.get_trials(states=(TrialState.FAIL,))) == 8
+
+
+def test_a_few_failures_do_not_stop_the_search():
+    objective = Objective(linear, Score(fail=range(1, 10)))
+    study = create_study(objective, sampler=lambda seed: optuna.samplers.RandomSampler(seed=seed), seed=1)
+    for width in (20, 1, 2, 3):
+        study.enqueue_trial({"width": width})
+    optimize(study, objective, n_trials=15)
+    assert sum(map(counts, study.trials)) == 15
+    assert TrialState.FAIL in states(study)
+
+
+def test_an_exhausted_space_ends_with_a_message(caplog):
+    objective = Objective(lambda trial: nn.Linear(4, trial.suggest_int("width", 1, 3)), Score())
+    study = create_study(objective, sampler=lambda seed: optuna.samplers.RandomSampler(seed=seed))
+    optimize(study, objective, n_trials=10)
+    assert sum(map(counts, study.trials)) == 3
+    assert "search ends" in caplog.text
+    assert len(study.trials) <= 3 + 10 * MAX_IDLE_TRIALS
+
+
+def test_a_study_that_no_longer_fits_names_parameter_and_way_out():
+    objective = Objective(linear, Score())
+    study = create_study(objective, study_name="widths")
+    study.enqueue_trial({"width": 40})
+    optimize(study, objective, n_trials=1)
+    narrower = Objective(lambda trial: nn.Linear(4, trial.suggest_int("width", 1, 30)), Score())
+    with pytest.raises(ParamsMismatchError, match=r"'widths'.*trial 0.*'width' is 40.*another name"):
+        optimize(study, narrower, n_trials=2)
+    assert len(study.trials) == 1
+
+
+def test_an_enqueued_trial_that_does_not_fit_is_found_before_the_search():
+    objective = Objective(linear, Score())
+    study = create_study(objective)
+    study.enqueue_trial({"width": 99})
+    with pytest.raises(ParamsMismatchError, match="'width' is 99"):
+        optimize(study, objective, n_trials=1)
+    assert states(study) == [TrialState.WAITING]
+
+
+SCRIPT = """
+    import sys, time
+    import optnas
+    from torch import nn
+
+    class Slow:
+        values = {"score": "maximize"}
+        def example(self, trial): return (2, 4)
+        def __call__(self, model, trial):
+            trial.report(0.5, 0)
+            print("running", trial.number, flush=True)
+            if trial.number == 1 and sys.argv[2] == "slow":
+                time.sleep(60)
+            return {"score": float(model.out_features)}
+
+    def linear(trial):
+        return nn.Linear(4, trial.suggest_int("width", 1, 10_000))
+
+    objective = optnas.Objective(linear, Slow())
+    study = optnas.create_study(objective, study_name="s", storage=sys.argv[1], seed=0)
+    optnas.optimize(study, objective, n_trials=3)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
+def test_an_interrupted_trial_is_queued_again_and_finished_later(tmp_path, number, code):
+    script = tmp_path / "search.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+    url = f"sqlite:///{tmp_path}/s.db"
+    command = [sys.executable, str(script), url]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, "slow"], **pipes) as process:
+        while "running 1" not in process.stdout.readline():
+            assert process.poll() is None, process.stderr.read()
+        os.kill(process.pid, number)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stderr
+    assert "Interrupted in trial 1, which is queued again" in stderr
+
+    study = optuna.load_study(study_name="s", storage=url)
+    assert states(study) == [TrialState.COMPLETE, TrialState.WAITING]
+    width = study.trials[1].params["width"]
+
+    subprocess.run([*command, "fast"], check=True, capture_output=True)
+    study = optuna.load_study(study_name="s", storage=url)
+    assert states(study) == [TrialState.COMPLETE] * 3
+    assert study.trials[1].params["width"] == width
+    first, second = study.trials[1].user_attrs["attempts"]
+    assert first["pid"] != second["pid"]
+    assert first["ended"] >= first["started"]

@@ -1,0 +1,67 @@
+import optuna
+import pytest
+from torch import nn
+
+from optnas.objective import Objective
+from optnas.search.study import create_study
+from optnas.space import Choice
+
+
+def net(trial):
+    return nn.Linear(4, trial.suggest_int("width", 1, 50))
+
+
+def estimate(model, trial):
+    return {"loss": float(trial.number)}
+
+
+def objective_of(space=net):
+    return Objective(space, estimate, values={"loss": "minimize"}, example=(2, 4))
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path}/s.db"
+
+
+def test_it_is_an_optuna_study_named_after_the_space_with_directions_of_the_objective(url):
+    study = create_study(objective_of(), storage=url)
+    assert type(study) is optuna.Study
+    assert study.study_name == "net"
+    assert study.direction == optuna.study.StudyDirection.MINIMIZE
+    assert optuna.load_study(study_name="net", storage=url).metric_names == ["loss"]
+
+
+def test_a_second_call_goes_on_with_the_study_and_its_seed(url):
+    first = create_study(objective_of(), storage=url, seed=5)
+    first.optimize(objective_of(), n_trials=2)
+    second = create_study(objective_of(), storage=url, seed=6)
+    assert second.user_attrs["seed"] == 5
+    assert len(second.trials) == 2
+
+
+def test_a_resumed_seeded_study_does_not_repeat_its_first_points(url):
+    for _ in range(2):
+        create_study(objective_of(), storage=url, seed=5).optimize(objective_of(), n_trials=3)
+    widths = [t.params["width"] for t in create_study(objective_of(), storage=url).trials]
+    assert widths[:3] != widths[3:]
+
+
+def test_equal_seeds_give_equal_searches():
+    runs = []
+    for _ in range(2):
+        study = create_study(objective_of(), seed=3)
+        study.optimize(objective_of(), n_trials=12)
+        runs.append([t.params for t in study.trials])
+    assert runs[0] == runs[1]
+
+
+def test_a_sampler_object_is_taken_as_it_is():
+    sampler = optuna.samplers.RandomSampler()
+    assert create_study(objective_of(), sampler=sampler).sampler is sampler
+
+
+def test_a_changed_space_is_told(url):
+    create_study(objective_of(), study_name="s", storage=url)
+    with pytest.warns(UserWarning, match=r"(?s)'s' began under other circumstances.*space: "):
+        create_study(objective_of(Choice("op", {"a": net})), study_name="s", storage=url)

@@ -1,0 +1,236 @@
+import optuna
+import pytest
+import torch
+from optuna.trial import FixedTrial, TrialState
+from torch import nn
+
+from optnas.objective import Objective, SpaceError, derive_seed, describe_error, error_kind
+from optnas.trial import ParamsMismatchError
+
+
+def mlp(trial):
+    width = trial.suggest_int("width", 2, 6)
+    skip = trial.suggest_categorical("skip", ["identity", "dropout0"])
+    # Two answers, one network: dropout with p=0 is the identity.
+    extra = nn.Identity() if skip == "identity" else nn.Dropout(0.0)
+    return nn.Sequential(nn.Linear(4, width), extra, nn.Linear(width, 1))
+
+
+class CountingEstimator:
+    """Scores the number of parameters, and asks for a learning rate."""
+
+    values = {"score": "maximize"}  # noqa: RUF012  # read only
+    settings = {"version": 1}  # noqa: RUF012
+
+    def __init__(self, asks_lr=True):
+        self.calls = []
+        self.asks_lr = asks_lr
+
+    def example(self, trial):
+        return (2, 4)
+
+    def __call__(self, model, trial):
+        lr = trial.suggest_float("lr", 0.1, 0.2, step=0.1) if self.asks_lr else 0.1
+        self.calls.append(trial.number)
+        weight = sum(p.abs().sum().item() for p in model.parameters())
+        return {"score": sum(p.numel() for p in model.parameters()) + lr, "weight": weight}
+
+
+def run(objective, params_list, study=None):
+    study = study or optuna.create_study(directions=objective.directions)
+    for params in params_list:
+        study.enqueue_trial(params)
+    study.optimize(objective, n_trials=len(params_list))
+    return study
+
+
+def test_facts_metrics_and_seed_are_recorded():
+    study = run(Objective(mlp, CountingEstimator()), [{"width": 3, "skip": "identity", "lr": 0.1}])
+    attrs = study.trials[0].user_attrs
+    assert attrs["n_params"] == 4 * 3 + 3 + 3 + 1
+    assert attrs["flops"] == 2 * (4 * 3 + 3)
+    assert attrs["metrics"]["score"] == study.trials[0].value
+    assert attrs["asked"] == {"lr": 0.1}
+    assert attrs["attempts"][0]["pid"]
+    assert attrs["seed"] == derive_seed(study.study_name, 0)
+
+
+def test_twin_reuses_the_value_and_names_its_trial():
+    estimator = CountingEstimator()
+    twins = [{"width": 3, "skip": s, "lr": 0.1} for s in ("identity", "dropout0")]
+    study = run(Objective(mlp, estimator), twins)
+    assert estimator.calls == [0]
+    first, second = study.trials
+    assert second.state == TrialState.COMPLETE
+    assert second.value == first.value
+    assert second.user_attrs["twin_of"] == 0
+    assert second.user_attrs["metrics"] == first.user_attrs["metrics"]
+
+
+@pytest.mark.parametrize(
+    "other", [{"width": 3, "skip": "identity", "lr": 0.2}, {"width": 4, "skip": "identity", "lr": 0.1}]
+)
+def test_other_answers_are_no_twin(other):
+    estimator = CountingEstimator()
+    run(Objective(mlp, estimator), [{"width": 3, "skip": "identity", "lr": 0.1}, other])
+    assert estimator.calls == [0, 1]
+
+
+def test_other_settings_are_no_twin():
+    params = {"width": 3, "skip": "identity", "lr": 0.1}
+    study = run(Objective(mlp, CountingEstimator()), [params])
+    changed = CountingEstimator()
+    changed.settings = {"version": 2}
+    run(Objective(mlp, changed), [params], study)
+    assert changed.calls == [1]
+
+
+def test_only_complete_trials_are_reused():
+    estimator = CountingEstimator()
+    params = {"width": 3, "skip": "identity", "lr": 0.1}
+
+    class Pruning(CountingEstimator):
+        def __call__(self, model, trial):
+            trial.suggest_float("lr", 0.1, 0.2, step=0.1)
+            raise optuna.TrialPruned("too slow")
+
+    study = run(Objective(mlp, Pruning()), [params])
+    assert study.trials[0].user_attrs["reason"] == "too slow"
+    run(Objective(mlp, estimator), [params], study)
+    assert estimator.calls == [1]
+
+
+def test_repeats_are_trained_on_request_with_other_seeds():
+    estimator = CountingEstimator()
+    params = {"width": 3, "skip": "identity", "lr": 0.1}
+    study = run(Objective(mlp, estimator, reuse_twins=False), [params, params])
+    assert estimator.calls == [0, 1]
+    weights = [t.user_attrs["metrics"]["weight"] for t in study.trials]
+    assert weights[0] != weights[1]
+
+
+def test_seed_decides_the_weights_and_is_inherited():
+    objective = Objective(mlp, CountingEstimator(), reuse_twins=False)
+    params = {"width": 3, "skip": "identity", "lr": 0.1}
+    study = optuna.create_study(direction="maximize")
+    for _ in range(2):
+        study.enqueue_trial(params, user_attrs={"seed": 7})
+    study.optimize(objective, n_trials=2)
+    weights = [t.user_attrs["metrics"]["weight"] for t in study.trials]
+    assert weights[0] == weights[1]
+    assert [t.user_attrs["seed"] for t in study.trials] == [7, 7]
+
+
+def test_shape_error_names_place_layer_and_parameters():
+    def broken(trial):
+        return nn.Sequential(nn.Linear(4, trial.suggest_int("width", 3, 3)), nn.Linear(5, 1))
+
+    study = optuna.create_study(direction="maximize")
+    with pytest.raises(SpaceError) as caught:
+        study.optimize(Objective(broken, CountingEstimator()), n_trials=1)
+    message = str(caught.value)
+    assert "layer '1' (Linear)" in message
+    assert "'width': 3" in message
+    assert study.trials[0].state == TrialState.FAIL
+    assert study.trials[0].user_attrs["reason"] == message
+
+
+def test_error_in_a_users_forward_names_file_and_line():
+    class Net(nn.Module):
+        def forward(self, x):
+            return x.reshape(3, 5, 7)  # the line that the message must name
+
+    line = Net.forward.__code__.co_firstlineno + 1
+    study = optuna.create_study(direction="maximize")
+    with pytest.raises(SpaceError, match=rf"RuntimeError at test_objective.py:{line} in forward"):
+        study.optimize(Objective(lambda trial: Net(), CountingEstimator()), n_trials=1)
+
+
+def test_a_model_that_cannot_run_on_meta_is_trained_without_facts():
+    class DataDependent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 1)
+
+        def forward(self, x):
+            return self.layer(x) * (2.0 if x.sum().item() > 0 else 1.0)
+
+    estimator = CountingEstimator(asks_lr=False)
+    study = run(Objective(lambda trial: DataDependent(), estimator), [{}, {}])
+    assert estimator.calls == [0, 1]  # without a fingerprint there is no twin
+    assert study.trials[0].user_attrs["missing"]["flops"]
+    assert study.trials[0].state == TrialState.COMPLETE
+
+
+def test_nan_is_pruned_with_a_reason():
+    class Diverging(CountingEstimator):
+        def __call__(self, model, trial):
+            return {"score": float("nan")}
+
+    study = run(Objective(mlp, Diverging()), [{}])
+    assert study.trials[0].state == TrialState.PRUNED
+    assert "score is nan" in study.trials[0].user_attrs["reason"]
+
+
+def test_a_fact_can_be_the_value():
+    objective = Objective(mlp, CountingEstimator(), values={"n_params": "minimize"})
+    study = run(objective, [{"width": 2, "skip": "identity", "lr": 0.1}])
+    assert study.trials[0].value == 4 * 2 + 2 + 2 + 1
+
+
+def test_an_unknown_value_says_what_there_is():
+    objective = Objective(mlp, CountingEstimator(), values={"accuracy": "maximize"})
+    with pytest.raises(ValueError, match=r"'accuracy'.*score"):
+        run(objective, [{}])
+
+
+@pytest.mark.parametrize("values", [{}, {"a": "maximize", "b": "minimize"}, {"a": "up"}])
+def test_values_must_be_one_metric_with_a_direction(values):
+    estimator = CountingEstimator()
+    estimator.values = {}
+    with pytest.raises(ValueError, match="one metric and its direction"):
+        Objective(mlp, estimator, values=values)
+
+
+def test_an_estimator_without_example_asks_for_one():
+    with pytest.raises(ValueError, match="example="):
+        Objective(mlp, lambda model, trial: {"a": 1.0}, values={"a": "maximize"})
+
+
+def test_build_rebuilds_from_storage_alone_and_checks():
+    objective = Objective(mlp, CountingEstimator())
+    study = run(objective, [{"width": 5, "skip": "identity", "lr": 0.1}])
+    assert objective.build(study.trials[0])[0].out_features == 5
+
+    def narrower(trial):
+        return nn.Linear(4, trial.suggest_int("width", 2, 4))
+
+    with pytest.raises(ParamsMismatchError, match=r"'width' is 5.*low=2"):
+        Objective(narrower, CountingEstimator()).build(study.trials[0])
+
+
+def test_the_users_random_state_does_not_decide():
+    objective = Objective(mlp, CountingEstimator(), reuse_twins=False)
+    values = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        study = optuna.create_study(direction="maximize", study_name="same")
+        run(objective, [{"width": 3, "skip": "identity", "lr": 0.1}], study)
+        values.append(study.trials[0].user_attrs["metrics"]["weight"])
+    assert values[0] == values[1]
+
+
+def test_error_kind_is_equal_for_equal_places():
+    reasons = []
+    for size in (2, 3):
+        try:
+            torch.zeros(size).reshape(7)
+        except RuntimeError as error:
+            reasons.append(describe_error(error))
+    assert reasons[0] != reasons[1]
+    assert error_kind(reasons[0]) == error_kind(reasons[1])
+
+
+def test_fixed_trial_of_optuna_builds_too():
+    model = Objective(mlp, CountingEstimator()).build(FixedTrial({"width": 3, "skip": "identity"}))
+    assert model[0].out_features == 3
