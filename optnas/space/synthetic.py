@@ -10,6 +10,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
 from optnas.trial import Trial, scope
 
 MAX_DEPTH = 6
@@ -40,6 +47,28 @@ OPTIMUM: dict[str, Any] = {
     "momentum": 0.9,
 }
 """The only point whose loss is 0."""
+
+
+def _slots() -> dict[str, BaseDistribution]:
+    slots: dict[str, BaseDistribution] = {"depth": IntDistribution(1, MAX_DEPTH)}
+    for i in range(MAX_DEPTH):
+        slots[f"layer.{i}.op"] = CategoricalDistribution(OPS)
+        for op in OPS[:-1]:
+            slots[f"layer.{i}.{op}.kernel"] = CategoricalDistribution(KERNELS)
+            slots[f"layer.{i}.{op}.width"] = IntDistribution(8, 128, step=8)
+    return slots | {
+        "activation": CategoricalDistribution(ACTIVATIONS),
+        "dropout": FloatDistribution(0.0, 0.6),
+        "log2_batch_size": IntDistribution(4, 9),
+        "weight_decay": FloatDistribution(1e-6, 1e-2, log=True),
+        "optimizer": CategoricalDistribution(("adam", "sgd")),
+        "learning_rate": FloatDistribution(1e-5, 1.0, log=True),
+        "momentum": FloatDistribution(0.0, 0.99),
+    }
+
+
+SLOTS = _slots()
+"""Every question that `loss` can ask: name to distribution."""
 
 
 def loss(trial: Trial) -> float:

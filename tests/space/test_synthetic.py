@@ -30,3 +30,13 @@ def test_most_questions_depend_on_earlier_answers() -> None:
     assert len(set.intersection(*asked)) == 8
     assert min(map(len, asked)) == 8
     assert max(map(len, asked)) == 26
+
+
+def test_slots_are_all_questions_with_their_distributions() -> None:
+    rng = np.random.default_rng(0)
+    asked = {}
+    for _ in range(2000):
+        draw = replay(sample(synthetic.loss, rng))
+        synthetic.loss(draw)
+        asked |= draw.distributions
+    assert asked == synthetic.SLOTS

@@ -1,0 +1,185 @@
+"""A fixed-length view of a conditional space, for samplers that want all questions in all trials."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from optnas.space.explore import draw_value, enumerate_params
+from optnas.space.nodes import Chain, Choice, Repeat
+from optnas.strategy.base import fixed_params
+from optnas.strategy.inner import Inner, walk
+from optnas.trial import Space, replay
+
+PADDED = "optnas:padded"
+
+Slots = Mapping[str, BaseDistribution]
+
+
+def slots(space: Space[Any], limit: int = 20_000) -> dict[str, BaseDistribution]:
+    """Every question that a space can ask, whatever the answers: name to distribution.
+
+    Nodes are read off; a plain function is enumerated, all its architectures up to `limit`.
+
+    Raises:
+        ValueError: the questions cannot be known exactly: a function has more than `limit` architectures or a
+            continuous decision, or asks one name with different distributions. The message says how to name
+            them by hand.
+    """
+    if isinstance(space, Choice):
+        found: dict[str, BaseDistribution] = {space.name: CategoricalDistribution(tuple(space.candidates))}
+        for name, candidate in space.candidates.items():
+            found |= _prefixed(f"{space.name}.{name}.", slots(candidate, limit))
+        return found
+    if isinstance(space, Repeat):
+        found = {f"{space.name}.depth": IntDistribution(space.low, space.high)}
+        block = slots(space.space, limit)
+        for i in range(space.high):
+            found |= _prefixed(f"{space.name}.{i}.", block)
+        return found
+    if isinstance(space, Chain):
+        found = {}
+        for name, part in space.spaces.items():
+            found |= _prefixed(f"{name}.", slots(part, limit))
+        return found
+    return _enumerated(space, limit)
+
+
+class PaddedSampler(BaseSampler):
+    """Lets `sampler` answer every question that the space could ask, in every trial.
+
+    Samplers that model parameters jointly (GP, CMA-ES, NSGA-II, TPE) do so for those that all trials share;
+    in a conditional space that is a small part. Under this wrapper they see a study in which all trials have
+    all parameters. The real trials have only those that were asked; the answers given to the others stand in
+    the system attribute `optnas:padded`. Trials that came about otherwise are padded at random, always the
+    same.
+
+    Args:
+        sampler: Any sampler.
+        space: A space whose questions `slots` can find, or the questions themselves, name to distribution.
+            Questions beyond them go to the inner sampler as always.
+
+    Raises:
+        ValueError: see `slots`.
+    """
+
+    def __init__(self, sampler: BaseSampler, space: Space[Any] | Slots) -> None:
+        self.sampler = sampler
+        self.slots = dict(space) if isinstance(space, Mapping) else slots(space)
+        self._relative: dict[tuple[int, int], dict[str, Any]] = {}  # between infer and sample
+        self._finished: dict[tuple[int, int], FrozenTrial] = {}
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """All slots, and what the inner sampler would answer jointly beyond them."""
+        inner = Inner(self.sampler, _PaddedStudy(study, self), trial, fixed_params(trial))
+        padded = {name: inner(name, distribution) for name, distribution in self.slots.items()}
+        study._storage.set_trial_system_attr(trial._trial_id, PADDED, padded)
+        self._relative[study._study_id, trial.number] = {**inner.relative, **padded}
+        return {**inner.relative_space, **self.slots}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The answers to all slots."""
+        return self._relative.pop((study._study_id, trial.number))
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """An answer beyond the slots, from the inner sampler."""
+        return self.sampler.sample_independent(
+            _PaddedStudy(study, self), trial, param_name, param_distribution
+        )
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Passed on to the inner sampler."""
+        self.sampler.before_trial(_PaddedStudy(study, self), trial)
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Passed on to the inner sampler."""
+        self.sampler.after_trial(_PaddedStudy(study, self), self.pad(trial), state, values)
+
+    def reseed_rng(self) -> None:
+        """Passed on to the inner sampler."""
+        self.sampler.reseed_rng()
+
+    def pad(self, trial: FrozenTrial) -> FrozenTrial:
+        """A copy of the trial with an answer to every slot."""
+        answers = {**trial.system_attrs.get(PADDED, {}), **trial.params}
+        if not answers.keys() >= self.slots.keys():
+            rng = np.random.default_rng(trial.number)
+            answers = {name: draw_value(d, rng) for name, d in self.slots.items()} | answers
+        padded = copy.copy(trial)
+        padded.params = {name: answers[name] for name in self.slots} | trial.params
+        padded.distributions = {**self.slots, **trial.distributions}
+        return padded
+
+    def padded_trials(self, study: Study, states: Container[TrialState] | None) -> list[FrozenTrial]:
+        """The study's trials as the inner sampler sees them; one that has not asked yet stays as it is."""
+        return [self._padded(study, trial) for trial in study.get_trials(deepcopy=False, states=states)]
+
+    def _padded(self, study: Study, trial: FrozenTrial) -> FrozenTrial:
+        if not trial.state.is_finished():
+            return self.pad(trial) if PADDED in trial.system_attrs else trial
+        place = study._study_id, trial.number
+        if place not in self._finished:
+            self._finished[place] = self.pad(trial)
+        return self._finished[place]
+
+
+class _PaddedStudy(Study):
+    """The same study, whose trials have an answer to every slot."""
+
+    def __init__(self, study: Study, sampler: PaddedSampler) -> None:
+        super().__init__(study.study_name, study._storage, sampler.sampler, study.pruner)
+        self._study = study
+        self._padding = sampler
+
+    def get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        return self._padding.padded_trials(self._study, states)
+
+    def _get_trials(
+        self,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+        use_cache: bool = False,
+    ) -> list[FrozenTrial]:
+        return self._padding.padded_trials(self._study, states)
+
+    def stop(self) -> None:
+        self._study.stop()
+
+
+def _prefixed(prefix: str, found: Slots) -> dict[str, BaseDistribution]:
+    return {prefix + name: distribution for name, distribution in found.items()}
+
+
+def _enumerated(space: Space[Any], limit: int) -> dict[str, BaseDistribution]:
+    name = getattr(space, "__name__", type(space).__name__)
+    by_hand = (
+        "Name the questions by hand, PaddedSampler(sampler, {'depth': IntDistribution(1, 6), ...}), or write "
+        "the space with Choice, Repeat and Chain."
+    )
+    found: dict[str, BaseDistribution] = {}
+    try:
+        for i, params in enumerate(itertools.islice(enumerate_params(space), limit + 1)):
+            if i == limit:
+                raise ValueError(f"it has more than {limit} architectures")
+            for asked, distribution in walk(space, replay(params)).distributions.items():
+                if found.setdefault(asked, distribution) != distribution:
+                    raise ValueError(f"it asks {asked!r} from {found[asked]} and from {distribution}")
+    except ValueError as error:
+        raise ValueError(f"Cannot list the questions of {name!r} exactly: {error}. {by_hand}") from error
+    return found
