@@ -126,14 +126,14 @@ def test_a_clean_space_passes(space: Any, example: Any) -> None:
 
 
 def test_a_check_leaves_no_trace() -> None:
-    x = torch.ones(2, 4)
+    x = -torch.ones(2, 4)
     before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002  # meant
-    check_space(lambda trial: nn.Sequential(LooksAtValues(), nn.ReLU(inplace=True)), x)
+    check_space(lambda trial: nn.Sequential(nn.ReLU(inplace=True), LooksAtValues()), x)
     after = random.getstate(), np.random.get_state()[1], torch.get_rng_state()  # noqa: NPY002  # as above
     assert before[0] == after[0]
     assert (before[1] == after[1]).all()
     assert torch.equal(before[2], after[2])
-    assert torch.equal(x, torch.ones(2, 4))
+    assert torch.equal(x, -torch.ones(2, 4))
 
 
 # choices
