@@ -14,7 +14,8 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 _WEIGHTS = "weights.pt"
+_STATES = "epoch-*"
 _log = logging.getLogger(__name__)
 
 
@@ -44,26 +46,33 @@ def weights_path(study: optuna.Study, number: int) -> Path | None:
 
     A file that `torch.load(path, weights_only=True)` reads: the `state_dict` of what the space built.
     """
-    found = [path for path in _attempts(trial_folder(study, number)) if (path / _WEIGHTS).exists()]
-    return found[-1] / _WEIGHTS if found else None
+    found = [path / _WEIGHTS for path in _attempts(trial_folder(study, number)) if (path / _WEIGHTS).exists()]
+    return found[-1] if found else None
+
+
+def count_weights(study: optuna.Study) -> int:
+    """The number of trials whose weights are stored."""
+    return len(_stored(study_folder(study), _WEIGHTS))
 
 
 def tidy(study: optuna.Study, keep: int) -> list[int]:
-    """Delete the weights of all COMPLETE trials but the best `keep`, feasible ones first.
+    """Delete what finished trials left behind, except the weights of the best `keep`, feasible ones first.
 
-    With several objectives, all trials of the Pareto front are kept. Trials that run or wait are not touched.
-    Safe to call at any time by any worker. The numbers of the trials whose weights are gone are kept in the
-    study's user attribute `deleted_checkpoints`; returns those deleted by this call.
+    With several objectives the weights of the whole Pareto front are kept. Trials that run or wait are not
+    touched, nor are other files in the trials' folders. Safe to call at any time by any worker.
+
+    Returns the numbers of the COMPLETE trials whose weights this call deleted; the study's user attribute
+    `deleted_checkpoints` collects them.
     """
     folder = study_folder(study)
-    stored = {number for number, path in _trials(folder) if next(path.glob(f"attempt-*/{_WEIGHTS}"), None)}
-    if len(stored) <= keep:
-        return []
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+    finished = {number for number, trial in trials.items() if trial.state.is_finished()}
+    complete = [trial for trial in trials.values() if trial.state == TrialState.COMPLETE]
     kept = {trial.number for trial in _best(study, complete, keep)}
-    deleted = sorted(stored & {trial.number for trial in complete} - kept)
-    for number in deleted:
-        shutil.rmtree(_trial_folder(folder, number), ignore_errors=True)
+    weights = _stored(folder, _WEIGHTS)
+    for number in (weights | _stored(folder, _STATES)) & finished:
+        _clean(_trial_folder(folder, number), keep_weights=number in kept)
+    deleted = sorted((weights & {trial.number for trial in complete}) - kept)
     if deleted:
         known = study.user_attrs.get("deleted_checkpoints", [])
         study.set_user_attr("deleted_checkpoints", sorted({*known, *deleted}))
@@ -86,19 +95,14 @@ def _best(study: optuna.Study, complete: list[FrozenTrial], keep: int) -> list[F
 class Attempt:
     """One attempt's files. `identity` describes everything that its training depends on."""
 
-    def __init__(self, folder: Path, number: int, identity: str) -> None:
-        self.trial_folder = _trial_folder(folder, number)
+    def __init__(self, trial_folder: Path, identity: str) -> None:
+        self.trial_folder = trial_folder
         self.identity = identity
-        self.earlier = list(_attempts(self.trial_folder))
-        index = int(self.earlier[-1].name.removeprefix("attempt-")) + 1 if self.earlier else 0
-        self.folder = self.trial_folder / f"attempt-{index}"
-        try:
+        self.earlier = _attempts(trial_folder)
+        index = _index(self.earlier[-1]) + 1 if self.earlier else 0
+        self.folder = trial_folder / f"attempt-{index}"
+        with _told(self.folder):
             self.folder.mkdir(parents=True)
-        except OSError as error:
-            raise OSError(
-                f"Cannot write checkpoints to {self.folder}: {error.strerror or error}. "
-                "Choose another place with Training(folder=...)."
-            ) from error
 
     def newest(self, key: str) -> tuple[Path, Mapping[str, Any]] | None:
         """The furthest readable state of an earlier attempt at this training, and what `key` saved in it."""
@@ -113,32 +117,18 @@ class Attempt:
                 return file, state
         return None
 
-    def write(self, epoch: int, save: Any) -> None:
+    def write(self, epoch: int, save: Callable[[Path], None]) -> None:
         """Save the state after `epoch` with `save(path)`; the last two are kept."""
         file = self.folder / f"epoch-{epoch:05}.ckpt"
-        aside = file.with_suffix(".part")
-        save(aside)
-        os.replace(aside, file)
+        _replace(file, save)
         (self.folder / f"epoch-{epoch - 2:05}.ckpt").unlink(missing_ok=True)
 
     def write_weights(self, weights: Mapping[str, Any]) -> None:
-        aside = self.folder / "weights.part"
-        torch.save(weights, aside)
-        os.replace(aside, self.folder / _WEIGHTS)
+        _replace(self.folder / _WEIGHTS, lambda path: torch.save(dict(weights), path))
 
-    def end(self, keep_weights: bool) -> None:
+    def end(self) -> None:
         """Delete what only an interrupted training needs, of all attempts."""
-        for path in self.earlier:
-            shutil.rmtree(path, ignore_errors=True)
-        if keep_weights:
-            for file in self.folder.glob("epoch-*"):
-                file.unlink(missing_ok=True)
-            return
-        shutil.rmtree(self.folder, ignore_errors=True)
-        try:
-            self.trial_folder.rmdir()
-        except OSError:
-            _log.debug("%s holds other files; left as it is.", self.trial_folder)
+        _clean(self.trial_folder, keep_weights=True)
 
 
 def random_state() -> dict[str, Any]:
@@ -172,11 +162,48 @@ def _trial_folder(folder: Path, number: int) -> Path:
     return folder / f"trial-{number:04}"
 
 
-def _trials(folder: Path) -> Iterator[tuple[int, Path]]:
-    for path in folder.glob("trial-*"):
-        yield int(path.name.removeprefix("trial-")), path
+def _stored(folder: Path, pattern: str) -> set[int]:
+    """The numbers of the trials that have such a file."""
+    files = folder.glob(f"trial-*/attempt-*/{pattern}")
+    return {int(file.parts[-3].removeprefix("trial-")) for file in files}
 
 
 def _attempts(trial_folder: Path) -> list[Path]:
     """The folders of a trial's attempts, the latest last."""
-    return sorted(trial_folder.glob("attempt-*"), key=lambda path: int(path.name.removeprefix("attempt-")))
+    return sorted(trial_folder.glob("attempt-*"), key=_index)
+
+
+def _index(attempt: Path) -> int:
+    return int(attempt.name.removeprefix("attempt-"))
+
+
+def _clean(trial_folder: Path, keep_weights: bool) -> None:
+    """Delete the states of a finished trial, maybe its weights, and the folders that are empty then."""
+    attempts = _attempts(trial_folder)
+    for path in attempts[:-1]:
+        shutil.rmtree(path, ignore_errors=True)
+    for path in attempts[-1:]:
+        for file in [*path.glob(_STATES), *([] if keep_weights else path.glob(_WEIGHTS))]:
+            file.unlink(missing_ok=True)
+        for folder in (path, trial_folder):
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+
+
+def _replace(file: Path, save: Callable[[Path], None]) -> None:
+    """Write a file so that whoever reads finds the old or the new one, never a part."""
+    aside = file.with_name(f"{file.name}.part")
+    with _told(file):
+        save(aside)
+        os.replace(aside, file)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"Cannot write {path}: {error.strerror or error}. Make room, or choose another place with "
+            "Training(folder=...)."
+        ) from error

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeAlias
 
@@ -20,7 +21,7 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
 from optnas.data import data_fingerprint
-from optnas.estimation.checkpoints import Attempt, study_folder, tidy, trial_folder
+from optnas.estimation.checkpoints import Attempt, count_weights, study_folder, tidy, trial_folder
 from optnas.estimation.data_cache import Data, DataCache
 from optnas.estimation.describe import describe
 from optnas.estimation.monitor import Monitor
@@ -85,6 +86,7 @@ class Training:
         self.logger = logger
         self.trainer = trainer
         self._data = DataCache(data)
+        self._last: Attempt | None = None
         self._verbose = bool(trainer.get("enable_progress_bar") or trainer.get("enable_model_summary"))
 
     @property
@@ -105,15 +107,11 @@ class Training:
                 finished epochs did is saved by then in either case.
         """
         data = self._data(trial)
+        module = self.task(model, trial)
         attempt = self._attempt(trial)
         monitor = Monitor(model, self.monitor, self.mode == "max", trial, attempt)
-        try:
-            with _out_of_memory_prunes(trial):
-                self._train(model, trial, data, monitor)
-        except optuna.TrialPruned:
-            if attempt is not None:
-                attempt.end(keep_weights=False)
-            raise
+        with _out_of_memory_prunes(trial):
+            self._train(module, trial, data, monitor)
         best = monitor.best
         if best is None:
             raise ValueError(
@@ -121,11 +119,10 @@ class Training:
                 "check max_epochs, the size of the data and limit_val_batches."
             )
         model.load_state_dict(best.weights)
-        if attempt is not None:
-            if self.keep > 0:
-                attempt.write_weights(best.weights)
-            attempt.end(keep_weights=self.keep > 0)
-            tidy(trial.study, self.keep)
+        if attempt is not None and self.keep > 0:
+            attempt.write_weights(best.weights)
+            if count_weights(trial.study) > self.keep:
+                tidy(trial.study, self.keep)
         return best.metrics
 
     def ask(self, model: nn.Module, trial: Trial) -> None:
@@ -147,7 +144,7 @@ class Training:
             )
         return _first_two(batch[0])
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """Everything besides the model and the trial's answers that the result depends on, as JSON."""
         data = self.data
@@ -176,6 +173,7 @@ class Training:
             return None
         if self.folder is not None and study_folder(study) != self.folder:
             study.set_user_attr("folder", str(self.folder))
+        # By now everything was asked, so a later attempt has the same params.
         identity = {
             "study": study.study_name,
             "trial": trial.number,
@@ -184,22 +182,27 @@ class Training:
             "seed": torch.initial_seed(),
         }
         text = json.dumps(identity, sort_keys=True, default=str)
-        return Attempt(study_folder(study), trial.number, hashlib.sha256(text.encode()).hexdigest())
+        attempt = Attempt(trial_folder(study, trial.number), hashlib.sha256(text.encode()).hexdigest())
+        # Until its trial is told to be finished, an attempt may be the start of another.
+        if self._last is not None and self._last.trial_folder != attempt.trial_folder:
+            self._last.end()
+        self._last = attempt
+        return attempt
 
     def _train(
-        self, model: nn.Module, trial: optuna.Trial, data: pl.LightningDataModule, monitor: Monitor
+        self, module: pl.LightningModule, trial: optuna.Trial, data: pl.LightningDataModule, monitor: Monitor
     ) -> None:
         path = _resume(monitor, trial)
         if path is not None and monitor.report():
             _prune(trial, monitor)
         if not monitor.finished:
-            self._fit(model, trial, data, monitor, path)
+            self._fit(module, trial, data, monitor, path)
         if monitor.diverged or monitor.pruned:
             _prune(trial, monitor)
 
     def _fit(
         self,
-        model: nn.Module,
+        module: pl.LightningModule,
         trial: optuna.Trial,
         data: pl.LightningDataModule,
         monitor: Monitor,
@@ -209,7 +212,7 @@ class Training:
         callbacks = [*self._callbacks(trial), *([] if timer is None else [timer]), monitor]
         with interruptible(), nullcontext() if self._verbose else quiet():
             trainer = self._trainer(trial, callbacks, self._logger(trial))
-            trainer.fit(self.task(model, trial), datamodule=data, ckpt_path=path)
+            trainer.fit(module, datamodule=data, ckpt_path=path)
             left = None if timer is None else timer.time_remaining()
             if left is not None and left <= 0:
                 trial.set_user_attr("reason", f"time limit of {self.time_limit} reached")
