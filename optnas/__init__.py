@@ -1,1 +1,74 @@
-"""Neural architecture search with Optuna and PyTorch Lightning."""
+"""Neural architecture search with Optuna and PyTorch Lightning: a search space is a function of a trial.
+
+Every public name is loaded on first use (PEP 562): `import optnas` imports neither torch nor Optuna nor
+PyTorch Lightning.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what type checkers and editors read; tests/test_package.py keeps it equal to the tables
+    from optnas import testing as testing
+    from optnas.analysis import plots as plots
+    from optnas.data import Digits as Digits
+    from optnas.data import TensorData as TensorData
+    from optnas.estimation import Training as Training
+    from optnas.export import to_onnx as to_onnx
+    from optnas.export import to_torch_export as to_torch_export
+    from optnas.facts import count_flops as count_flops
+    from optnas.facts import count_params as count_params
+    from optnas.facts import fingerprint as fingerprint
+    from optnas.facts import measure_latency as measure_latency
+    from optnas.objective import Objective as Objective
+    from optnas.search import best as best
+    from optnas.search import create_study as create_study
+    from optnas.search import optimize as optimize
+    from optnas.space import Chain as Chain
+    from optnas.space import Choice as Choice
+    from optnas.space import Repeat as Repeat
+    from optnas.space import blocks as blocks
+    from optnas.space import count as count
+    from optnas.space import enumerate_params as enumerate_params
+    from optnas.space import neighbors as neighbors
+    from optnas.space import sample as sample
+    from optnas.tasks import Classification as Classification
+    from optnas.tasks import Regression as Regression
+    from optnas.trial import Draw as Draw
+    from optnas.trial import ParamsMismatchError as ParamsMismatchError
+    from optnas.trial import Trial as Trial
+    from optnas.trial import scope as scope
+
+_NAMES = {
+    "optnas.data": ("Digits", "TensorData"),
+    "optnas.estimation": ("Training",),
+    "optnas.export": ("to_onnx", "to_torch_export"),
+    "optnas.facts": ("count_flops", "count_params", "fingerprint", "measure_latency"),
+    "optnas.objective": ("Objective",),
+    "optnas.search": ("best", "create_study", "optimize"),
+    "optnas.space": ("Chain", "Choice", "Repeat", "count", "enumerate_params", "neighbors", "sample"),
+    "optnas.tasks": ("Classification", "Regression"),
+    "optnas.trial": ("Draw", "ParamsMismatchError", "Trial", "scope"),
+}
+_SUBMODULES = {
+    "blocks": "optnas.space.blocks",
+    "plots": "optnas.analysis.plots",
+    "testing": "optnas.testing",
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = sorted([*_HOMES, *_SUBMODULES])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        value: Any = import_module(_SUBMODULES[name])
+    elif name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module 'optnas' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,13 @@
+"""The command line: run, resume, look at, export and serve the searches that study files describe.
+
+Nothing heavy is imported before a command needs it, so that `optnas --help` answers at once.
+"""
+
+from optnas.cli.commands import app
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """The entry point of the `optnas` command."""
+    app()

@@ -1,0 +1,218 @@
+"""The commands; each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import shlex
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from optnas.cli.job import DEFAULT_STORAGE, Job, load_job, open_existing
+from optnas.cli.messages import fail, say
+from optnas.cli.results import best_values, export_best, leaders, show_best, show_trials
+
+if TYPE_CHECKING:
+    import optuna
+
+DEFAULT_TRIALS = 50
+
+app = typer.Typer(
+    help="Neural architecture search with Optuna and PyTorch Lightning. A STUDY.py is plain Python that "
+    "defines `objective`, and, where it likes, `study_name`, `storage`, `sampler`, `pruner`, `n_trials`, "
+    "`baseline` and `n_retrain`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+File = Annotated[Path, typer.Argument(metavar="STUDY.py", help="Plain Python that defines `objective`.")]
+StudyName = Annotated[str | None, typer.Option(help="By default the file's `study_name`, or its file name.")]
+Storage = Annotated[str | None, typer.Option(help=f"By default the file's `storage`, or {DEFAULT_STORAGE}.")]
+StorageUrl = Annotated[str, typer.Argument(metavar="[STORAGE]", help="Such as sqlite:///nas.db.")]
+Trials = Annotated[
+    int | None,
+    typer.Option(min=1, help=f"Of the whole study; by default the file's `n_trials`, or {DEFAULT_TRIALS}."),
+]
+Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds after which no new trial begins.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Of training anew; by default as in the search.")]
+
+
+@app.command()
+def run(
+    file: File,
+    trials: Trials = None,
+    timeout: Timeout = None,
+    storage: Storage = None,
+    study_name: StudyName = None,
+) -> None:
+    """Search; go on where an earlier run of the same study stopped."""
+    job = load_job(file, storage, study_name)
+    _search(job, trials, timeout)
+
+
+@app.command()
+def resume(
+    file: File,
+    trials: Trials = None,
+    timeout: Timeout = None,
+    storage: Storage = None,
+    study_name: StudyName = None,
+) -> None:
+    """Go on with a search that exists; unlike `run`, never begin a new one."""
+    job = load_job(file, storage, study_name)
+    job.load_study()
+    _search(job, trials, timeout)
+
+
+@app.command()
+def best(
+    file: File,
+    retrain: Annotated[int, typer.Option(min=0, help="Train it anew from this many seeds.")] = 0,
+    epochs: Epochs = None,
+    storage: Storage = None,
+    study_name: StudyName = None,
+) -> None:
+    """Show the best architecture, its score on test data, and its scores when trained anew."""
+    job = load_job(file, storage, study_name)
+    study = job.load_study()
+    show_trials(job, study)
+    with _fitting(job):
+        show_best(job, _best(job, study), retrain, epochs)
+
+
+@app.command()
+def export(
+    file: File,
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="Ends in .onnx (ONNX) or .pt2 (torch.export).")
+    ],
+    storage: Storage = None,
+    study_name: StudyName = None,
+) -> None:
+    """Write the best model with its weights to a file that runs without optnas."""
+    if path.suffix not in (".onnx", ".pt2"):
+        fail(f"{str(path)!r} must end in .onnx (needs onnxruntime to run) or .pt2 (needs torch).")
+    job = load_job(file, storage, study_name)
+    if not hasattr(job.objective.estimator, "load_weights"):
+        fail("There are no weights to export: the objective's estimator keeps none (optnas.Training does).")
+    with _fitting(job):
+        try:
+            winner = _best(job, job.load_study())
+            say(f"Trial {winner.trial.number} is in {export_best(winner, path)}.")
+        except (FileNotFoundError, ImportError) as error:
+            fail(str(error))
+
+
+@app.command()
+def ls(storage: StorageUrl = DEFAULT_STORAGE) -> None:
+    """List the studies of a storage, with the states of their trials and their best values."""
+    import optuna
+    from rich.table import Table
+
+    opened = open_existing(storage)
+    table = Table(
+        "study", "complete", "pruned", "failed", "running", "waiting", "best", "last trial", box=None
+    )
+    for name in optuna.get_all_study_names(opened):
+        study = optuna.load_study(study_name=name, storage=opened)
+        trials = study.get_trials(deepcopy=False)
+        states = [trial.state.name for trial in trials]
+        started = [trial.datetime_start for trial in trials if trial.datetime_start]
+        table.add_row(
+            name,
+            *(str(states.count(state)) for state in ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")),
+            best_values(study),
+            f"{max(started):%Y-%m-%d %H:%M}" if started else "",
+        )
+    say(table if table.row_count else f"There is no study in {storage}.")
+
+
+@app.command()
+def dashboard(
+    storage: StorageUrl = DEFAULT_STORAGE,
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8080,
+    host: Annotated[str, typer.Option(help="The dashboard has no password: beware.")] = "127.0.0.1",
+) -> None:
+    """Serve optuna-dashboard on a storage, to this machine only unless told otherwise."""
+    opened = open_existing(storage)
+    from optnas.cli.serve import make_server
+
+    try:
+        server = make_server(opened, host, port)
+    except OSError as error:
+        fail(f"Cannot listen on {host}:{port} ({error.strerror}); choose another one with --port.")
+    say(f"http://{host}:{server.server_port}/ shows {storage}; Ctrl-C ends it.")
+    with server, suppress(KeyboardInterrupt):
+        server.serve_forever()
+
+
+def _search(job: Job, trials: int | None, timeout: float | None) -> None:
+    import optuna
+
+    from optnas.search.optimize import SearchFailedError, optimize
+    from optnas.search.study import counts
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # the progress says it
+    n_trials = trials or job.n_trials or (DEFAULT_TRIALS if timeout is None else None)
+    with warnings.catch_warnings(record=True) as caught:  # shown without the line numbers of our files
+        warnings.simplefilter("always", UserWarning)
+        study = job.create_study()
+    for warning in caught:
+        typer.echo(str(warning.message), err=True)
+    with _fitting(job):
+        n_done = sum(map(counts, study.get_trials(deepcopy=False)))
+        if n_trials is not None and n_done >= n_trials:
+            say(f"Study {study.study_name!r} has its {n_trials} trials; nothing is searched again.")
+        else:
+            try:
+                optimize(study, job.objective, n_trials, timeout=timeout, show_progress=True)
+            except SearchFailedError as error:
+                fail(str(error), code=1)
+            except (KeyboardInterrupt, SystemExit):
+                fail(f"To go on: {job.command('resume')}", code=130)
+        _summary(job, study)
+
+
+def _summary(job: Job, study: optuna.Study) -> None:
+    if not leaders(study):
+        fail(f"No trial has finished with a value; go on with: {job.command('resume')}", code=1)
+    show_trials(job, study)
+    winner = _best(job, study)
+    show_best(job, winner, job.n_retrain)
+
+    say(f"\nSaved: study {study.study_name!r} in {job.storage}")
+    if "folder" in study.user_attrs and hasattr(job.objective.estimator, "load_weights"):
+        folder = Path(study.user_attrs["folder"])
+        say(f"  weights of the best trials in {folder}")
+        try:
+            say(f"  the best model in {export_best(winner, folder / 'best.onnx')}")
+        except (FileNotFoundError, ImportError, ValueError) as error:
+            say(f"  no ONNX file: {error}")
+    more = 2 * len(study.get_trials(deepcopy=False))
+    say("\nNext:")
+    say(f"  {job.command('resume', '--trials', str(more))}")
+    say(f"  {job.command('best', '--retrain', '5')}")
+    say(f"  {shlex.join(['optnas', 'dashboard', job.storage])}")
+
+
+def _best(job: Job, study: optuna.Study) -> Any:
+    from optnas.search.best import best
+
+    try:
+        return best(study, job.objective)
+    except ValueError as error:
+        fail(str(error))
+
+
+@contextmanager
+def _fitting(job: Job) -> Iterator[None]:
+    from optnas.trial import ParamsMismatchError
+
+    try:
+        yield
+    except ParamsMismatchError as error:
+        fail(f"{error} For example: --study-name {job.study_name}-2")

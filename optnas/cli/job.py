@@ -1,0 +1,150 @@
+"""A study file, the storage it names, and what can be wrong with either."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from optnas.cli.messages import fail
+
+if TYPE_CHECKING:
+    import optuna
+    from torch import nn
+
+    from optnas.objective import Objective
+    from optnas.trial import Space
+
+DEFAULT_STORAGE = "sqlite:///nas.db"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A study file with the options of the command line applied.
+
+    Attributes:
+        objective: the one name that a study file must define.
+        baseline: a network of the user's own, a space that asks nothing, to compare the winner with.
+        n_retrain: from how many seeds `run` trains the winner and the baseline anew at its end.
+        options: the options given on the command line that say which study is meant.
+    """
+
+    file: Path
+    objective: Objective
+    study_name: str
+    storage: str
+    sampler: Any = None
+    pruner: Any = None
+    n_trials: int | None = None
+    baseline: Space[nn.Module] | None = None
+    n_retrain: int = 0
+    options: tuple[str, ...] = ()
+
+    def command(self, name: str, *more: str) -> str:
+        """What to type for another command on the same study."""
+        return shlex.join(["optnas", name, str(self.file), *more, *self.options])
+
+    def create_study(self) -> optuna.Study:
+        """Create the study, or go on with it."""
+        from optnas.search.study import create_study
+
+        return create_study(
+            self.objective,
+            study_name=self.study_name,
+            storage=open_storage(self.storage),
+            sampler=self.sampler,
+            pruner=self.pruner,
+        )
+
+    def load_study(self) -> optuna.Study:
+        """The study, which must exist."""
+        import optuna
+
+        storage = open_existing(self.storage)
+        names = optuna.get_all_study_names(storage)
+        if self.study_name not in names:
+            fail(
+                f"There is no study {self.study_name!r} in {self.storage}, which has "
+                f"{', '.join(names) or 'none at all'}; begin it with: {self.command('run')}"
+            )
+        return optuna.load_study(study_name=self.study_name, storage=storage)
+
+
+def load_job(file: Path, storage: str | None, study_name: str | None) -> Job:
+    """Run a study file and take from it what the command line does not say."""
+    if not file.is_file():
+        fail(f"There is no study file {str(file)!r}; a study file is a Python file that defines `objective`.")
+    module = _import(file)
+    from optnas.objective import Objective
+
+    objective = getattr(module, "objective", None)
+    if not isinstance(objective, Objective):
+        found = (
+            "has no `objective`" if objective is None else f"has a {type(objective).__name__} as `objective`"
+        )
+        fail(f"{file} {found}; define objective = optnas.Objective(space, estimator).")
+    given = {"--storage": storage, "--study-name": study_name}
+    return Job(
+        file=file,
+        objective=objective,
+        study_name=study_name or str(getattr(module, "study_name", file.stem)),
+        storage=storage or str(getattr(module, "storage", DEFAULT_STORAGE)),
+        options=tuple(part for name, value in given.items() if value for part in (name, value)),
+        **{
+            name: getattr(module, name)
+            for name in ("sampler", "pruner", "n_trials", "baseline", "n_retrain")
+            if hasattr(module, name)
+        },
+    )
+
+
+def open_storage(url: str) -> optuna.storages.BaseStorage:
+    """Open a storage, or say in one line why not."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from optnas.search.storage import open_storage
+
+    try:
+        return open_storage(url)
+    except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        fail(f"Cannot open the storage {url!r}: {reason} (A storage is a URL such as {DEFAULT_STORAGE}.)")
+
+
+def open_existing(url: str) -> optuna.storages.BaseStorage:
+    """Open a storage to look at it: a SQLite file that is not there is an error, not a new file."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = None  # a file's path, or wrong: open_storage knows
+    file = Path(url if parsed is None else parsed.database or "")
+    if (parsed is None or parsed.get_backend_name() == "sqlite") and not file.exists():
+        fail(f"There is no storage {url!r}: the file {str(file)!r} does not exist.")
+    return open_storage(url)
+
+
+def _import(file: Path) -> ModuleType:
+    """Import a file under its own name, with its folder on the path, as `python FILE` has it."""
+    sys.path.insert(0, str(file.resolve().parent))
+    spec = importlib.util.spec_from_file_location(file.stem, file.resolve())
+    if spec is None or spec.loader is None:
+        fail(f"{file} is not a Python file; the name of a study file ends in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module  # where inspect and pickle look for what the file defines
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        trace = error.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename != spec.origin:
+            trace = trace.tb_next  # the way to the user's code is ours
+        fail("".join(traceback.format_exception(error.with_traceback(trace))).rstrip(), code=1)
+    return module

@@ -1,0 +1,123 @@
+"""A study's results in words: who leads, what the winner is and how well it does outside the search."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optnas.cli.messages import say
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from optnas.cli.job import Job
+    from optnas.search.best import Best
+
+
+def in_words(params: Mapping[str, Any]) -> str:
+    """Parameters grouped by their path: `depth 2; block.0: op conv, kernel 3; block.1: op pool`."""
+    groups: dict[str, list[str]] = {}
+    for name, value in params.items():
+        path, _, last = name.rpartition(".")
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        groups.setdefault(path, []).append(f"{last} {text}")
+    return "; ".join(f"{path}: {', '.join(g)}" if path else ", ".join(g) for path, g in groups.items())
+
+
+def leaders(study: optuna.Study, n: int = 5) -> list[FrozenTrial]:
+    """The best trials, repeats of a network left out; of several objectives, the front."""
+    import optuna
+
+    if len(study.directions) > 1:
+        return study.best_trials[:n]
+    sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
+    complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    own = [trial for trial in complete if "twin_of" not in trial.user_attrs]
+    return sorted(own, key=lambda trial: (sign * (trial.value or 0.0), trial.number))[:n]
+
+
+def best_values(study: optuna.Study) -> str:
+    """The best value, or one value per objective of the first trial on the front."""
+    best = leaders(study, 2)
+    if not best:
+        return ""
+    values = ", ".join(f"{value:.4g}" for value in best[0].values)
+    return f"{values} and others" if len(study.directions) > 1 and len(best) > 1 else values
+
+
+def show_trials(job: Job, study: optuna.Study) -> None:
+    """How many trials ended how, and the leaders."""
+    from rich.table import Table
+
+    trials = study.get_trials(deepcopy=False)
+    states = Counter(trial.state.name.lower() for trial in trials)
+    states["repeats of a known network"] = sum("twin_of" in trial.user_attrs for trial in trials)
+    say(f"\n{len(trials)} trials: " + ", ".join(f"{n} {state}" for state, n in states.items() if n))
+    table = Table("", "trial", *job.objective.values, "parameters", "FLOPs", "architecture", box=None)
+    for rank, trial in enumerate(leaders(study), 1):
+        facts = [trial.user_attrs.get(name) for name in ("n_params", "flops")]
+        table.add_row(
+            str(rank),
+            str(trial.number),
+            *(f"{value:.4g}" for value in trial.values),
+            *("unknown" if fact is None else f"{fact:,}" for fact in facts),
+            in_words(trial.params),
+        )
+    say(table)
+
+
+def show_best(job: Job, best: Best, n_seeds: int, max_epochs: int | None = None) -> None:
+    """The winner's decisions, its score in the search, and its scores outside: tested, trained anew."""
+    say(
+        f"\nBest: trial {best.trial.number}, {', '.join(job.objective.values)} {best.value:.4f} in the search"
+    )
+    for name, value in best.params.items():
+        say(f"  {name} = {value}")
+    estimator: Any = job.objective.estimator
+    if hasattr(estimator, "test") and hasattr(estimator, "load_weights"):
+        try:
+            say("\nTest data, which the search never saw:\n  as searched  " + _metrics([best.test()]))
+        except FileNotFoundError as error:
+            say(f"\nThe weights of the search cannot be tested: {error}")
+    if n_seeds:
+        say(f"\nTrained anew from {n_seeds} seeds (mean ± standard deviation):")
+        say("  the winner   " + _metrics(best.retrain(n_seeds, max_epochs)))
+        if job.baseline is not None:
+            say("  by hand      " + _metrics(train_baseline(job, best, n_seeds, max_epochs)))
+
+
+def train_baseline(job: Job, best: Best, n_seeds: int, max_epochs: int | None) -> list[dict[str, float]]:
+    """Metrics of the user's own network, trained as the winner is, from the same seeds; kept in the study."""
+    from optnas.objective import Objective
+    from optnas.search.best import train
+    from optnas.search.provenance import source_hash
+
+    assert job.baseline is not None
+    key = f"baseline:{source_hash(job.baseline)}:{max_epochs or 'as searched'}"
+    by_hand = Objective(
+        job.baseline, job.objective.estimator, values=job.objective.values, example=job.objective.example
+    )
+    runs: list[dict[str, float]] = list(best.study.user_attrs.get(key, []))
+    for i in range(len(runs), n_seeds):
+        runs.append(train(by_hand, best.params, best.seed_of(i), max_epochs))
+        best.study.set_user_attr(key, runs)
+    return runs[:n_seeds]
+
+
+def _metrics(runs: Sequence[Mapping[str, float]]) -> str:
+    from optnas.search.best import Mean
+
+    return "  ".join(f"{name} {Mean.of([run[name] for run in runs])}" for name in runs[0])
+
+
+def export_best(best: Best, path: Path) -> Path:
+    """Write the winner with its weights, as ONNX (`.onnx`) or a torch.export program (`.pt2`)."""
+    from optuna.trial import FixedTrial
+
+    from optnas.export import to_onnx, to_torch_export
+
+    write = {".onnx": to_onnx, ".pt2": to_torch_export}[path.suffix]
+    return write(best.model(), best.objective._example(FixedTrial(best.params)), path)

@@ -1,0 +1,178 @@
+"""A search from the shell: run, go on, look, export, serve; and every way to get it wrong."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from typer.testing import Result
+
+URL = "sqlite:///nas.db"
+Cli = Callable[..., Result]
+
+
+def load() -> optuna.Study:
+    return optuna.load_study(study_name="toy", storage=URL)
+
+
+def test_run_searches_once_and_resume_goes_on(toy: Path, optnas_cli: Cli) -> None:
+    first = optnas_cli("run", toy)
+    assert first.exit_code == 0, first.output
+    study = load()
+    assert [trial.state for trial in study.trials].count(TrialState.COMPLETE) >= 4
+    best = study.best_trial
+    assert f"Best: trial {best.number}, score {best.value:.4f} in the search" in first.stdout
+    assert f"depth = {best.params['depth']}" in first.stdout
+    assert "optnas resume toy.py --trials" in first.stdout
+    assert "optnas dashboard sqlite:///nas.db" in first.stdout
+
+    again = optnas_cli("run", toy)
+    assert "has its 4 trials; nothing is searched again" in again.stdout
+    assert len(load().trials) == len(study.trials)
+
+    more = optnas_cli("resume", toy, "--trials", 6)
+    assert more.exit_code == 0, more.output
+    own = [t for t in load().trials if t.state == TrialState.COMPLETE and "twin_of" not in t.user_attrs]
+    assert len(own) == 6
+    assert [trial.params for trial in load().trials[: len(study.trials)]] == [t.params for t in study.trials]
+
+
+def test_options_win_over_the_file_and_are_repeated_in_what_to_type_next(toy: Path, optnas_cli: Cli) -> None:
+    toy.write_text(toy.read_text() + "study_name, storage = 'named', 'sqlite:///named.db'\n")
+    done = optnas_cli("run", toy, "--trials", 1, "--study-name", "other one", "--storage", URL)
+    assert done.exit_code == 0, done.output
+    assert optuna.get_all_study_names(URL) == ["other one"]
+    assert not Path("named.db").exists()
+    assert (
+        "optnas resume toy.py --trials 2 --storage sqlite:///nas.db --study-name 'other one'" in done.stdout
+    )
+
+
+def test_ls_lists_studies_with_states_and_best_values(toy: Path, optnas_cli: Cli) -> None:
+    optnas_cli("run", toy, "--trials", 2)
+    study = load()
+    study.enqueue_trial({"depth": 1})
+    optuna.create_study(study_name="empty", storage=URL)
+    lines = optnas_cli("ls").stdout.splitlines()
+    [row] = [line.split() for line in lines if line.strip().startswith("toy")]
+    n_complete = len(study.get_trials(states=(TrialState.COMPLETE,)))
+    assert row[:7] == ["toy", str(n_complete), "0", "0", "0", "1", f"{study.best_value:.4g}"]
+    assert any(line.split() == ["empty", "0", "0", "0", "0", "0"] for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "missing.py"), "There is no study file 'missing.py'"),
+        (("run", "empty.py"), "empty.py has no `objective`"),
+        (("run", "function.py"), "has a function as `objective`"),
+        (("run", "toy.py", "--storage", "nowhere://x/y"), "Cannot open the storage 'nowhere://x/y'"),
+        (("run", "toy.py", "--storage", "sqlite:///no/such/folder.db"), "Cannot open the storage"),
+        (("resume", "toy.py"), "the file 'nas.db' does not exist"),
+        (("best", "toy.py", "--storage", "sqlite:///other.db"), "There is no study 'toy'"),
+        (("export", "toy.py", "model.h5"), "must end in .onnx"),
+        (("export", "toy.py", "model.onnx"), "no weights to export"),
+        (("ls",), "the file 'nas.db' does not exist"),
+        (("ls", "sqlite:///text.db"), "Cannot open the storage"),
+        (("dashboard", "nowhere://x/y"), "Cannot open the storage"),
+        (("dashboard", "sqlite:///other.db", "--host", "192.0.2.1"), "choose another one with --port"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_no_traceback(
+    arguments: tuple[str, ...], message: str, toy: Path, optnas_cli: Cli
+) -> None:
+    Path("empty.py").write_text("")
+    Path("function.py").write_text("def objective(trial): return 0.0")
+    Path("text.db").write_text("not a database, however long this text may be" * 100)
+    optuna.create_study(study_name="another", storage="sqlite:///other.db")
+    result = optnas_cli(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert not Path("nas.db").exists()
+
+
+def test_an_error_in_a_study_file_shows_the_users_own_lines(toy: Path, optnas_cli: Cli) -> None:
+    toy.write_text("def helper():\n    return 1 / 0\n\nobjective = helper()\n")
+    result = optnas_cli("run", toy)
+    assert result.exit_code == 1
+    assert "ZeroDivisionError: division by zero" in result.stderr
+    assert result.stderr.count("File") == 2, result.stderr
+
+
+def test_a_study_that_no_longer_fits_the_space_names_the_parameter_and_a_way_out(
+    toy: Path, optnas_cli: Cli
+) -> None:
+    optnas_cli("run", toy)
+    toy.write_text(toy.read_text().replace('"depth", 1, 3', '"depth", 7, 9'))
+    result = optnas_cli("run", toy, "--trials", 20)
+    assert result.exit_code == 2
+    assert "'depth'" in result.stderr
+    assert "--study-name toy-2" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_space_that_always_fails_ends_the_search_with_its_reason(toy: Path, optnas_cli: Cli) -> None:
+    toy.write_text(toy.read_text().replace("nn.Linear(width, 2)", "nn.Linear(99, 2)"))
+    result = optnas_cli("run", toy)
+    assert result.exit_code == 1
+    assert "The search stops" in result.stderr
+    assert "toy.py" in result.stderr or "shapes cannot be multiplied" in result.stderr
+    assert len(load().trials) < 10
+
+
+def optnas_process(*arguments: object) -> subprocess.Popen[str]:
+    code = "from optnas.cli import main; main()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_control_c_queues_the_trial_again_and_says_how_to_go_on(toy: Path, optnas_cli: Cli) -> None:
+    quick = toy.read_text()
+    wait = "import pathlib, time; pathlib.Path('started').touch(); time.sleep(600)"
+    toy.write_text(quick.replace('return {"score"', f'{wait}\n    return {{"score"'))
+    with optnas_process("run", toy) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while not Path("started").exists():
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130, errors
+    assert "To go on: optnas resume toy.py" in errors
+    assert "Traceback" not in errors
+    assert [trial.state for trial in load().trials] == [TrialState.WAITING]
+
+    toy.write_text(quick)
+    assert optnas_cli("resume", toy, "--trials", 1).exit_code == 0
+    assert [trial.state for trial in load().trials] == [TrialState.COMPLETE]
+
+
+def test_dashboard_serves_the_study_to_this_machine(toy: Path, optnas_cli: Cli) -> None:
+    optnas_cli("run", toy, "--trials", 1)
+    with optnas_process("dashboard", "--port", 0) as process:
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().split()[0]
+            assert address.startswith("http://127.0.0.1:")
+            with urllib.request.urlopen(address + "api/studies", timeout=60) as answer:
+                [summary] = json.load(answer)["study_summaries"]
+            assert summary["study_name"] == "toy"
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0

@@ -1,0 +1,51 @@
+"""What a study file says, what the command line says, and who wins."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+import typer
+
+from optnas.cli.job import load_job, open_existing
+
+
+def test_a_file_without_options_is_named_after_itself(toy: Path) -> None:
+    job = load_job(toy, None, None)
+    assert (job.study_name, job.storage, job.n_trials) == ("toy", "sqlite:///nas.db", 4)
+    assert (job.sampler, job.pruner, job.baseline, job.n_retrain) == (None, None, None, 0)
+    assert job.command("best", "--retrain", "5") == "optnas best toy.py --retrain 5"
+
+
+def test_everything_optional_is_taken_from_the_file(toy: Path) -> None:
+    toy.write_text(
+        toy.read_text()
+        + "import optuna\nstudy_name, storage = 'named', 'sqlite:///named.db'\n"
+        + "sampler, pruner = optuna.samplers.RandomSampler, optuna.pruners.NopPruner()\nbaseline = space\n"
+    )
+    job = load_job(toy, None, None)
+    assert (job.study_name, job.storage) == ("named", "sqlite:///named.db")
+    assert job.sampler is optuna.samplers.RandomSampler
+    assert isinstance(job.pruner, optuna.pruners.NopPruner)
+    assert job.baseline is job.objective.space
+    assert load_job(toy, "sqlite:///x.db", "y").command("ls") == (
+        "optnas ls toy.py --storage sqlite:///x.db --study-name y"
+    )
+
+
+def test_a_study_file_imports_its_neighbors_and_can_be_inspected(toy: Path) -> None:
+    Path("neighbor.py").write_text(toy.read_text())
+    toy.write_text("from neighbor import objective\ndef local(): pass\n")
+    job = load_job(toy, None, None)
+    assert job.objective is sys.modules["neighbor"].objective
+    assert sys.modules["toy"].local.__module__ == "toy"
+
+
+def test_looking_at_a_storage_never_makes_one(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for url in ("sqlite:///none.db", "none.db", "sqlite:///no/folder/none.db"):
+        with pytest.raises(typer.Exit):
+            open_existing(url)
+        assert "does not exist" in capsys.readouterr().err
+    assert not Path("none.db").exists()
