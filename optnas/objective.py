@@ -171,6 +171,8 @@ class Objective:
 
         seed_everything(trial.user_attrs["seed"])
         model = self.build(answers)
+        if hasattr(trial.storage, "flush"):
+            trial.storage.flush(trial._trial_id)  # what is known survives a crash of the training
         started = time.perf_counter()
         metrics = {k: float(v) for k, v in self.estimator(model, beyond_space).items()}
         trial.set_user_attr("duration", time.perf_counter() - started)

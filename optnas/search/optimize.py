@@ -13,11 +13,15 @@ from types import FrameType
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.objective import Objective, error_kind
 from optnas.search.progress import Progress
+from optnas.search.recovery import recover, requeue
+from optnas.search.storage import SharedStorage, claim
 from optnas.search.study import check_fits, counts
+from optnas.strategy.distinct import SpaceExhausted
 
 logger = logging.getLogger(__name__)
 
@@ -35,37 +39,60 @@ def optimize(
     n_trials: int | None = None,
     *,
     timeout: float | None = None,
+    n_workers: int = 1,
     show_progress: bool | None = None,
 ) -> None:
     """Run trials until the whole study has `n_trials` that count, or `timeout` seconds have passed.
 
     A trial counts if its estimate ran and it ended COMPLETE or PRUNED; repeats (`twin_of`), infeasible and
     failed trials do not. So calling it again after an interruption finishes the rest, and calling it when all
-    is done does nothing. Ctrl-C and SIGTERM put the running trial back into the queue.
+    is done does nothing. Ctrl-C and SIGTERM put the running trial back into the queue; a trial whose process
+    was killed is found and goes on from its last finished epoch.
 
     Args:
-        n_trials: of the whole study, over all calls and processes; None: no limit.
+        n_trials: of the whole study, over all calls, processes and machines; None: no limit.
         timeout: seconds after which no new trial begins; None: no limit.
+        n_workers: processes on this machine; more than one needs a storage that processes can share.
         show_progress: by default only where somebody watches (a terminal or a notebook).
 
     Raises:
         SearchFailedError: the first five trials, or eight of the last ten, failed for the same reason.
         ParamsMismatchError: stored trials do not fit the space.
+        ValueError: several workers, but a storage that they cannot share.
     """
     check_fits(study, objective)
-    deadline = None if timeout is None else time.monotonic() + timeout
+    recover(study, unowned=True)
+    deadline = None if timeout is None else time.time() + timeout
+    if n_workers > 1:
+        from optnas.search.workers import run_workers
+
+        run_workers(study, objective, n_trials, deadline, n_workers, show_progress)
+        return
+    with Progress(study, n_trials, show_progress) as progress:
+        for trial in work(study, objective, n_trials, deadline):
+            progress.show(trial)
+
+
+def work(
+    study: optuna.Study, objective: Objective, n_trials: int | None, deadline: float | None
+) -> Iterator[FrozenTrial]:
+    """Run trials in this process, one after the other, and yield each when it has finished.
+
+    Joins whatever other processes work on the study. `deadline` is a time as of `time.time()`.
+    """
     failures: deque[str] = deque(maxlen=10)
-    idle = n_finished = 0
-    with Progress(study, n_trials, show_progress) as progress, _signals_raise():
-        while deadline is None or time.monotonic() < deadline:
-            with _signals_wait():
-                trial = _next_trial(study, n_trials)
-            if trial is None:
-                break
+    n_finished = idle = 0
+    with _signals_raise():
+        while (trial := _next_trial(study, n_trials, deadline)) is not None:
             error = run_trial(study, objective, trial)
             finished = study._storage.get_trial(trial._trial_id)
-            progress.show(finished)
+            if not finished.state.is_finished():
+                continue  # it was taken over by another process
+            yield finished
 
+            if isinstance(error, SpaceExhausted):
+                logger.warning("The search ends: %s", error)
+                return
             n_finished += 1
             failures.append(error_kind(finished.user_attrs["reason"]) if error is not None else "")
             _stop_if_failing(failures, n_finished, finished, error)
@@ -76,54 +103,63 @@ def optimize(
                     "The space may be exhausted; Objective(..., reuse_twins=False) trains repeats.",
                     MAX_IDLE_TRIALS,
                 )
-                break
+                return
 
 
 def run_trial(study: optuna.Study, objective: Objective, trial: optuna.Trial) -> Exception | None:
     """Run one trial and tell the study; returns the error of a trial that failed.
 
-    An interruption (Ctrl-C, SIGTERM, `sys.exit`) queues the trial again, under the same number, and goes on.
+    An interruption (Ctrl-C, SIGTERM, `sys.exit`) queues the trial again, under the same number, and goes on
+    upward. A trial that was taken over by another process is left to that one.
     """
+    error: Exception | None = None
     try:
-        value = objective(trial)
-    except optuna.TrialPruned:
-        _tell(study, trial, state=TrialState.PRUNED)
-    except Exception as error:
-        _tell(study, trial, state=TrialState.FAIL)
-        return error
+        try:
+            outcome: dict[str, Any] = {"values": objective(trial)}
+        except optuna.TrialPruned:
+            outcome = {"state": TrialState.PRUNED}
+        except UpdateFinishedTrialError:
+            raise
+        except Exception as failure:
+            outcome, error = {"state": TrialState.FAIL}, failure
+        with _signals_wait():
+            study.tell(trial, **outcome)
+    except UpdateFinishedTrialError as lost:
+        logger.warning("%s", lost)
+    except Exception:
+        raise
     except BaseException:
         with _signals_wait():
-            requeue(study, trial)
+            requeue(study, trial, "interrupted")
         logger.warning(
             "Interrupted in trial %d, which is queued again. To go on, run the same search again; "
             "finished trials are kept.",
             trial.number,
         )
         raise
-    else:
-        _tell(study, trial, values=value)
-    return None
+    return error
 
 
-def requeue(study: optuna.Study, trial: optuna.Trial) -> None:
-    """Put a running trial back into the queue: number, parameters, reports and attributes stay."""
-    attempts = trial.user_attrs.get("attempts", [])
-    if attempts:
-        trial.set_user_attr("attempts", [*attempts[:-1], {**attempts[-1], "ended": time.time()}])
-    study._storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
+def _next_trial(study: optuna.Study, n_trials: int | None, deadline: float | None) -> optuna.Trial | None:
+    """The next trial to run; None when the budget is spent or the time is over.
 
-
-def _tell(study: optuna.Study, trial: optuna.Trial, **outcome: Any) -> None:
-    with _signals_wait():
-        study.tell(trial, **outcome)
-
-
-def _next_trial(study: optuna.Study, n_trials: int | None) -> optuna.Trial | None:
-    if n_trials is not None:
-        trials = study.get_trials(deepcopy=False)
-        if sum(map(counts, trials)) >= n_trials:
+    Where the rest of the budget is running elsewhere, wait: one of those may come back or not count.
+    """
+    wait = 0.05
+    while deadline is None or time.time() < deadline:
+        with _signals_wait():
+            recover(study)
+            taken = claim(study, n_trials)
+            if taken.trial_id is not None:
+                return optuna.Trial(study, taken.trial_id)
+        if n_trials is not None and taken.counted >= n_trials:
             return None
-    return study.ask()
+        if not isinstance(study._storage, SharedStorage):
+            # Without owners nobody knows whether RUNNING trials still run: do not wait for ever.
+            return study.ask()
+        time.sleep(wait)
+        wait = min(2 * wait, 1.0)
+    return None
 
 
 def _stop_if_failing(kinds: deque[str], n_finished: int, trial: FrozenTrial, error: Exception | None) -> None:

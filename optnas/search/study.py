@@ -18,6 +18,7 @@ from optnas.objective import Objective, derive_seed
 from optnas.search.provenance import changes, provenance
 from optnas.search.storage import open_storage
 from optnas.space.explore import draw_value
+from optnas.strategy.seeded import SeededSampler
 from optnas.trial import Draw, ParamsMismatchError, replay
 
 SamplerFactory = Callable[[int], BaseSampler]
@@ -76,9 +77,8 @@ def create_study(
 def _make_sampler(study: optuna.Study, sampler: BaseSampler | SamplerFactory | None) -> BaseSampler:
     if isinstance(sampler, BaseSampler):
         return sampler
-    # Depends on the number of trials, so that a resumed run does not repeat its first random points.
-    seed = derive_seed(study.user_attrs["seed"], "sampler", len(study.get_trials(deepcopy=False)))
-    return (sampler or default_sampler)(seed)
+    # Trial n is answered from the seed, n and the stored trials: resumed runs and workers do not repeat.
+    return SeededSampler(sampler or default_sampler, derive_seed(study.user_attrs["seed"], "sampler"))
 
 
 def default_sampler(seed: int) -> BaseSampler:
