@@ -1,0 +1,135 @@
+"""Who runs a trial: the identity of a process, whether it lives, and the thread that renews its leases."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of one machine, told from a later one that got the same pid.
+
+    `machine` is the boot and the pid namespace (a container has its own): where it is the same, `pid` can be
+    looked up.
+    """
+
+    machine: str
+    host: str
+    pid: int
+    started: str
+
+    @staticmethod
+    def this() -> Process:
+        return _this(os.getpid())
+
+    def is_dead(self) -> bool:
+        """True only if it ran on this machine and certainly runs no more."""
+        if self.machine != Process.this().machine:
+            return False
+        started = start_time(self.pid)
+        return started != self.started and not (started == "?" or self.started == "?")
+
+
+class Loss(Enum):
+    """Why a RUNNING trial is stale."""
+
+    DEAD = "its process is gone"
+    EXPIRED = "its lease was not renewed"
+    UNOWNED = "nobody has a lease on it; something other than optnas left it"
+
+
+@dataclass(frozen=True)
+class StaleTrial:
+    """A RUNNING trial that nobody seems to run.
+
+    `n_attempts`: how often it was taken; `process`: the last that had it, None if unknown.
+    """
+
+    trial_id: int
+    number: int
+    loss: Loss
+    n_attempts: int
+    process: Process | None
+    token: str | None
+
+
+def stale(row: Any, *, one_machine: bool) -> StaleTrial | None:
+    """Judge a row of `tables.running_attempts`.
+
+    `one_machine`: the database is a local file, so an owner from before the last boot is dead.
+    """
+    if row.token is None:
+        return StaleTrial(row.trial_id, row.number, Loss.UNOWNED, row.n_attempts or 0, None, None)
+    process = Process(row.machine, row.host, row.pid, row.started)
+    rebooted = one_machine and _boot(process.machine) != _boot(Process.this().machine)
+    loss = Loss.DEAD if rebooted or process.is_dead() else Loss.EXPIRED if row.expires < row.now else None
+    return loss and StaleTrial(row.trial_id, row.number, loss, row.n_attempts, process, row.token)
+
+
+def start_time(pid: int) -> str:
+    """When the process began, in whatever form this system tells it; "" if it has ended, "?" if unknown."""
+    if Path("/proc/self/stat").exists():
+        try:
+            # Fields after the command, which may hold anything: state is the 3rd of all, start the 22nd.
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return ""
+        return "" if fields[0] in "ZX" else fields[19]
+    if shutil.which("ps"):
+        listed = subprocess.run(
+            ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+        )
+        return listed.stdout.strip()
+    return "?"
+
+
+@lru_cache(maxsize=2)
+def _this(pid: int) -> Process:
+    host = socket.gethostname()
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        machine = f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        machine = host
+    return Process(machine, host, pid, start_time(pid))
+
+
+def _boot(machine: str) -> str:
+    return machine.split(" ")[0]
+
+
+class Heart(threading.Thread):
+    """Calls `beat` of an object every `interval` seconds for as long as the object lives.
+
+    A thread, so that leases hold under ask-and-tell too, and while the objective computes. A daemon: it keeps
+    no process alive.
+    """
+
+    def __init__(self, beat: Callable[[], None], interval: float) -> None:
+        super().__init__(name="optnas-lease", daemon=True)
+        self._beat = weakref.WeakMethod(beat)
+        self._interval = interval
+        self._stop_event = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self._stop_event.wait(self._interval):
+            beat = self._beat()
+            if beat is None:
+                return
+            beat()
+            del beat
+
+    def stop(self) -> None:
+        self._stop_event.set()

@@ -1,0 +1,63 @@
+"""The part of the storage interface that concerns studies, not trials: rare, so Optuna's own code does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from optuna.storages import BaseStorage
+from optuna.study._frozen import FrozenStudy
+from optuna.study._study_direction import StudyDirection
+
+from optnas.search import tables
+from optnas.search.database import Database
+
+T = TypeVar("T")
+
+
+class StudyStorage(BaseStorage):
+    """Optuna's RDBStorage for studies, with the patience of a `Database`; abstract in all about trials."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._rdb = database.rdb
+
+    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
+        return self._patiently(self._rdb.create_new_study, directions, study_name)
+
+    def delete_study(self, study_id: int) -> None:
+        self._database.write(lambda connection, again: tables.forget_study(connection, study_id))
+        self._patiently(self._rdb.delete_study, study_id)
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._patiently(self._rdb.set_study_user_attr, study_id, key, value)
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._patiently(self._rdb.set_study_system_attr, study_id, key, value)
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        return self._patiently(self._rdb.get_study_id_from_name, study_name)
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        return self._patiently(self._rdb.get_study_name_from_id, study_id)
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        return self._patiently(self._rdb.get_study_directions, study_id)
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._patiently(self._rdb.get_study_user_attrs, study_id)
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._patiently(self._rdb.get_study_system_attrs, study_id)
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        return self._patiently(self._rdb.get_all_studies)
+
+    def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
+        return self._patiently(self._rdb.get_trial_id_from_study_id_trial_number, study_id, trial_number)
+
+    def remove_session(self) -> None:
+        self._rdb.remove_session()
+
+    def _patiently(self, method: Callable[..., T], *arguments: Any) -> T:
+        return self._database.patiently(lambda again: method(*arguments))

