@@ -1,0 +1,308 @@
+"""Record what a model computes: its construction and one forward pass, operation by operation.
+
+Both run on the meta device, where tensors have shapes and no values. A value is what a storage holds between
+two writes. A view is no operation but a way to read a value (size, stride, offset, dtype), and a write into
+part of a storage makes a new value out of the old one; so aliasing and in-place operations need no cases of
+their own further on. Initialization is recorded like any other operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import blake2b
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from optnas.facts.cost import Inputs
+
+# How a tensor reads its storage: dtype, size, stride, offset, conjugated, negated.
+Geometry: TypeAlias = tuple[torch.dtype, tuple[int, ...], tuple[int, ...], int, bool, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """An edge: argument `role` of a node reads output `port` of node `source`."""
+
+    role: str
+    source: int
+    port: int
+    geometry: Geometry
+    gradient: bool  # whether training sends a gradient back along this edge
+
+
+@dataclass(slots=True)
+class Node:
+    """An operation, with its non-tensor arguments and the geometry of each of its outputs."""
+
+    op: str
+    args: tuple[tuple[str, Any], ...]
+    reads: list[Read]
+    outputs: list[Geometry]
+    lasting: bool  # made by the construction, or held by a parameter or buffer: training may change it
+    storages: list[int] = field(default_factory=list)  # of the outputs
+    held_as: str = ""  # "parameter" or "buffer"
+
+
+UNSEEN = "unseen"  # the op of a tensor whose values or initialization no record shows
+
+# Operations that ignore what the tensor held before, under one name each.
+_FILLS = {"zero_": 0.0, "zeros": 0.0, "zeros_like": 0.0, "new_zeros": 0.0}
+_FILLS |= {"ones": 1.0, "ones_like": 1.0, "new_ones": 1.0}
+_FILL_WITH = {"fill_": 1, "full": 1, "full_like": 1, "new_full": 2}
+_OVERWRITES = {
+    *("uniform_", "normal_", "random_", "bernoulli_", "exponential_", "cauchy_", "log_normal_", "geometric_"),
+    *("copy_", "empty_like", "new_empty", "new_empty_strided", "rand_like", "randn_like", "randint_like"),
+}
+_IGNORED = {"device", "pin_memory", "layout", "memory_format", "non_blocking"}
+_MADE_FROM_VALUES = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
+_IS_META = vars(torch._C.TensorBase)["is_meta"].__get__
+_PLAIN = (bool, int, float, complex, str, torch.dtype, torch.memory_format, torch.layout, type(None))
+
+
+class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its __init_subclass__ untyped
+    """Records every operation under it. `blind` says why the record does not show everything, if so."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.nodes: list[Node] = []
+        self.building = True
+        self.failed = False  # an operation raised
+        self.blind = ""
+        self.flops = 0
+        self._current: dict[int, tuple[int, int]] = {}  # storage -> the node and port it holds now
+        self._alive: list[Any] = []  # an address names a storage only as long as the storage lives
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), keywords: Mapping[str, Any] | None = None
+    ) -> Any:
+        with torch._C.DisableTorchFunction():  # neither the device context nor Constants are for what follows
+            return self._dispatch(func, args, dict(keywords or {}))
+
+    def _dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        name, written, moves = _schema(func)
+        if moves or name == "detach":  # the same storage; a lazy parameter has no shape yet
+            return func(*args, **kwargs)
+        given = [*((str(i), arg) for i, arg in enumerate(args)), *kwargs.items()]
+        plain: list[tuple[str, Any]] = []
+        tensors: list[tuple[str, Tensor]] = []
+        for role, value in given:
+            self._sort(role, value, plain, tensors)
+        overwrites = name in _OVERWRITES or name in _FILLS or name in _FILL_WITH
+        targets = [given[i][1] for i in written if i < len(given)]
+        for tensor in targets:
+            if _storage(tensor) not in self._current:
+                self._found(tensor)
+        reads = [self.read(role, t) for role, t in tensors if not (overwrites and role == "0")]
+        if len({t.device for _, t in tensors}) > 1:
+            args, kwargs = _on_meta(args), _on_meta(kwargs)
+            if any(not tensor.is_meta for tensor in targets):
+                self.blind = f"{func} writes a meta tensor into one on another device"
+        key = None
+        if all(t.is_meta for _, t in tensors) and tensors and _IGNORED.isdisjoint(kwargs):
+            shapes = tuple((role, _geometry(t)) for role, t in tensors)
+            key = (func, shapes, tuple((role, type(v), v) for role, v in plain), torch.get_default_dtype())
+        try:
+            out = _run(func, args, kwargs, key)
+        except Exception:
+            self.failed = True
+            raise
+        if (formula := flop_registry.get(func.overloadpacket)) is not None:
+            self.flops += formula(*args, **kwargs, out_val=out)
+        self._record(_named(name, func, plain), reads, out, targets)
+        return out
+
+    def read(self, role: str, tensor: Tensor) -> Read:
+        """The edge by which `tensor`, as it is now, enters an operation."""
+        key = _storage(tensor)
+        if key not in self._current:
+            self._found(tensor)
+        node, port = self._current[key]
+        return Read(role, node, port, _geometry(tensor), tensor.requires_grad)
+
+    def leaf(self, op: str, tensor: Tensor, *values: Any) -> None:
+        """Make `tensor` a value without inputs."""
+        self._hold(self._add(op, tuple((str(i), v) for i, v in enumerate(values)), [], [tensor]), [tensor])
+
+    def start(self, inputs: Inputs) -> None:
+        """The construction is over; a forward pass on `inputs` follows."""
+        self.building, self.flops = False, 0
+        args, kwargs = inputs
+        for role, tensor in (*enumerate(args), *kwargs.items()):
+            self.leaf("input", tensor, role)
+
+    def mark(self, role: str, tensors: Iterable[Tensor]) -> None:
+        """Mark the values that parameters or buffers have held."""
+        held = {_storage(tensor) for tensor in tensors}
+        for node in self.nodes:
+            if not held.isdisjoint(node.storages):
+                node.held_as, node.lasting = role, True
+
+    def _record(self, op: tuple[str, Any], reads: list[Read], out: Any, written: list[Tensor]) -> None:
+        outputs = [o for o in (out if isinstance(out, tuple | list) else (out,)) if isinstance(o, Tensor)]
+        fresh = [o for o in outputs if _storage(o) not in self._current]
+        if not fresh and not written:
+            return  # a view
+        node = self._add(*op, reads, [*written, *fresh])
+        for port, tensor in enumerate(written):
+            before, before_port = self._current[_storage(tensor)]
+            whole = self.nodes[before].outputs[before_port]
+            if whole == _geometry(tensor):
+                self._current[_storage(tensor)] = (node, port)
+                continue
+            base = Read("base", before, before_port, whole, tensor.requires_grad)
+            part = Read("part", node, port, _geometry(tensor), tensor.requires_grad)
+            merged = self._add("write", (("geometry", _geometry(tensor)),), [base, part], [])
+            self.nodes[merged].outputs.append(whole)
+            self.nodes[merged].storages.append(_storage(tensor))
+            self._current[_storage(tensor)] = (merged, 0)
+        self._hold(node, fresh, len(written))
+
+    def _add(
+        self, op: str, args: tuple[tuple[str, Any], ...], reads: list[Read], outputs: list[Tensor]
+    ) -> int:
+        storages = [_storage(tensor) for tensor in outputs]
+        self.nodes.append(Node(op, args, reads, [_geometry(t) for t in outputs], self.building, storages))
+        return len(self.nodes) - 1
+
+    def _hold(self, node: int, tensors: list[Tensor], first_port: int = 0) -> None:
+        for port, tensor in enumerate(tensors, first_port):
+            self._current[_storage(tensor)] = (node, port)
+            self._alive.append(tensor.untyped_storage())
+
+    def _found(self, tensor: Tensor) -> None:
+        """A tensor that no recorded operation made."""
+        if tensor.is_meta:
+            self.blind = (
+                "the model holds a meta tensor whose making was not seen; build the model in the call"
+            )
+            self.leaf("unseen", tensor)
+            return
+        # A wrapper around the whole storage, whatever part of it `tensor` shows.
+        content = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
+        self.leaf("content", tensor, _digest(content.cpu().numpy()))
+        self.nodes[-1].lasting = True
+
+    def _sort(self, role: str, value: Any, plain: list[Any], tensors: list[tuple[str, Tensor]]) -> None:
+        if isinstance(value, Tensor):
+            tensors.append((role, value))
+        elif isinstance(value, tuple | list):
+            plain.append((role, len(value)))
+            for i, item in enumerate(value):
+                self._sort(f"{role}.{i}", item, plain, tensors)
+        elif isinstance(value, torch.Generator):
+            plain.append((role, value.initial_seed()))
+        elif isinstance(value, _PLAIN):
+            if role not in _IGNORED:
+                plain.append((role, value))
+        elif not isinstance(value, torch.device):
+            self.blind = f"an operation has an argument of type {type(value).__name__}"
+
+
+class Constants(TorchFunctionMode):
+    """Tells a tracer the values of tensors made from numbers and arrays, which dispatch does not see."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        super().__init__()
+        self.tracer = tracer
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if self.tracer.building and func == _IS_META:
+            return False  # torch.nn.init.orthogonal_ would skip what is to be recorded
+        out = func(*args, **(kwargs or {}))
+        if func in _MADE_FROM_VALUES and out.is_meta:
+            data = (*args, *(kwargs or {}).values())[int(func is Tensor.new_tensor)]
+            if isinstance(data, bool | int | float):
+                self.tracer.leaf("constant", out, data)
+            elif not isinstance(data, Tensor):
+                try:
+                    self.tracer.leaf("constant", out, _digest(np.asarray(data)))
+                except (TypeError, ValueError, RuntimeError, NotImplementedError):
+                    self.tracer.leaf(UNSEEN, out)
+        return out
+
+
+_outputs: dict[Any, list[Geometry]] = {}  # what operations made of shapes before; bounded below
+
+
+def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], key: Any) -> Any:
+    """Run an operation, or repeat on the meta device what it made of the same shapes and arguments before.
+
+    Many meta kernels are Python: a BatchNorm takes a millisecond, and blocks and trials repeat themselves.
+    """
+    if key is not None and (known := _outputs.get(key)) is not None:
+        if not known:
+            return args[0]
+        made = [
+            torch.empty_strided(size, stride, dtype=dtype, device="meta") for dtype, size, stride, *_ in known
+        ]
+        return made[0] if len(made) == 1 else tuple(made)
+    out = func(*args, **kwargs)
+    if key is not None:
+        if len(_outputs) >= 20_000:
+            _outputs.clear()
+        inputs = {_storage(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        made = list(out) if isinstance(out, tuple) and len(out) > 1 else [out]
+        if out is args[0]:
+            _outputs[key] = []
+        elif all(
+            isinstance(t, Tensor) and _storage(t) not in inputs and t.storage_offset() == 0 for t in made
+        ):
+            _outputs[key] = [_geometry(t) for t in made]
+    return out
+
+
+@cache
+def _schema(func: Any) -> tuple[str, tuple[int, ...], bool]:
+    """An operation's bare name, the positions it writes to, and whether it only moves a tensor."""
+    schema = func._schema
+    written = tuple(
+        i for i, a in enumerate(schema.arguments) if a.alias_info is not None and a.alias_info.is_write
+    )
+    return schema.name.removeprefix("aten::"), written, torch.Tag.inplace_view in func.tags
+
+
+def _named(name: str, func: Any, plain: list[tuple[str, Any]]) -> tuple[str, tuple[tuple[str, Any], ...]]:
+    """One name for an operation and its in-place twin, and for all ways to fill a tensor with a number."""
+    if name in _FILLS:
+        return "fill", (("0", _FILLS[name]),)
+    if name in _FILL_WITH:
+        value = dict(plain).get(str(_FILL_WITH[name]))
+        if isinstance(value, bool | int | float):
+            return "fill", (("0", float(value)),)
+    in_place = name.endswith("_") and not name.endswith("__")
+    return f"{name[:-1] if in_place else name}.{func._overloadname}", tuple(plain)
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _geometry(t: Tensor) -> Geometry:
+    return (t.dtype, tuple(t.shape), t.stride(), int(t.storage_offset()), t.is_conj(), t.is_neg())
+
+
+def _on_meta(value: Any) -> Any:
+    if isinstance(value, Tensor) and not value.is_meta:
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+    if isinstance(value, dict):
+        return {name: _on_meta(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(_on_meta(item) for item in value)
+    return value
+
+
+def _digest(array: np.ndarray[Any, Any]) -> str:
+    if array.dtype.hasobject:
+        raise TypeError("not an array of numbers")
+    return f"{array.dtype}{array.shape}{blake2b(array.tobytes(), digest_size=16).hexdigest()}"
