@@ -1,0 +1,113 @@
+"""Local search (White, Nolen & Savani, UAI 2021, arXiv:2005.02960) on any conditional space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from optnas.space.explore import draw_value, options
+from optnas.strategy.base import Pick, TrialSampler, completed, fixed_params, loss
+from optnas.strategy.evolution import CHANGED, PARENT
+from optnas.trial import contains
+
+START = "optnas:start"
+TRIED = "optnas:tried"
+
+MANY = 32
+RANDOM_STEPS = 4
+
+
+class LocalSearchSampler(TrialSampler):
+    """Try the neighbors of the best architecture in random order; move as soon as one is better.
+
+    The first `n_start` trials are random; the search starts from the best of them. A neighbor differs in one
+    decision (one with more than 32 answers is changed to four random ones); decisions that still appear keep
+    their answers, those that newly appear are answered at random. When no neighbor is better, the search
+    starts again from a new random architecture. The space need not be known.
+
+    The trial's system attributes `optnas:parent` (a trial's number), `optnas:changed` (a decision's name) and
+    `optnas:tried` (its new answer) tell the path; `optnas:start` is the number of the trial at which the
+    search last started again.
+
+    Args:
+        n_start: Random trials before the first search.
+        seed: See `TrialSampler`.
+
+    Raises:
+        ValueError: `n_start` is not positive.
+    """
+
+    def __init__(self, n_start: int = 10, seed: int | None = None) -> None:
+        if n_start < 1:
+            raise ValueError(f"n_start={n_start}: the search needs at least one trial to start from.")
+        super().__init__(seed)
+        self.n_start = n_start
+
+    def prepare(self, study: Study, trial: FrozenTrial, rng: np.random.Generator) -> Pick:
+        """Choose a neighbor of where the search stands that was not tried, or a new start."""
+        done = completed(study)
+        if len(done) < self.n_start:
+            return lambda name, distribution: draw_value(distribution, rng)
+        start = max((t.system_attrs[START] for t in done if START in t.system_attrs), default=None)
+        path = [t for t in done if t.system_attrs.get(START) == start]
+        current = min(path, key=lambda t: (loss(study, t), t.number))
+        untried = self._untried(study, trial, current, rng)
+        if not untried:
+            study._storage.set_trial_system_attr(trial._trial_id, START, trial.number)
+            return lambda name, distribution: draw_value(distribution, rng)
+        changed, value = untried[rng.integers(len(untried))]
+        attributes = {PARENT: current.number, CHANGED: changed, TRIED: value, START: start}
+        for key, attribute in attributes.items():
+            if attribute is not None:
+                study._storage.set_trial_system_attr(trial._trial_id, key, attribute)
+        kept = {**current.params, changed: value}
+
+        def pick(name: str, distribution: BaseDistribution) -> Any:
+            can_keep = name in kept and contains(distribution, kept[name])
+            return kept[name] if can_keep else draw_value(distribution, rng)
+
+        return pick
+
+    def _untried(
+        self, study: Study, trial: FrozenTrial, current: FrozenTrial, rng: np.random.Generator
+    ) -> list[tuple[str, Any]]:
+        """The changes (decision, answer) of `current` that no trial has made or is making."""
+        others = study.get_trials(deepcopy=False)
+        made = [
+            (t.system_attrs[CHANGED], repr(t.system_attrs.get(TRIED)))
+            for t in others
+            if t.system_attrs.get(PARENT) == current.number
+        ]
+        seen = {_key(t.params) for t in others if t.state.is_finished()}
+        fixed = fixed_params(trial)
+        return [
+            (name, value)
+            for name, distribution in current.distributions.items()
+            if name not in fixed
+            for value in _others(name, distribution, made, rng)
+            if (name, repr(value)) not in made
+            and repr(value) != repr(current.params[name])
+            and _key({**current.params, name: value}) not in seen
+        ]
+
+
+def _others(
+    name: str, distribution: BaseDistribution, made: list[tuple[str, str]], rng: np.random.Generator
+) -> Sequence[Any]:
+    """What a decision can be changed to: every option, or random values where there are many."""
+    if distribution.single():
+        return ()
+    is_float = isinstance(distribution, FloatDistribution) and distribution.step is None
+    if not is_float and len(options(name, distribution)) <= MANY:
+        return options(name, distribution)
+    left = RANDOM_STEPS - sum(changed == name for changed, _ in made)
+    return [draw_value(distribution, rng) for _ in range(left)]
+
+
+def _key(params: dict[str, Any]) -> frozenset[tuple[str, str]]:
+    return frozenset((name, repr(value)) for name, value in params.items())
