@@ -1,0 +1,135 @@
+"""Candidates for a trial: whole sets of answers that a space would accept, made before the trial asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from optnas.space.explore import draw_value
+from optnas.strategy.base import Pick
+from optnas.strategy.evolution import mutate
+from optnas.trial import Draw, Space, contains
+
+Params = Mapping[str, Any]
+
+MOST_NODES = 100_000
+TWO_CHANGES = 0.3
+
+
+class Questions:
+    """Knows which question follows which answers, and calls the space only for what it does not know.
+
+    A prefix of answers determines the next question, so a path once walked is walked again in microseconds.
+    What follows a continuous answer is taken not to depend on its value: else no path would repeat.
+    """
+
+    def __init__(self, space: Space[Any]) -> None:
+        self._space = space
+        self._forget()
+
+    def _forget(self) -> None:
+        self._asked: list[tuple[str, BaseDistribution] | None] = [None]  # by node; None where all is asked
+        self._next: dict[tuple[int, str], int] = {}  # node and answer to node
+
+    def answer(self, pick: Pick) -> dict[str, Any]:
+        """The params of one replay of the space, each answered by `pick`."""
+        params: dict[str, Any] = {}
+        node = 0
+        while (asked := self._asked[node]) is not None:
+            params[asked[0]] = value = pick(*asked)
+            following = self._next.get((node, _key(asked[1], value)))
+            if following is None:
+                return self._explore(params, pick)
+            node = following
+        return params if node else self._explore(params, pick)
+
+    def _explore(self, params: Params, pick: Pick) -> dict[str, Any]:
+        draw = Draw(lambda name, distribution: params[name] if name in params else pick(name, distribution))
+        with torch.device("meta"):
+            self._space(draw)
+        if len(self._asked) > MOST_NODES:
+            self._forget()
+        node = 0
+        for name, distribution in draw.distributions.items():
+            self._asked[node] = name, distribution
+            node = self._next.setdefault((node, _key(distribution, draw.params[name])), len(self._asked))
+            if node == len(self._asked):
+                self._asked.append(None)
+        return draw.params
+
+
+def _key(distribution: BaseDistribution, value: Any) -> str:
+    continuous = isinstance(distribution, FloatDistribution) and distribution.step is None
+    return "" if continuous else repr(value)
+
+
+class Candidates:
+    """Makes params: those of the space, and those that trials were seen to be asked beyond it.
+
+    Args:
+        questions: Of the space.
+        beyond: What a task, data or an estimator asks, by name.
+        fixed: Answers that no candidate may change.
+        rng: Draws everything that is drawn.
+    """
+
+    def __init__(
+        self,
+        questions: Questions,
+        beyond: Mapping[str, BaseDistribution],
+        fixed: Params,
+        rng: np.random.Generator,
+    ) -> None:
+        self._questions = questions
+        self._beyond = beyond
+        self._fixed = fixed
+        self._rng = rng
+
+    def random(self) -> dict[str, Any]:
+        """Every decision drawn."""
+        return self._answer({}, set())
+
+    def mutation(self, parent: Params) -> dict[str, Any]:
+        """One decision of `parent` changed, now and then two; those that newly appear are drawn."""
+        free = [name for name in parent if name not in self._fixed]
+        n_changed = min(1 + int(self._rng.random() < TWO_CHANGES), len(free))
+        changed = {free[i] for i in self._rng.choice(len(free), n_changed, replace=False)} if free else set()
+        return self._answer(parent, changed)
+
+    def _answer(self, parent: Params, changed: set[str]) -> dict[str, Any]:
+        def pick(name: str, distribution: BaseDistribution) -> Any:
+            for known in (self._fixed, parent):
+                if name in known and contains(distribution, known[name]):
+                    return self._change(distribution, known[name]) if name in changed else known[name]
+            return draw_value(distribution, self._rng)
+
+        params = self._questions.answer(pick)
+        for name, distribution in self._beyond.items():
+            if name not in params:
+                params[name] = pick(name, distribution)
+        return params
+
+    def _change(self, distribution: BaseDistribution, value: Any) -> Any:
+        """Another answer; of a number, half of the time one close by."""
+        if isinstance(distribution, CategoricalDistribution) or self._rng.random() < 0.5:
+            return mutate(distribution, value, self._rng)
+        return nearby(distribution, value, self._rng)
+
+
+def nearby(distribution: BaseDistribution, value: float, rng: np.random.Generator) -> Any:
+    """A number a tenth of the range away on average, at least one step, on either side."""
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if distribution.log:
+        moved = float(np.exp(np.log(value) + rng.normal() * 0.1 * np.log(high / low)))
+    else:
+        moved = value + rng.normal() * 0.1 * (high - low)
+    if step is not None:
+        steps = round((moved - value) / step) or (1 if moved > value else -1)
+        moved = low + step * (round((value - low) / step) + steps)
+    moved = min(max(moved, low), high)
+    return round(moved) if isinstance(distribution, IntDistribution) else float(moved)

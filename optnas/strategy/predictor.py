@@ -1,0 +1,161 @@
+"""Let a model of the finished trials propose the next: Bayesian optimization of architectures.
+
+In the family of BANANAS (White et al., AAAI 2021, arXiv:1910.11858), NPENAS (Wei et al. 2022) and WeakNAS (Wu
+et al. 2021); the model and what it maximizes were chosen by experiment (studies/benchmarks/predictor.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from optnas.space.explore import draw_value
+from optnas.strategy.base import Pick, TrialSampler, fixed_params, loss
+from optnas.strategy.candidates import Candidates, Params, Questions
+from optnas.strategy.distinct import PLAN
+from optnas.surrogate import Features, Surrogate, is_feasible
+from optnas.trial import Space, contains
+
+N_PARENTS = 5
+N_RANDOM = 200
+N_MUTATIONS = 40
+ROUNDS = 5
+
+
+class PredictorSampler(TrialSampler):
+    """Try next where a surrogate of the finished trials expects the largest improvement.
+
+    The space is replayed to make candidates: at random, and by mutation of the best trials, then of the best
+    candidates (a local search of the expected improvement). Trials that run elsewhere are allowed for, and no
+    candidate repeats the answers of a trial unless nothing else is left. Questions that the space does not
+    ask, such as a task's learning rate, are learned from the trials and searched jointly. The whole plan
+    stands in the trial's system attribute `optnas:plan`, where other workers see it before it is asked.
+
+    Args:
+        space: Of the study; it is called with other trials, on the meta device.
+        n_startup_trials: So many trials have to be finished before the surrogate is asked; until then, trials
+            are random.
+        features: See `Surrogate`.
+        seed: See `TrialSampler`.
+
+    Raises:
+        ValueError: `n_startup_trials` is less than 2.
+    """
+
+    def __init__(
+        self,
+        space: Space[Any],
+        n_startup_trials: int = 10,
+        features: Features | None = None,
+        seed: int | None = None,
+    ) -> None:
+        if n_startup_trials < 2:
+            raise ValueError(f"n_startup_trials={n_startup_trials}: a surrogate needs at least 2 trials.")
+        super().__init__(seed)
+        self.n_startup_trials = n_startup_trials
+        self._questions = Questions(space)
+        self._features = features
+        self._known_features: dict[Hashable, Mapping[str, float]] = {}
+        self._proposed: dict[tuple[int, int], list[Params]] = {}
+
+    def prepare(self, study: Study, trial: FrozenTrial, rng: np.random.Generator) -> Pick:
+        """Plan all answers."""
+        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+        proposed = self._proposed.setdefault((study._study_id, trial.number), [])
+        plan = self._plan(study, others, proposed, fixed_params(trial), rng)
+        proposed.append(plan)
+        study._storage.set_trial_system_attr(trial._trial_id, PLAN, {"params": plan})
+
+        def pick(name: str, distribution: BaseDistribution) -> Any:
+            if name in plan and contains(distribution, plan[name]):
+                return plan[name]
+            return draw_value(distribution, rng)
+
+        return pick
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
+        """Forget what was proposed for this trial."""
+        super().after_trial(study, trial, state, values)
+        self._proposed.pop((study._study_id, trial.number), None)
+
+    def _plan(
+        self,
+        study: Study,
+        others: list[FrozenTrial],
+        proposed: list[Params],
+        fixed: Params,
+        rng: np.random.Generator,
+    ) -> Params:
+        running = [_expected_params(t) for t in others if not t.state.is_finished()]
+        seen = {_key(p) for p in (*(t.params for t in others), *running, *proposed)}
+        finished = [t for t in others if t.state == TrialState.COMPLETE and is_feasible(t)]
+        best = sorted(finished, key=lambda t: loss(study, t))[:N_PARENTS]
+        candidates = Candidates(self._questions, self._asked_beyond(best), fixed, rng)
+        if len(finished) < self.n_startup_trials:
+            tries = [candidates.random() for _ in range(20)]
+            return next((params for params in tries if _key(params) not in seen), tries[0])
+        surrogate = Surrogate(study.direction, self._features and self._remember).fit(others)
+        pool = _Pool(surrogate, [params for params in (*running, *proposed) if params], seen)
+        pool.add(candidates.random() for _ in range(N_RANDOM))
+        parents: list[Params] = [trial.params for trial in best]
+        for _ in range(ROUNDS):
+            before = pool.top(1)
+            pool.add(candidates.mutation(params) for params in parents for _ in range(N_MUTATIONS))
+            parents = pool.top(N_PARENTS)
+            if parents[:1] == before:
+                break
+        return parents[0] if parents else candidates.random()
+
+    def _asked_beyond(self, trials: list[FrozenTrial]) -> dict[str, BaseDistribution]:
+        """What trials were asked that the space does not ask, given their answers."""
+        beyond: dict[str, BaseDistribution] = {}
+        for trial in trials:
+            own = Candidates(self._questions, {}, trial.params, np.random.default_rng(0)).random()
+            beyond |= {name: d for name, d in trial.distributions.items() if name not in own}
+        return beyond
+
+    def _remember(self, params: Params) -> Mapping[str, float]:
+        assert self._features is not None
+        key = _key(params)
+        if key not in self._known_features:
+            self._known_features[key] = self._features(params)
+        return self._known_features[key]
+
+
+class _Pool:
+    """Distinct candidates and the improvement expected of each."""
+
+    def __init__(self, surrogate: Surrogate, running: list[Params], seen: set[Hashable]) -> None:
+        self._surrogate = surrogate
+        self._running = running
+        self._met = set(seen)
+        self._scored: list[tuple[float, Params]] = []
+
+    def add(self, candidates: Iterable[Params]) -> None:
+        new = []
+        for params in candidates:
+            if (key := _key(params)) not in self._met:
+                self._met.add(key)
+                new.append(params)
+        if new:
+            scores = self._surrogate.improvement(new, self._running)
+            self._scored += zip(scores.tolist(), new, strict=True)
+            self._scored.sort(key=lambda scored: -scored[0])
+
+    def top(self, n: int) -> list[Params]:
+        return [params for _, params in self._scored[:n]]
+
+
+def _expected_params(trial: FrozenTrial) -> dict[str, Any]:
+    """What an unfinished trial was or will be answered, as far as anyone knows."""
+    return {**trial.system_attrs.get(PLAN, {}).get("params", {}), **fixed_params(trial)}
+
+
+def _key(params: Params) -> Hashable:
+    # 1, 1.0 and True are equal in Python, yet different answers.
+    return frozenset((name, repr(value)) for name, value in params.items())

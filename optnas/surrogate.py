@@ -1,0 +1,190 @@
+"""A model of finished trials with uncertainty: what would this architecture score?
+
+A Gaussian process over the answers of a trial, for conditional spaces too. The distance between two trials is
+the sum over decisions of how differently they answered, each with a weight fitted to the trials; a decision
+that one of them was not asked stands in the middle. Values are compared on the logarithm of the distance to
+the best one: among architectures the good ones are close together, and the bad ones are bad in many ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from scipy.special import ndtr
+
+from optnas.gaussian_process import GaussianProcess
+
+Array = NDArray[np.float64]
+Params = Mapping[str, Any]
+Features = Callable[[Params], Mapping[str, float]]
+"""Numbers about an architecture that cost no training, by name: FLOPs, parameters, zero-cost scores."""
+
+
+class Surrogate:
+    """Predicts the values of trials from the values of finished ones.
+
+    COMPLETE trials count with their value; PRUNED ones that reported with the last report, or the median of
+    the COMPLETE ones where that is worse; infeasible ones (a constraint is above 0) and all others do not.
+
+    Args:
+        direction: Of the study.
+        features: More about an architecture than its answers, if given; called with the params of each trial
+            and of each candidate.
+    """
+
+    def __init__(
+        self, direction: StudyDirection = StudyDirection.MINIMIZE, features: Features | None = None
+    ) -> None:
+        self._sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
+        self._features = features
+
+    def fit(self, trials: Sequence[FrozenTrial]) -> Surrogate:
+        """Learn from finished trials; others among them are ignored.
+
+        Raises:
+            ValueError: there are fewer than two values to learn from.
+        """
+        observed = self._observe(trials)
+        if len(observed) < 2:
+            raise ValueError(
+                f"A surrogate needs two finished, feasible trials with values; among {len(trials)} trials "
+                f"there are {len(observed)}. Run more trials first."
+            )
+        losses = np.array([loss for _, loss in observed])
+        self._warp = _Warp(losses)
+        self._encoder = _Encoder([trial for trial, _ in observed], self._features)
+        rows = self._encoder.encode([trial.params for trial, _ in observed])
+        self._gp = GaussianProcess(self._encoder.groups).fit(rows, self._warp.to_latent(losses))
+        self._best = float(self._gp.predict(rows)[0].min())
+        return self
+
+    def predict(self, params: Sequence[Params]) -> tuple[Array, Array]:
+        """Mean and standard deviation of the values, without noise, each `(n,)`, in the study's units."""
+        mean, std = self._warp.to_losses(*self._gp.predict(self._encoder.encode(params)))
+        return self._sign * mean, std
+
+    def improvement(self, params: Sequence[Params], running: Sequence[Params] = ()) -> Array:
+        """Logarithm of the expected improvement over the best trial (Jones et al. 1998), `(n,)`.
+
+        It is taken on the scale on which values are modeled. Trials still `running` are believed to end as
+        predicted, so that what they will tell is not asked for again (the kriging believer, Ginsbourger et
+        al. 2010).
+        """
+        gp = self._gp.believe(self._encoder.encode(running)) if running else self._gp
+        mean, std = gp.predict(self._encoder.encode(params))
+        return _log_improvement((self._best - mean) / std) + np.log(std)
+
+    def _observe(self, trials: Sequence[FrozenTrial]) -> list[tuple[FrozenTrial, float]]:
+        """Trials with their losses: lower is better."""
+        feasible = [t for t in trials if is_feasible(t)]
+        complete = [(t, self._sign * t.values[0]) for t in feasible if t.state == TrialState.COMPLETE]
+        middle = float(np.median([loss for _, loss in complete])) if complete else -np.inf
+        pruned = [
+            (t, max(self._sign * t.intermediate_values[t.last_step], middle))
+            for t in feasible
+            if t.state == TrialState.PRUNED and t.last_step is not None
+        ]
+        return [(t, loss) for t, loss in complete + pruned if np.isfinite(loss)]
+
+
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Whether a trial keeps all its constraints, or has none."""
+    return all(value <= 0 for value in trial.constraints.values())
+
+
+class _Warp:
+    """Losses to the standardized logarithm of their distance to a little below the best, and back."""
+
+    def __init__(self, losses: Array) -> None:
+        best, middle = float(losses.min()), float(np.median(losses))
+        # The median may be the best, or all may be equal.
+        spread = max(middle - best, 0.01 * float(losses.std())) or 1.0
+        self._origin = best - 0.2 * spread
+        logs = np.log(losses - self._origin)
+        self._mean, self._std = float(logs.mean()), float(logs.std()) or 1.0
+
+    def to_latent(self, losses: Array) -> Array:
+        latent: Array = (np.log(losses - self._origin) - self._mean) / self._std
+        return latent
+
+    def to_losses(self, mean: Array, std: Array) -> tuple[Array, Array]:
+        """Moments of the log-normal distribution whose logarithm has these moments."""
+        mean, variance = mean * self._std + self._mean, (std * self._std) ** 2
+        expected = np.exp(mean + variance / 2)
+        return expected + self._origin, expected * np.sqrt(np.expm1(variance))
+
+
+class _Encoder:
+    """Params to rows whose squared distance, decision by decision, says how different two answers are."""
+
+    def __init__(self, trials: Sequence[FrozenTrial], features: Features | None) -> None:
+        self._distributions: dict[str, BaseDistribution] = {}
+        for trial in trials:
+            self._distributions |= trial.distributions
+        self._first: dict[str, int] = {}  # column of each decision
+        widths: list[int] = []
+        for name, distribution in self._distributions.items():
+            self._first[name] = sum(widths)
+            widths.append(
+                len(distribution.choices) if isinstance(distribution, CategoricalDistribution) else 1
+            )
+        self._width = sum(widths)
+        self._features = features
+        if features is not None:
+            known = [features(trial.params) for trial in trials]
+            self._feature_names = sorted({name for row in known for name in row})
+            raw = np.array([[row.get(name, np.nan) for name in self._feature_names] for row in known])
+            self._center = np.nanmean(raw, axis=0)
+            self._scale = 3 * np.nanstd(raw, axis=0) + 1e-12
+            widths += [1] * len(self._feature_names)
+        self.groups = np.repeat(np.arange(len(widths)), widths)
+
+    def encode(self, params: Sequence[Params]) -> Array:
+        rows = np.zeros((len(params), len(self.groups)))
+        for name, first in self._first.items():
+            self._write(rows, first, name, [p.get(name) if name in p else _ABSENT for p in params])
+        if self._features is not None:
+            raw = [self._features(p) for p in params]
+            more = np.array([[row.get(name, np.nan) for name in self._feature_names] for row in raw])
+            rows[:, self._width :] = np.nan_to_num((more - self._center) / self._scale)
+        return rows
+
+    def _write(self, rows: Array, first: int, name: str, values: list[Any]) -> None:
+        distribution = self._distributions[name]
+        if isinstance(distribution, CategoricalDistribution):
+            # Two different answers are 1 apart, an answer and no answer 1/2.
+            column = {repr(choice): first + i for i, choice in enumerate(distribution.choices)}
+            for row, value in enumerate(values):
+                if value is not _ABSENT:
+                    rows[row, column[repr(value)]] = np.sqrt(0.5)
+            return
+        assert isinstance(distribution, IntDistribution | FloatDistribution)
+        low, high = float(distribution.low), float(distribution.high)
+        numbers = np.array([np.nan if value is _ABSENT else float(value) for value in values])
+        if distribution.log:
+            low, high, numbers = np.log(low), np.log(high), np.log(numbers)
+        rows[:, first] = np.nan_to_num((numbers - low) / (high - low or 1.0), nan=0.5)
+
+
+_ABSENT = object()
+
+
+def _log_improvement(z: Array) -> Array:
+    """log(E[max(z + normal, 0)]), accurate far below 0 where the expectation underflows."""
+    near, far = np.maximum(z, -30.0), np.minimum(z, -30.0)
+    expectation = np.exp(-0.5 * near**2) / np.sqrt(2 * np.pi) + near * ndtr(near)
+    # From the asymptotic series of Mills' ratio: the density times 1 / z**2.
+    asymptote = -0.5 * far**2 - 0.5 * np.log(2 * np.pi) - 2 * np.log(-far)
+    log_improvement: Array = np.where(z > -30.0, np.log(expectation), asymptote)
+    return log_improvement

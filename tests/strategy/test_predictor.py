@@ -1,0 +1,129 @@
+import itertools
+
+import numpy as np
+import optuna
+import pytest
+from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySamplerTestCase
+
+from optnas.space import synthetic
+from optnas.strategy.distinct import PLAN
+from optnas.strategy.predictor import PredictorSampler
+from optnas.testing_samplers import check_sampler, conditional
+
+
+def nothing(trial):
+    """A space that asks nothing: all questions come from elsewhere."""
+
+
+class TestOptunasOwn(BasicSamplerTestCase, SingleOnlySamplerTestCase):
+    @pytest.fixture
+    def sampler(self):
+        return lambda: PredictorSampler(nothing, n_startup_trials=3, seed=0)
+
+
+def test_conforms() -> None:
+    check_sampler(lambda seed: PredictorSampler(conditional, n_startup_trials=5, seed=seed))
+
+
+def bits(trial) -> float:
+    """Least where all six letters are c; letters that agree with their neighbor help."""
+    letters = [trial.suggest_categorical(f"letter.{i}", ["a", "b", "c"]) for i in range(6)]
+    return sum(letter != "c" for letter in letters) - 0.5 * sum(
+        a == b for a, b in itertools.pairwise(letters)
+    )
+
+
+def evaluations(space, best, sampler, limit):
+    study = optuna.create_study(sampler=sampler)
+    for n in range(1, limit + 1):
+        trial = study.ask()
+        study.tell(trial, space(trial))
+        if study.best_value <= best:
+            return n
+    return limit
+
+
+def test_finds_the_best_of_729_long_before_random() -> None:
+    ours = [evaluations(bits, -2.5, PredictorSampler(bits, seed=seed), 100) for seed in range(3)]
+    assert max(ours) <= 50  # random search needs 365 on average
+
+
+def test_plans_are_whole_and_shared_before_they_are_asked() -> None:
+    study = optuna.create_study(sampler=PredictorSampler(synthetic.loss, n_startup_trials=5, seed=0))
+    study.optimize(synthetic.loss, n_trials=8)
+    trial = study.ask()
+    trial.suggest_int("depth", 1, synthetic.MAX_DEPTH)
+    plan = study.get_trials(states=(optuna.trial.TrialState.RUNNING,))[0].system_attrs[PLAN]["params"]
+    synthetic.loss(trial)
+    assert trial.params == plan
+
+
+def test_questions_beyond_the_space_are_learned() -> None:
+    def space(trial):
+        return trial.suggest_categorical("kind", ["bad", "good"])
+
+    def objective(trial):
+        kind = space(trial)
+        rate = trial.suggest_float("rate", 1e-5, 1.0, log=True)
+        return abs(np.log10(rate) + (2 if kind == "good" else 4)) + (kind == "bad")
+
+    study = optuna.create_study(sampler=PredictorSampler(space, seed=0))
+    study.optimize(objective, n_trials=40)
+    assert study.best_params["kind"] == "good"
+    assert study.best_value < 0.1
+    late = [trial.params["rate"] for trial in study.trials[20:]]
+    assert np.median(np.abs(np.log10(late) + 2)) < 0.5
+
+
+def test_no_candidate_repeats_a_trial_until_the_space_is_exhausted() -> None:
+    def space(trial):
+        return trial.suggest_int("a", 0, 4) + trial.suggest_int("b", 0, 4)
+
+    study = optuna.create_study(sampler=PredictorSampler(space, n_startup_trials=3, seed=0))
+    study.optimize(space, n_trials=25)
+    assert len({tuple(trial.params.values()) for trial in study.trials}) == 25
+    study.optimize(space, n_trials=1)
+
+
+def test_enqueued_answers_are_kept_and_the_rest_is_planned_around_them() -> None:
+    study = optuna.create_study(sampler=PredictorSampler(bits, seed=0))
+    study.optimize(bits, n_trials=40)
+    study.enqueue_trial({"letter.2": "a"})
+    study.optimize(bits, n_trials=1)
+    enqueued = study.trials[-1]
+    assert enqueued.params["letter.2"] == "a"
+    assert enqueued.params == enqueued.system_attrs[PLAN]["params"]
+
+
+def test_running_trials_are_not_asked_for_again() -> None:
+    study = optuna.create_study(sampler=PredictorSampler(bits, seed=0))
+    study.optimize(bits, n_trials=15)
+    running = [study.ask() for _ in range(8)]
+    for trial in running:
+        bits(trial)
+    assert len({tuple(trial.params.values()) for trial in running}) == 8
+
+
+def test_features_tell_what_answers_do_not() -> None:
+    """Of 1,000 unrelated names one number tells the value."""
+    number = np.random.default_rng(0).permutation(1000)
+    names = [f"n{i}" for i in range(1000)]
+
+    def space(trial):
+        return trial.suggest_categorical("name", names)
+
+    def objective(trial):
+        return abs(number[int(space(trial)[1:])] - 300.0)
+
+    def best(features):
+        study = optuna.create_study(sampler=PredictorSampler(space, features=features, seed=0))
+        study.optimize(objective, n_trials=30)
+        return study.best_value
+
+    assert best(lambda params: {"number": number[int(params["name"][1:])]}) <= 2
+    assert best(None) > 2
+
+
+def test_startup_must_suffice_for_a_surrogate() -> None:
+    with pytest.raises(ValueError, match="n_startup_trials=1"):
+        PredictorSampler(bits, n_startup_trials=1)
