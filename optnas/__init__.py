@@ -10,27 +10,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what type checkers and editors read; tests/test_package.py keeps it equal to the tables
     from optnas import testing as testing
     from optnas.analysis import plots as plots
+    from optnas.analysis.compare import compare as compare
+    from optnas.analysis.importance import importance as importance
     from optnas.data import Digits as Digits
     from optnas.data import TensorData as TensorData
-    from optnas.estimation import Training as Training
+    from optnas.estimation.training import Training as Training
     from optnas.export import to_onnx as to_onnx
     from optnas.export import to_torch_export as to_torch_export
-    from optnas.facts import count_flops as count_flops
-    from optnas.facts import count_params as count_params
-    from optnas.facts import fingerprint as fingerprint
-    from optnas.facts import measure_latency as measure_latency
+    from optnas.facts.cost import count_flops as count_flops
+    from optnas.facts.cost import count_params as count_params
+    from optnas.facts.cost import measure_latency as measure_latency
+    from optnas.facts.sketch import fingerprint as fingerprint
     from optnas.objective import Objective as Objective
-    from optnas.search import best as best
-    from optnas.search import create_study as create_study
-    from optnas.search import optimize as optimize
-    from optnas.space import Chain as Chain
-    from optnas.space import Choice as Choice
-    from optnas.space import Repeat as Repeat
+    from optnas.search.best import best as best
+    from optnas.search.optimize import optimize as optimize
+    from optnas.search.study import create_study as create_study
     from optnas.space import blocks as blocks
-    from optnas.space import count as count
-    from optnas.space import enumerate_params as enumerate_params
-    from optnas.space import neighbors as neighbors
-    from optnas.space import sample as sample
+    from optnas.space.explore import count as count
+    from optnas.space.explore import enumerate_params as enumerate_params
+    from optnas.space.explore import neighbors as neighbors
+    from optnas.space.explore import sample as sample
+    from optnas.space.nodes import Chain as Chain
+    from optnas.space.nodes import Choice as Choice
+    from optnas.space.nodes import Repeat as Repeat
+    from optnas.strategy.cmaes import MixedCmaEsSampler as MixedCmaEsSampler
+    from optnas.strategy.distinct import DistinctSampler as DistinctSampler
+    from optnas.strategy.evolution import RegularizedEvolutionSampler as RegularizedEvolutionSampler
+    from optnas.strategy.local_search import LocalSearchSampler as LocalSearchSampler
+    from optnas.strategy.padded import PaddedSampler as PaddedSampler
     from optnas.tasks import Classification as Classification
     from optnas.tasks import Regression as Regression
     from optnas.trial import Draw as Draw
@@ -39,13 +46,24 @@ if TYPE_CHECKING:  # what type checkers and editors read; tests/test_package.py 
     from optnas.trial import scope as scope
 
 _NAMES = {
+    "optnas.analysis.compare": ("compare",),
+    "optnas.analysis.importance": ("importance",),
     "optnas.data": ("Digits", "TensorData"),
-    "optnas.estimation": ("Training",),
+    "optnas.estimation.training": ("Training",),
     "optnas.export": ("to_onnx", "to_torch_export"),
-    "optnas.facts": ("count_flops", "count_params", "fingerprint", "measure_latency"),
+    "optnas.facts.cost": ("count_flops", "count_params", "measure_latency"),
+    "optnas.facts.sketch": ("fingerprint",),
     "optnas.objective": ("Objective",),
-    "optnas.search": ("best", "create_study", "optimize"),
-    "optnas.space": ("Chain", "Choice", "Repeat", "count", "enumerate_params", "neighbors", "sample"),
+    "optnas.search.best": ("best",),
+    "optnas.search.optimize": ("optimize",),
+    "optnas.search.study": ("create_study",),
+    "optnas.space.explore": ("count", "enumerate_params", "neighbors", "sample"),
+    "optnas.space.nodes": ("Chain", "Choice", "Repeat"),
+    "optnas.strategy.evolution": ("RegularizedEvolutionSampler",),
+    "optnas.strategy.cmaes": ("MixedCmaEsSampler",),
+    "optnas.strategy.local_search": ("LocalSearchSampler",),
+    "optnas.strategy.distinct": ("DistinctSampler",),
+    "optnas.strategy.padded": ("PaddedSampler",),
     "optnas.tasks": ("Classification", "Regression"),
     "optnas.trial": ("Draw", "ParamsMismatchError", "Trial", "scope"),
 }
