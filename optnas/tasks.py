@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics import MeanAbsoluteError, Metric, MetricCollection, R2Score
+from torchmetrics import MeanAbsoluteError, Metric, R2Score
 from torchmetrics.classification import MulticlassAccuracy
 
 from optnas.trial import Trial
@@ -107,25 +107,45 @@ class Supervised(LightningModule):
         self.lr = lr
         self.weight_decay = weight_decay
         self.flat = flat
-        collection = MetricCollection(dict(metrics), compute_groups=False)
-        self.val_metrics = collection.clone(prefix="val_")
-        self.test_metrics = collection.clone(prefix="test_")
+        self.metrics = nn.ModuleDict(dict(metrics))
+        self._train_loss = _Mean()
+        self._loss = _Mean()
 
     def forward(self, x: Any) -> Any:
         if isinstance(x, dict):
             return self.model(**x)
         return self.model(*x) if isinstance(x, tuple | list) else self.model(x)
 
+    # Metrics are logged once per epoch: Lightning's log() takes as long as a small model's whole step.
+
+    def on_train_epoch_start(self) -> None:
+        self._train_loss = _Mean()
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        _, _, loss = self._step(batch)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[1]))
+        _, y, loss = self._step(batch)
+        self._train_loss.add(loss.detach(), len(y))
         return loss
 
+    def on_train_epoch_end(self) -> None:
+        self.log("train_loss", self._train_loss.value, sync_dist=True)
+
+    def on_validation_epoch_start(self) -> None:
+        self._start()
+
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self._evaluate("val", self.val_metrics, batch)
+        self._evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log("val")
+
+    def on_test_epoch_start(self) -> None:
+        self._start()
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        self._evaluate("test", self.test_metrics, batch)
+        self._evaluate(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self._log("test")
 
     def predict_step(self, batch: Any, batch_idx: int) -> Any:
         return self(batch[0])
@@ -154,11 +174,40 @@ class Supervised(LightningModule):
             output = output.squeeze(-1)
         return output, y, self.loss(output, y)
 
-    def _evaluate(self, part: str, metrics: MetricCollection, batch: Any) -> None:
+    def _metrics(self) -> dict[str, Metric]:
+        return {name: metric for name, metric in self.metrics.items() if isinstance(metric, Metric)}
+
+    def _start(self) -> None:
+        self._loss = _Mean()
+        for metric in self._metrics().values():
+            metric.reset()
+
+    def _evaluate(self, batch: Any) -> None:
         output, y, loss = self._step(batch)
-        metrics.update(output, y)
-        self.log(f"{part}_loss", loss, batch_size=len(y))
-        self.log_dict(metrics)
+        self._loss.add(loss, len(y))
+        for metric in self._metrics().values():
+            metric.update(output, y)
+
+    def _log(self, part: str) -> None:
+        self.log(f"{part}_loss", self._loss.value, sync_dist=True)
+        for name, metric in self._metrics().items():
+            self.log(f"{part}_{name}", metric.compute())
+
+
+class _Mean:
+    """A mean over samples. (torchmetrics' MeanMetric drops NaN, or else ignores the weights.)"""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | float = 0.0
+        self._n = 0
+
+    def add(self, mean: Tensor, n: int) -> None:
+        self._sum = self._sum + mean * n
+        self._n += n
+
+    @property
+    def value(self) -> Tensor | float:
+        return self._sum / max(self._n, 1)
 
 
 def _learning_rate(lr: LearningRate, trial: Trial) -> float:
