@@ -1,0 +1,21 @@
+"""About a study: what matters, what was learned, how sure that is, and how it looks."""
+
+from optnas.analysis.anova import ConditionalAnovaEvaluator
+from optnas.analysis.compare import Comparison, compare
+from optnas.analysis.explain import Explanation, explain
+from optnas.analysis.front import pareto_front
+from optnas.analysis.importance import Importance, importance
+from optnas.analysis.leaderboard import leaderboard, leaderboard_table
+
+__all__ = [
+    "Comparison",
+    "ConditionalAnovaEvaluator",
+    "Explanation",
+    "Importance",
+    "compare",
+    "explain",
+    "importance",
+    "leaderboard",
+    "leaderboard_table",
+    "pareto_front",
+]

@@ -20,7 +20,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.importance import BaseImportanceEvaluator
 from optuna.study import Study
 from optuna.trial import FrozenTrial
-from scipy.stats import f  # type: ignore[import-untyped]  # scipy ships no types
+from scipy.stats import f
 
 from optnas.analysis.trials import finished, objective_value
 

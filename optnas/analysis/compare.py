@@ -13,7 +13,7 @@ from optuna.study import Study
 from optuna.trial import TrialState
 from rich.console import Console, Group
 from rich.table import Table
-from scipy import stats  # type: ignore[import-untyped]  # scipy ships no types
+from scipy import stats
 
 from optnas.analysis.trials import End, end, maximizes
 

@@ -74,3 +74,8 @@ def maximizes(study: Study, objective: int = 0) -> bool:
 def params_key(trial: FrozenTrial) -> tuple[tuple[str, Any], ...]:
     """Equal for equal params; True and 1 differ."""
     return tuple((name, (type(value), value)) for name, value in sorted(trial.params.items()))
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal answers; True and 1 differ."""
+    return type(one) is type(other) and bool(one == other)

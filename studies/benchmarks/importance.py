@@ -1,6 +1,6 @@
 """Does importance rank the decisions of a conditional space rightly? Ours beside Optuna's evaluators.
 
-    python studies/benchmarks/importance.py            # 100 studies of 200 random trials, two to four minutes
+    python studies/benchmarks/importance.py            # 100 studies of 200 random trials, ten minutes
     python studies/benchmarks/importance.py --seeds 20
 
 The metric is a sum of independent effects of known variance plus noise (standard deviation 0.3), so the share
@@ -9,7 +9,12 @@ ten decisions matter; `family.a.kernel` and the irrelevant `family.b.kernel` are
 trials. A study is ranked rightly when the five come first, in the right order.
 
 Every evaluator is also held against its own definition: its ranking of 20,000 random trials (2,000 for the
-forests, which see only what all trials share).
+forests, which see only what all trials share, so never the most important decision here).
+
+Measured: ours ranks 99 of 100 studies rightly; its 95 % intervals hold the truth in 87 to 96 of 100 studies
+(87: a continuous number, which loses what varies within its ten classes). PED-ANOVA ranks 11 of 100 rightly
+by its own definition: it compares the best tenth, 20 of 200 trials, with all, and so has hardly a trial for
+each answer; and what is active in a fifth of the trials counts little for it, by definition.
 """
 
 import argparse

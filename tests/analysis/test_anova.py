@@ -62,11 +62,11 @@ def test_presence_belongs_to_the_parent() -> None:
 
 def test_known_noise_is_not_credited_to_a_decision() -> None:
     rng = np.random.default_rng(0)
-    found = [shares(factorial(lambda p: EFFECT[p["y"]] + rng.normal(), n_repeats=4)) for _ in range(200)]
+    found = [shares(factorial(lambda p: EFFECT[p["y"]] + rng.normal(), n_repeats=4)) for _ in range(80)]
     mean = {name: np.mean([f[name] for f in found]) for name in ("x", "y", "w")}
-    assert mean["y"] == pytest.approx((2 / 3) / (2 / 3 + 1), abs=0.02)
-    assert mean["x"] < 0.015
-    assert mean["w"] < 0.04
+    assert mean["y"] == pytest.approx((2 / 3) / (2 / 3 + 1), abs=0.03)
+    assert mean["x"] < 0.02
+    assert mean["w"] < 0.05
 
 
 def test_a_biased_sampler_does_not_change_who_is_credited() -> None:
@@ -103,7 +103,7 @@ def test_interaction_share_is_exact_and_tested() -> None:
 def test_p_values_are_uniform_without_interaction() -> None:
     rng = np.random.default_rng(2)
     p_values = []
-    for _ in range(200):
+    for _ in range(120):
         table = tabulate(factorial(lambda p: rng.normal(), n_repeats=3), value, 10)
         p_values.append(interaction(table, decompose(table).residual, 0, 1).p_value)
     assert np.mean(np.array(p_values) < 0.2) == pytest.approx(0.2, abs=0.1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import plotly.graph_objects as go
-from scipy import stats  # type: ignore[import-untyped]  # scipy ships no types
+from scipy import stats
 
 from optnas.analysis.compare import Groups, best_so_far, named_groups
 from optnas.analysis.plots.theme import SERIES, empty, style, transparent

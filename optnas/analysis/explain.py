@@ -1,0 +1,178 @@
+"""Why the best architecture is the best, how the search came there, what to search next: in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from optnas.analysis.importance import Importance, importance
+from optnas.analysis.lineage import Step, path_to_best
+from optnas.analysis.narrow import Narrowed, negligible, smaller_space
+from optnas.analysis.trials import finished, maximizes, objective_value
+from optnas.analysis.worth import Alternative, Worth, decision_worth, prediction_quality
+
+_MAX_CHANGES = 4  # named per step of the path; a random search changes everything at once
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a finished search says. Prints as text; `sections` has it as titled paragraphs.
+
+    `worth`: each decision of the best trial, the most valuable first. `path`: from a first trial to the best.
+    `negligible`: decisions that can be fixed. `space`: what to fix or leave out next time. `importance` is
+    None of a study too small for it.
+    """
+
+    study: str
+    maximize: bool
+    n_trials: int
+    best: int
+    value: float
+    params: Mapping[str, Any]
+    worth: tuple[Worth, ...]
+    path: tuple[Step, ...]
+    negligible: tuple[str, ...]
+    space: tuple[Narrowed, ...]
+    importance: Importance | None
+    notes: tuple[str, ...]
+
+    def sections(self) -> dict[str, list[str]]:
+        """Sentences by title, empty sections left out."""
+        sections = {
+            "The best": [
+                f"Trial {self.best} has the best value, {self.value:.5g}, of {self.n_trials} finished trials."
+            ],
+            "What its decisions are worth": [_worth_words(w, self.maximize) for w in self.worth],
+            "How the search came there": [_step_words(step) for step in self.path],
+            "What does not matter": _negligible_words(self.negligible),
+            "What to search next": [_narrowed_words(n) for n in self.space],
+            "Read with care": list(self.notes),
+        }
+        return {title: sentences for title, sentences in sections.items() if sentences}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON, with the words."""
+        return asdict(self) | {"sections": self.sections()}
+
+    def __str__(self) -> str:
+        parts = []
+        for title, sentences in self.sections().items():
+            parts.append("\n".join([title, *(f"  {sentence}" for sentence in sentences)]))
+        return "\n\n".join(parts)
+
+
+def explain(study: Study, *, n_bootstrap: int = 100) -> Explanation:
+    """Explain the best trial of a study with one objective.
+
+    `n_bootstrap`: resamples behind the intervals of importance. Takes COMPLETE, feasible trials with finite
+    values; the surrogate, which predicts what was not tried, learns from pruned ones too.
+
+    Raises:
+        ValueError: fewer than two such trials, or several objectives.
+    """
+    value = objective_value(study, None)
+    trials = [t for t in finished(study) if np.isfinite(value(t))]
+    if len(trials) < 2:
+        raise ValueError(
+            f"Study {study.study_name!r} has {len(trials)} COMPLETE trials with a finite value; an "
+            "explanation compares at least two. Run more trials."
+        )
+    best = (max if maximizes(study) else min)(trials, key=value)
+    shares, notes = _importance(study, n_bootstrap)
+    return Explanation(
+        study=study.study_name,
+        maximize=maximizes(study),
+        n_trials=len(trials),
+        best=best.number,
+        value=value(best),
+        params=dict(best.params),
+        worth=decision_worth(study, best),
+        path=path_to_best(study, best),
+        negligible=negligible(study, shares) if shares else (),
+        space=smaller_space(study, best, shares) if shares else (),
+        importance=shares,
+        notes=(*notes, prediction_quality(study), *_caveats(best, trials)),
+    )
+
+
+def _importance(study: Study, n_bootstrap: int) -> tuple[Importance | None, tuple[str, ...]]:
+    try:
+        shares = importance(study, n_bootstrap=n_bootstrap)
+    except ValueError as error:
+        return None, (str(error),)
+    return shares, shares.notes
+
+
+def _caveats(best: FrozenTrial, trials: Sequence[FrozenTrial]) -> tuple[str, ...]:
+    return (
+        f"Trial {best.number} is the best of {len(trials)} measurements, so its value is partly luck: "
+        "train it again before quoting it.",
+    )
+
+
+def _worth_words(worth: Worth, maximize: bool) -> str:
+    mildest = worth.alternatives[0]
+    sign = 1 if maximize else -1
+    change = f"{abs(mildest.predicted):.3g} ± {mildest.deviation:.2g}"
+    verb = "gain" if sign * mildest.predicted > 0 else "lose"
+    which = "the other answer" if len(worth.alternatives) == 1 else "the next best answer"
+    words = f"{worth.name} = {_answer(worth.answer)}: {which}, {_answer(mildest.answer)},"
+    words += f" is predicted to {verb} {change}"
+    if 0.05 < mildest.better < 0.95:
+        words += ", too close to call"
+    seen = [a for a in worth.alternatives if a.seen is not None]
+    if seen:
+        words += "; seen: " + ", ".join(_seen_words(a, sign) for a in seen)
+    return words + "."
+
+
+def _seen_words(alternative: Alternative, sign: int) -> str:
+    gain = sign * (alternative.seen or 0.0)
+    verb = "gained" if gain > 0 else "lost"
+    return f"{_answer(alternative.answer)} {verb} {abs(gain):.3g} in trial {alternative.trial}"
+
+
+def _step_words(step: Step) -> str:
+    if not step.changed:
+        return f"Trial {step.trial}: {step.value:.5g}."
+    named = [_change_words(name, *pair) for name, pair in list(step.changed.items())[:_MAX_CHANGES]]
+    if len(step.changed) > _MAX_CHANGES:
+        named.append(f"{len(step.changed) - _MAX_CHANGES} more")
+    how = "bred from it" if step.inherited else "drawn anew"
+    outcome = (
+        f"{'better' if step.gain > 0 else 'worse'} by {abs(step.gain):.3g}" if step.gain else "no better"
+    )
+    return f"Trial {step.trial}, {how}: {step.value:.5g}, {outcome}; changed {', '.join(named)}."
+
+
+def _change_words(name: str, before: Any, now: Any) -> str:
+    if before is None:
+        return f"{name} (new) {_answer(now)}"
+    return f"{name} (gone)" if now is None else f"{name} {_answer(before)} → {_answer(now)}"
+
+
+def _negligible_words(names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    them = "it" if len(names) == 1 else "them"
+    return [f"No effect worth searching was seen of {', '.join(names)}: fix {them}."]
+
+
+def _narrowed_words(narrowed: Narrowed) -> str:
+    if narrowed.fixed:
+        answer = narrowed.choices[0] if narrowed.choices else narrowed.low
+        return f"Fix {narrowed.name} at {_answer(answer)}: {narrowed.why}."
+    if narrowed.choices is not None:
+        return f"Of {narrowed.name}, keep {', '.join(map(_answer, narrowed.choices))}: {narrowed.why}."
+    if narrowed.low == narrowed.high:
+        return f"Keep {narrowed.name} at {_answer(narrowed.low)}: {narrowed.why}."
+    return f"Keep {narrowed.name} within {_answer(narrowed.low)} to {_answer(narrowed.high)}: {narrowed.why}."
+
+
+def _answer(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,84 @@
+"""The best trials of a study, in words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+from rich.table import Table
+
+from optnas.analysis.front import quantity
+from optnas.analysis.trials import Target, finished, maximizes, objective_value
+
+
+@dataclass(frozen=True)
+class Row:
+    """One architecture. `n_params` and `flops` (per sample) are None where not recorded; `params` in words:
+    `depth=2, block.0.op=conv`. `twins` are the numbers of trials that carry this one's value."""
+
+    rank: int
+    trial: int
+    value: float
+    n_params: int | None
+    flops: int | None
+    params: str
+    twins: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+
+def leaderboard(study: Study, k: int = 5, *, target: Target | None = None) -> list[Row]:
+    """The `k` best COMPLETE, feasible trials, the best first; equal values by trial number. Twins are not
+    repeated.
+
+    Raises:
+        ValueError: several objectives and no `target` (larger is then better as in the first objective).
+    """
+    value = objective_value(study, target)
+    trials = [t for t in finished(study) if np.isfinite(value(t)) and "twin_of" not in t.user_attrs]
+    sign = -1.0 if maximizes(study) else 1.0
+    twins: dict[int, list[int]] = {}
+    for trial in study.get_trials(deepcopy=False):
+        if "twin_of" in trial.user_attrs:
+            twins.setdefault(trial.user_attrs["twin_of"], []).append(trial.number)
+    return [
+        Row(
+            rank=rank,
+            trial=trial.number,
+            value=float(value(trial)),
+            n_params=_fact(trial, "n_params"),
+            flops=_fact(trial, "flops"),
+            params=params_in_words(trial.params),
+            twins=tuple(twins.get(trial.number, ())),
+        )
+        for rank, trial in enumerate(sorted(trials, key=lambda t: (sign * value(t), t.number))[:k], start=1)
+    ]
+
+
+def params_in_words(params: dict[str, Any]) -> str:
+    """`depth=2, block.0.op=conv, lr=0.001`: numbers with four digits."""
+    return ", ".join(
+        f"{name}={v:.4g}" if isinstance(v, float) else f"{name}={v}" for name, v in params.items()
+    )
+
+
+def leaderboard_table(rows: list[Row]) -> Table:
+    """For a terminal: `rich.print(leaderboard_table(leaderboard(study)))`."""
+    table = Table(title="Best architectures")
+    for title in ("rank", "trial", "value", "parameters", "FLOPs"):
+        table.add_column(title, justify="right")
+    table.add_column("decisions")
+    for row in rows:
+        numbers = ("" if n is None else f"{n:,}" for n in (row.n_params, row.flops))
+        table.add_row(str(row.rank), str(row.trial), f"{row.value:.5g}", *numbers, row.params)
+    return table
+
+
+def _fact(trial: FrozenTrial, name: str) -> int | None:
+    number = quantity(trial, name)
+    return int(number) if np.isfinite(number) else None

@@ -1,0 +1,100 @@
+import json
+
+import numpy as np
+import optuna
+import pytest
+from optuna.samplers import RandomSampler
+from optuna.trial import TrialState, create_trial
+
+from optnas.analysis.explain import explain
+from optnas.strategy.evolution import RegularizedEvolutionSampler
+
+
+def objective(trial: optuna.Trial) -> float:
+    rng = np.random.default_rng(trial.number)
+    value = {"conv": 1.0, "pool": 0.5, "skip": 0.0}[trial.suggest_categorical("op", ["conv", "pool", "skip"])]
+    if trial.suggest_categorical("two", [False, True]):
+        value += {"conv": 1.0, "pool": 0.5, "skip": 0.2}[
+            trial.suggest_categorical("two.op", ["conv", "pool", "skip"])
+        ]
+    trial.suggest_categorical("act", ["relu", "gelu"])
+    return float(value + rng.normal(0, 0.05))
+
+
+@pytest.fixture(scope="module")
+def study() -> optuna.Study:
+    study = optuna.create_study(direction="maximize", sampler=RandomSampler(seed=1))
+    study.optimize(objective, n_trials=120)
+    return study
+
+
+def test_says_what_is_known_of_the_space(study: optuna.Study) -> None:
+    found = explain(study, n_bootstrap=30)
+    assert (found.best, found.value, found.n_trials) == (study.best_trial.number, study.best_value, 120)
+    assert {"op": "conv", "two": True, "two.op": "conv"}.items() <= found.params.items()
+    assert [w.name for w in found.worth][-1] == "act"
+    assert found.negligible == ("act",)
+    assert found.path[-1].trial == found.best
+    words = str(found)
+    for phrase in (
+        f"Trial {found.best} has the best value",
+        "op = conv: the next best answer, pool, is predicted to lose",
+        "No effect worth searching was seen of act: fix it.",
+        f"Fix act at {study.best_trial.params['act']}",
+        "Spearman",
+        "partly luck",
+    ):
+        assert phrase in words
+
+
+def test_is_json_with_its_words(study: optuna.Study) -> None:
+    plain = json.loads(json.dumps(explain(study, n_bootstrap=5).to_dict()))
+    assert plain["worth"][0]["alternatives"][0]["predicted"] < 0
+    assert plain["sections"]["The best"][0].startswith("Trial")
+
+
+def test_minimizing_speaks_of_losses_alike() -> None:
+    study = optuna.create_study(sampler=RandomSampler(seed=1))
+    study.optimize(lambda trial: -objective(trial), n_trials=120)
+    found = explain(study, n_bootstrap=5)
+    assert found.params["op"] == "conv"
+    assert found.worth[0].loss > 0.3
+    assert "is predicted to lose" in str(found)
+
+
+def test_an_evolution_is_told_as_a_lineage() -> None:
+    sampler = RegularizedEvolutionSampler(population_size=10, tournament_size=4, seed=0)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(objective, n_trials=60)
+    assert "bred from it" in str(explain(study, n_bootstrap=2))
+
+
+def test_a_small_study_is_explained_as_far_as_it_goes() -> None:
+    study = optuna.create_study(direction="maximize", sampler=RandomSampler(seed=0))
+    study.optimize(objective, n_trials=5)
+    found = explain(study)
+    assert found.importance is None
+    assert found.space == ()
+    assert "at least 10 COMPLETE trials" in str(found)
+    assert "What to search next" not in found.sections()
+
+
+def test_infeasible_trials_are_never_the_best(study: optuna.Study) -> None:
+    other = optuna.create_study(direction="maximize")
+    other.add_trials(study.trials)
+    other.add_trial(
+        create_trial(value=99.0, state=TrialState.COMPLETE, user_attrs={"infeasible": "above 1e9 FLOPs"})
+    )
+    assert explain(other, n_bootstrap=2).best == study.best_trial.number
+
+
+@pytest.mark.parametrize(
+    ("study", "message"),
+    [
+        (optuna.create_study(), "has 0 COMPLETE trials"),
+        (optuna.create_study(directions=["minimize", "minimize"]), "2 objectives"),
+    ],
+)
+def test_refuses_what_cannot_be_explained(study: optuna.Study, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        explain(study)
