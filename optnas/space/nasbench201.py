@@ -1,6 +1,15 @@
-"""NAS-Bench-201, the topology space of NATS-Bench (Dong & Yang, ICLR 2020, arXiv:2001.00326)."""
+"""NAS-Bench-201, the topology space of NATS-Bench (Dong & Yang, ICLR 2020, arXiv:2001.00326).
+
+`cell` asks the six decisions and nothing else; `network` builds the network of the paper around the cell.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
 
 from optnas.trial import Trial, scope
 
@@ -11,3 +20,73 @@ EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 def cell(trial: Trial) -> tuple[str, ...]:
     """The operation of each of the six edges, in the order of `EDGES`: one of 15,625 cells."""
     return tuple(scope(trial, "edge").suggest_categorical(f"{i}-{j}", OPS) for i, j in EDGES)
+
+
+def network(trial: Trial, channels: int = 16, cells: int = 5, classes: int = 10) -> nn.Module:
+    """The classifier of the paper: a stem, three stages of one cell repeated, residual blocks between them.
+
+    Reads `(n, 3, height, width)`, gives logits `(n, classes)`. The defaults are the paper's, for CIFAR-10;
+    it uses 100 classes for CIFAR-100 and 120 for ImageNet16-120.
+    """
+    ops = cell(trial)
+    stages: list[nn.Module] = []
+    width = channels
+    for stage in range(3):
+        if stage:
+            stages.append(Reduction(width, 2 * width))
+            width *= 2
+        stages.extend(Cell(ops, width) for _ in range(cells))
+    return nn.Sequential(
+        nn.Conv2d(3, channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+        *stages,
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(width, classes),
+    )
+
+
+class Cell(nn.Module):
+    """Four nodes; each is the sum of its edges, and the last is the output. Keeps the shape."""
+
+    def __init__(self, ops: Sequence[str], width: int) -> None:
+        super().__init__()
+        self.edges = nn.ModuleDict(
+            {f"{i}-{j}": _OPS[op](width) for (i, j), op in zip(EDGES, ops, strict=True) if op != "none"}
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        nodes = [x]
+        for node in range(1, 4):
+            incoming = [
+                self.edges[f"{i}-{node}"](nodes[i]) for i in range(node) if f"{i}-{node}" in self.edges
+            ]
+            nodes.append(reduce(torch.add, incoming) if incoming else torch.zeros_like(x))
+        return nodes[-1]
+
+
+class Reduction(nn.Module):
+    """A residual block that halves height and width; its shortcut is a pool and a 1x1 convolution."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*_relu_conv_bn(width, out, 3, stride=2), *_relu_conv_bn(out, out, 3))
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(width, out, 1, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.add(self.body(x), self.shortcut(x))
+
+
+def _relu_conv_bn(width: int, out: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+    conv = nn.Conv2d(width, out, kernel, stride, padding=kernel // 2, bias=False)
+    return [nn.ReLU(), conv, nn.BatchNorm2d(out)]
+
+
+_OPS: dict[str, Callable[[int], nn.Module]] = {
+    "skip_connect": lambda width: nn.Identity(),
+    "nor_conv_1x1": lambda width: nn.Sequential(*_relu_conv_bn(width, width, 1)),
+    "nor_conv_3x3": lambda width: nn.Sequential(*_relu_conv_bn(width, width, 3)),
+    "avg_pool_3x3": lambda width: nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False),
+}
