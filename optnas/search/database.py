@@ -138,7 +138,7 @@ class Database:
         if self.url.password is not None:
             _passwords[str(self)] = str(self.url.password)
         return {
-            "url": self.url.set(password=None).render_as_string(hide_password=False),
+            "url": self.url._replace(password=None).render_as_string(hide_password=False),
             "key": str(self),
             "patience": self.patience,
             "full_sync": self.full_sync,
@@ -178,7 +178,7 @@ class Database:
             )
             connection.execute(f"PRAGMA synchronous={synchronous}")
 
-        return {"connect_args": {"timeout": 60.0}, "pool_events": [(connected, "connect")]}
+        return {"connect_args": {"timeout": self.patience}, "pool_events": [(connected, "connect")]}
 
     def _make_sqlite_schema(self, engine: sa.Engine) -> None:
         """All tables in one transaction: processes that start at one moment see none or all of them."""
@@ -226,7 +226,7 @@ class Database:
             )
 
     def _explained(self, error: DBAPIError | FileNotFoundError, patience: float) -> StorageUnavailableError:
-        text = str(getattr(error, "orig", error)).strip()
+        text = " ".join(str(getattr(error, "orig", error)).split()).rstrip(".?")
         if self.url.password:
             text = text.replace(str(self.url.password), "***")
         advice = next((advice for part, advice in _ADVICE.items() if part in text), None)
@@ -276,7 +276,7 @@ def filesystem(path: Path, mounts: str) -> str:
     path, best, kind = path.resolve(), -1, ""
     for line in mounts.splitlines():
         _, mounted, found, *_ = line.split(" ")
-        folder = Path(mounted.encode().decode("unicode_escape"))  # a space is written \040
+        folder = Path(mounted.replace("\\040", " "))
         if path.is_relative_to(folder) and len(folder.parts) >= best:
             best, kind = len(folder.parts), found
     return kind

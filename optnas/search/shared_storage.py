@@ -99,6 +99,19 @@ class SharedStorage(StudyStorage):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]  # opens anew; a copy owns nothing
 
+    def arguments(self) -> dict[str, Any]:
+        """For `open_storage(**arguments)` elsewhere. They hold the password: not for print or a file.
+
+        A pickled storage goes without it, and looks for it in PGPASSWORD or ~/.pgpass.
+        """
+        database = self._database
+        return {
+            "storage": database.url.render_as_string(hide_password=False),
+            "lease": self.lease,
+            "patience": database.patience,
+            "full_sync": database.full_sync,
+        }
+
     def close(self) -> None:
         """Flush, stop renewing leases, and close all connections."""
         with self._lock:
@@ -114,7 +127,7 @@ class SharedStorage(StudyStorage):
         token = uuid.uuid4().hex
 
         def work(connection: Connection, again: bool) -> tuple[Claim, FrozenTrial | None]:
-            tables.lock_study(connection, study_id)
+            tables.lock_study(connection, study_id)  # who takes or creates a trial waits for this one
             counted, running = tables.count_budget(connection, study_id)
             if again and (found := tables.find_attempt(connection, "token", token)):
                 trial_id, n_attempts = found
@@ -122,8 +135,9 @@ class SharedStorage(StudyStorage):
             if n_trials is not None and counted + running >= n_trials:
                 return Claim(None, 0, counted, running), None
             waiting = tables.next_waiting(connection, study_id)
-            # Optuna takes waiting trials without locking the study, so this one may be gone.
-            if waiting is not None and tables.start_waiting(connection, waiting):
+            if waiting is not None:
+                if not tables.start_waiting(connection, waiting):  # Optuna takes them without that lock
+                    return work(connection, again)
                 attempt = self._record_owner(connection, waiting, token)
                 return Claim(waiting, attempt, counted, running), _read(connection, waiting)
             row = self._insert_running(connection, study_id, token)
@@ -160,9 +174,10 @@ class SharedStorage(StudyStorage):
 
     def _take(self, trial_id: int) -> bool:
         """WAITING becomes RUNNING, and ours."""
-        token = uuid.uuid4().hex
+        token, study_id = uuid.uuid4().hex, self._row(trial_id).study_id
 
         def work(connection: Connection, again: bool) -> tuple[FrozenTrial, int] | None:
+            tables.lock_study(connection, study_id)
             if again and (found := tables.find_attempt(connection, "token", token)):
                 return _read(connection, trial_id), found[1] - 1
             self.check_trial_is_updatable(trial_id, tables.lock_trial(connection, trial_id))
@@ -173,7 +188,7 @@ class SharedStorage(StudyStorage):
 
         taken = self._database.write(work)
         if taken is not None:
-            self._own_now(self._row(trial_id).study_id, taken[0], token, taken[1])
+            self._own_now(study_id, taken[0], token, taken[1])
         return taken is not None
 
     def _record_owner(self, connection: Connection, trial_id: int, token: str, **columns: Any) -> int:
@@ -398,6 +413,13 @@ class SharedStorage(StudyStorage):
         except (UpdateFinishedTrialError, KeyError):  # told, or deleted, by somebody else
             del self._own[trial_id]
             raise
+
+    def check_trial_is_updatable(self, trial_id: int, trial_state: TrialState) -> None:
+        """As Optuna's, but without reading the trial for the message: it is called within transactions."""
+        if trial_state.is_finished():
+            raise UpdateFinishedTrialError(
+                f"The trial with the id {trial_id} has finished; it cannot change."
+            )
 
     def _updatable(self, trial_id: int) -> _Own | None:
         """The trial if it is our own, None if it is not and may be written."""

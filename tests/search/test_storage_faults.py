@@ -1,0 +1,383 @@
+"""What goes wrong with databases: each fault has a clear error or a clean wait."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from optnas.search import tables
+from optnas.search.database import NETWORK_FILESYSTEMS, filesystem, parse_url
+from optnas.search.storage import SharedStorage, StorageUnavailableError, claim, open_storage
+
+SECRET = "tUlip-4711"
+
+
+def new_study(url: str | Path, **options: float) -> tuple[optuna.Study, SharedStorage]:
+    storage = open_storage(url, **options)
+    assert isinstance(storage, SharedStorage)
+    return optuna.create_study(study_name="s", storage=storage), storage
+
+
+# ---- URLs and passwords ----
+
+
+@pytest.mark.parametrize(
+    ("written", "driver", "database"),
+    [
+        ("postgres://me@host/nas", "postgresql+psycopg", "nas"),
+        ("postgresql://me@host:5433/nas?sslmode=require", "postgresql+psycopg", "nas"),
+        ("postgresql+psycopg://me@host/nas", "postgresql+psycopg", "nas"),
+        ("sqlite:////tmp/nas.db", "sqlite", "/tmp/nas.db"),
+        ("sqlite:///nas.db", "sqlite", str(Path.cwd() / "nas.db")),
+        ("nas.db", "sqlite", str(Path.cwd() / "nas.db")),
+        ("~/nas.db", "sqlite", str(Path.home() / "nas.db")),
+    ],
+)
+def test_urls_as_people_write_them(written: str, driver: str, database: str) -> None:
+    url = parse_url(written)
+    assert (url.drivername, url.database) == (driver, database)
+
+
+def test_no_server_is_reported_soon_and_without_the_password() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    with pytest.raises(StorageUnavailableError, match=r"me:\*\*\*@127.*Is the server running") as caught:
+        open_storage(f"postgresql://me:{SECRET}@127.0.0.1:{port}/nas", patience=0.5)
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert SECRET not in repr(error)
+        error = error.__cause__ or error.__context__
+
+
+def test_unreadable_url_does_not_show_the_password() -> None:
+    with pytest.raises(ValueError, match="storage is not a URL") as caught:
+        open_storage(f"postgresql://me:{SECRET}@host:no-port/nas")
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_missing_driver() -> None:
+    script = (
+        "import sys; sys.modules['psycopg'] = None\n"
+        "from optnas.search.storage import open_storage\n"
+        f"open_storage('postgresql://me:{SECRET}@localhost/nas')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "ImportError: storage=postgresql+psycopg://me:***@localhost/nas needs the psycopg" in done.stderr
+    assert "pip install 'optnas[postgres]'" in done.stderr
+    assert SECRET not in done.stderr
+
+
+def test_password_is_neither_shown_nor_pickled(postgres: Any) -> None:
+    url = sa.make_url(postgres.new_database()).set(username="postgres", password=SECRET)
+    study, storage = new_study(url.render_as_string(hide_password=False))
+    trial = study.ask()
+    assert SECRET not in repr(storage) + repr(storage._database)
+    stored = pickle.dumps(storage)
+    assert SECRET.encode() not in stored
+    assert pickle.loads(stored).get_trial(trial._trial_id).number == 0
+    assert SECRET in storage.arguments()["storage"]
+
+
+# ---- Postgres that goes away ----
+
+
+def test_server_restart_in_the_middle(postgres: Any) -> None:
+    if postgres.given:
+        pytest.skip("the server of OPTNAS_TEST_POSTGRES is not ours to restart")
+    study, storage = new_study(postgres.new_database(), lease=1.0)
+
+    def crash() -> None:
+        for _ in range(2):
+            time.sleep(1.0)
+            postgres.stop()
+            time.sleep(0.5)
+            postgres.start()
+
+    thread = threading.Thread(target=crash)
+    thread.start()
+    told: dict[int, float] = {}
+    while thread.is_alive() or len(told) < 20:
+        trial_id = claim(study, None).trial_id
+        assert trial_id is not None
+        trial = optuna.Trial(study, trial_id)
+        x = trial.suggest_float("x", 0, 1)
+        trial.report(x, 0)
+        study.tell(trial, x)
+        told[trial.number] = x
+    thread.join()
+    with storage._database.engine.connect() as connection:
+        count = connection.execute(sa.text("SELECT count(*), count(DISTINCT number) FROM trials")).one()
+    assert tuple(count) == (len(told), len(told))
+    storage.close()
+    plain = optuna.load_study(study_name="s", storage=open_storage(**storage.arguments()))
+    assert {trial.number: trial.value for trial in plain.trials} == told
+    assert all(trial.intermediate_values == {0: trial.value} for trial in plain.trials)
+
+
+class Proxy(threading.Thread):
+    """Stands between client and server, and on `lose_commits` drops the connection instead of an answer."""
+
+    def __init__(self, server: str) -> None:
+        super().__init__(daemon=True)
+        self.server, self.lose_commits, self.lost = server, 0, 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(client,), daemon=True).start()
+
+    def serve(self, client: socket.socket) -> None:
+        with client, socket.socket(socket.AF_UNIX) as server:
+            server.connect(self.server)
+            committing = threading.Event()
+
+            def answers() -> None:
+                while data := server.recv(65536):
+                    if committing.is_set():  # the server has answered, so it has committed
+                        self.lost += 1
+                        client.shutdown(socket.SHUT_RDWR)
+                        return
+                    client.sendall(data)
+
+            thread = threading.Thread(target=answers, daemon=True)
+            thread.start()
+            try:
+                while data := client.recv(65536):
+                    if self.lose_commits and b"COMMIT" in data:
+                        self.lose_commits -= 1
+                        committing.set()
+                    server.sendall(data)
+            except OSError:
+                pass
+            finally:
+                server.shutdown(socket.SHUT_RDWR)
+                thread.join()
+
+
+@pytest.fixture
+def proxied(postgres: Any) -> Iterator[tuple[Proxy, str]]:
+    url = sa.make_url(postgres.new_database())
+    if "host" not in url.query:
+        pytest.skip("the proxy speaks to a server on a local socket")
+    proxy = Proxy(f"{url.query['host']}/.s.PGSQL.5432")
+    through = url.set(
+        host="127.0.0.1", port=proxy.port, query={"sslmode": "disable", "gssencmode": "disable"}
+    )
+    yield proxy, through.render_as_string(hide_password=False)
+    proxy.listener.close()
+
+
+def test_lost_answers_to_commits_do_nothing_twice(proxied: tuple[Proxy, str]) -> None:
+    proxy, url = proxied
+    study, storage = new_study(url)
+
+    def lose_one() -> None:
+        proxy.lose_commits = 1
+
+    lose_one()
+    study.enqueue_trial({"x": 0.5})
+    lose_one()
+    first = claim(study, 2)  # takes the waiting one
+    lose_one()
+    second = claim(study, 2)  # creates one
+    lose_one()
+    assert claim(study, 2).trial_id is None
+    proxy.lose_commits = 0
+    assert first.trial_id is not None
+    assert second.trial_id is not None
+    assert (first.attempt, second.attempt) == (0, 0)
+    trial = optuna.Trial(study, first.trial_id)
+    trial.suggest_float("x", 0, 1)
+    lose_one()
+    trial.report(0.5, 0)
+    lose_one()
+    study.tell(trial, 0.5)
+    lose_one()
+    assert storage.requeue(second.trial_id)
+    lose_one()
+    third = study.ask()  # as Optuna takes it
+    lose_one()
+    fourth = study.ask()
+    assert proxy.lost == 9
+    trials = study.trials
+    assert [(t.number, t.state) for t in trials] == [
+        (0, TrialState.COMPLETE),
+        (1, TrialState.RUNNING),
+        (2, TrialState.RUNNING),
+    ]
+    assert (third._trial_id, fourth.number) == (second.trial_id, 2)
+    assert (trials[0].params, trials[0].intermediate_values) == ({"x": 0.5}, {0: 0.5})
+    assert all(storage.owns(t._trial_id) for t in trials[1:])
+    storage.close()
+
+
+# ---- SQLite files ----
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs"])
+def test_network_folders_are_known(kind: str) -> None:
+    mounts = (
+        f"/dev/sda1 / ext4 rw 0 0\nserver:/x /mnt/my\\040share {kind} rw 0 0\ntmpfs /mnt/my tmpfs rw 0 0\n"
+    )
+    assert filesystem(Path("/mnt/my share/deep/nas.db"), mounts) == kind
+    assert kind in NETWORK_FILESYSTEMS
+    assert filesystem(Path("/home/nas.db"), mounts) == "ext4"
+    assert filesystem(Path("/mnt/my/nas.db"), mounts) == "tmpfs"
+
+
+def test_network_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optnas.search.database.NETWORK_FILESYSTEMS", {filesystem(tmp_path, _mounts())})
+    with pytest.raises(
+        StorageUnavailableError, match=r"is on a network folder \(.*Choose a local folder, or Pos"
+    ):
+        open_storage(tmp_path / "nas.db")
+    assert not (tmp_path / "nas.db").exists()
+
+
+def _mounts() -> str:
+    mounts = Path("/proc/mounts")
+    if not mounts.exists():
+        pytest.skip("network folders are recognized by /proc/mounts, which only Linux has")
+    return mounts.read_text()
+
+
+def test_wrong_paths(tmp_path: Path) -> None:
+    with pytest.raises(StorageUnavailableError, match=r"the folder .*/none does not exist. Create it"):
+        open_storage(tmp_path / "none" / "nas.db")
+    with pytest.raises(StorageUnavailableError, match=r"is a folder. Name a file in it"):
+        open_storage(tmp_path)
+    (tmp_path / "notes.txt").write_text("Something else entirely")
+    with pytest.raises(StorageUnavailableError, match=r"is not a SQLite database. Choose another"):
+        open_storage(tmp_path / "notes.txt")
+    other = sqlite3.connect(tmp_path / "other.db")
+    other.execute("CREATE TABLE bookmarks (url TEXT)")
+    other.close()
+    with pytest.raises(StorageUnavailableError, match="of another program, with the tables bookmarks"):
+        open_storage(tmp_path / "other.db")
+
+
+def test_damaged_file(tmp_path: Path) -> None:
+    study, storage = new_study(tmp_path / "nas.db")
+    study.optimize(lambda trial: 0.0, n_trials=2)
+    storage.close()
+    with (tmp_path / "nas.db").open("r+b") as file:
+        file.seek(50)
+        file.write(os.urandom(30_000))
+    with pytest.raises(
+        StorageUnavailableError, match=r"(malformed|not a database).*(restore a copy|choose another)"
+    ):
+        open_storage(tmp_path / "nas.db", patience=0.5)
+
+
+def test_read_only_folder() -> None:
+    """As a user without rights, which root is not."""
+    folder = Path(tempfile.mkdtemp(prefix="optnas-read-only-"))
+    folder.chmod(0o555)
+    script = (
+        "import sys; from optnas.search.storage import open_storage\n"
+        "import os; os.getuid() or os.setuid(65534)\n"
+        "open_storage(sys.argv[1], patience=0.5)"
+    )
+    words = [sys.executable, "-c", script, str(folder / "nas.db")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    folder.rmdir()
+    assert "StorageUnavailableError: storage=sqlite:///" in done.stderr
+    assert "Check that the folder exists and can be written." in done.stderr
+
+
+def test_read_only_file(tmp_path: Path) -> None:
+    study, storage = new_study(tmp_path / "nas.db")
+    sa.event.listen(storage._database.engine, "begin", lambda c: c.exec_driver_sql("PRAGMA query_only=ON"))
+    with pytest.raises(StorageUnavailableError, match=r"readonly database. Check the permissions"):
+        study.ask()
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    """Nothing acknowledged is lost, and the search goes on when there is room again."""
+    study, storage = new_study(tmp_path / "nas.db")
+    trial = study.ask()
+    trial.report(0.5, 0)
+
+    pages = 1  # less than it has: not one more
+
+    @sa.event.listens_for(storage._database.engine, "begin")
+    def limit(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+
+    trial.set_user_attr("large", "x" * 100_000)
+    with pytest.raises(StorageUnavailableError, match=r"disk is full. Free some space") as caught:
+        storage.flush(trial._trial_id)
+    assert "xxxx" not in str(caught.value)
+    pages = 1_000_000
+    study.tell(trial, 1.0)
+    found = optuna.load_study(
+        study_name="s", storage=optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/nas.db")
+    )
+    assert found.trials[0].intermediate_values == {0: 0.5}
+    assert found.trials[0].value == 1.0
+    assert found.trials[0].user_attrs == trial.user_attrs
+
+
+def test_file_that_comes_back_and_one_that_does_not(tmp_path: Path) -> None:
+    study, _ = new_study(tmp_path / "nas.db", patience=3.0)
+    trial = study.ask()
+    (tmp_path / "nas.db").rename(tmp_path / "away.db")
+    timer = threading.Timer(0.5, (tmp_path / "away.db").rename, [tmp_path / "nas.db"])
+    timer.start()
+    trial.report(0.5, 0)
+    timer.join()
+    assert study.trials[0].intermediate_values == {0: 0.5}
+
+    shutil.copy(tmp_path / "nas.db", tmp_path / "copy.db")
+    (tmp_path / "nas.db").unlink()
+    began = time.monotonic()
+    with pytest.raises(StorageUnavailableError, match=r"nas.db is gone. Waited 3 s for it"):
+        trial.report(0.6, 1)
+    assert time.monotonic() - began < 10
+    assert not (tmp_path / "nas.db").exists()
+    (tmp_path / "copy.db").rename(tmp_path / "nas.db")
+    with pytest.raises(StorageUnavailableError, match="was replaced by another file"):
+        trial.report(0.6, 1)
+
+
+@pytest.mark.parametrize(("version", "advice"), [("v3.0.0.d", "storage upgrade"), ("v9", "updating optuna")])
+def test_schema_of_another_optuna(tmp_path: Path, version: str, advice: str) -> None:
+    _, storage = new_study(tmp_path / "nas.db")
+    with storage._database.engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{version}'")
+    with pytest.raises(RuntimeError, match=advice):
+        open_storage(tmp_path / "nas.db")
+
+
+def test_unknown_schema_is_left_to_optuna(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "SCHEMAS", frozenset())  # as if Optuna had gone on
+    with pytest.warns(UserWarning, match="which this optnas does not know"):
+        storage = open_storage(tmp_path / "nas.db")
+    assert not isinstance(storage, SharedStorage)
+    study = optuna.create_study(storage=storage)
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    assert len(study.trials) == 2
