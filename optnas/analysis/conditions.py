@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
 _MIN_REPEATS = 5
@@ -22,18 +24,16 @@ class Conditions:
     """
 
     def __init__(self, trials: Sequence[FrozenTrial]) -> None:
-        self._trials = trials
-        names = dict.fromkeys(name for t in trials for name in t.params)
-        always = {name for name in names if all(name in t.params for t in trials)}
-        self._brings: dict[str, dict[str, set[Any]]] = {}  # decision -> question -> answers that bring it
+        self._params = [t.params for t in trials]  # a property that copies
+        names = list(dict.fromkeys(name for params in self._params for name in params))
         self._answers: dict[str, set[Any]] = {}
-        for name in names:
-            asked = [t for t in trials if name in t.params]
-            self._answers[name] = {_key(t.params[name]) for t in asked}
-            if len(asked) - len(self._answers[name]) >= _MIN_REPEATS:
-                others = [k for k in names if k not in always and k != name]
-                found = {other: self._bringing(name, other) for other in others}
-                self._brings[name] = {k: v for k, v in found.items() if v is not None}
+        self._brings: dict[str, dict[str, set[Any]]] = {}  # decision -> question -> answers that bring it
+        asked = np.array([[name in params for name in names] for params in self._params], dtype=bool)
+        for name, column in zip(names, asked.T, strict=True):
+            given = [_key(params[name]) for params in self._params if name in params]
+            self._answers[name] = set(given)
+            if len(given) - len(set(given)) >= _MIN_REPEATS:
+                self._brings[name] = _brought(given, asked[column], asked[~column], names)
 
     def dependent(self, name: str) -> set[str]:
         """All questions that this decision can bring or take away, directly or through others."""
@@ -61,21 +61,29 @@ class Conditions:
                     changed.pop(gone, None)
         for other, answers in self._brings.get(name, {}).items():
             if _key(value) in answers and other not in changed:
-                donor = next(
-                    t for t in self._trials if other in t.params and _key(t.params[name]) == _key(value)
-                )
-                changed = self.change(changed, other, donor.params[other])
+                donor = next(p for p in self._params if other in p and _key(p[name]) == _key(value))
+                changed = self.change(changed, other, donor[other])
         return changed
 
-    def _bringing(self, name: str, other: str) -> set[Any] | None:
-        """Answers to `name` that bring `other`; None if it does not depend on `name` alone."""
-        bring: set[Any] = set()
-        others: set[Any] = set()
-        for trial in self._trials:
-            answer = _key(trial.params[name]) if name in trial.params else None
-            (bring if other in trial.params else others).add(answer)
-        determined = not bring & others and None not in bring
-        return bring if determined and bring and others else None
+
+def _brought(
+    given: Sequence[Any], asked: NDArray[np.bool_], elsewhere: NDArray[np.bool_], names: Sequence[str]
+) -> dict[str, set[Any]]:
+    """Questions that depend on one decision alone, with the answers that bring them.
+
+    `given` (m,) are its answers; `asked` (m, names) says what else was asked then; `elsewhere` (rest, names),
+    in the trials without this decision.
+    """
+    answers = list(dict.fromkeys(given))
+    codes = np.array([answers.index(answer) for answer in given])
+    often = np.stack([asked[codes == code].sum(axis=0) for code in range(len(answers))])
+    always = often == np.bincount(codes)[:, None]
+    determined = (always | (often == 0)).all(axis=0) & ~elsewhere.any(axis=0)
+    varies = always.any(axis=0) & ~always.all(axis=0)
+    return {
+        names[j]: {answer for answer, brings in zip(answers, always[:, j], strict=True) if brings}
+        for j in np.flatnonzero(determined & varies).tolist()
+    }
 
 
 def _key(value: Any) -> tuple[type, Any]:
