@@ -160,7 +160,7 @@ class Database:
             self.patiently(lambda again: make(engine), min(self.patience, 60.0 if self.is_sqlite else 5.0))
         finally:
             engine.dispose()
-        return self._rdb(skip_table_creation=True)
+        return self.patiently(lambda again: self._rdb(skip_table_creation=True))
 
     def _rdb(self, **options: Any) -> RDBStorage:
         url = self.url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")

@@ -68,7 +68,8 @@ class _Own:
 class SharedStorage(StudyStorage):
     """Optuna's storage interface on a `Database`; made by `open_storage`.
 
-    Beyond the interface: `claim`, `flush`, `owns`, `stale_trials`, `take_over`, `requeue`, `close`.
+    Beyond the interface: `claim`, `flush`, `owns`, `owned`, `stale_trials`, `take_over`, `requeue`,
+    `arguments`, `close`.
     """
 
     def __init__(self, database: Database, lease: float) -> None:
@@ -212,6 +213,10 @@ class SharedStorage(StudyStorage):
         """Whether the trial is this process's, by its last write or renewal of the lease."""
         own = self._own.get(trial_id)
         return own is not None and not own.lost
+
+    def owned(self, study_id: int) -> list[int]:
+        """Ids of the RUNNING trials of this process, whose leases it renews until they end or it dies."""
+        return [key for key, own in self._own.items() if own.study_id == study_id and not own.lost]
 
     def stale_trials(self, study_id: int) -> list[StaleTrial]:
         """RUNNING trials whose process is dead, whose lease has ended, or which nobody ever leased."""

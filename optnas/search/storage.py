@@ -30,7 +30,7 @@ import threading
 import warnings
 
 import optuna
-from optuna.storages import BaseStorage, get_storage
+from optuna.storages import BaseStorage, InMemoryStorage, get_storage
 from optuna.trial import TrialState
 
 from optnas.search import tables
@@ -75,14 +75,16 @@ def open_storage(
         ImportError: the driver of the database is not installed.
         ValueError: the URL cannot be read.
     """
-    if storage is None or isinstance(storage, BaseStorage):
-        return get_storage(storage)
+    if isinstance(storage, BaseStorage):
+        return storage
+    if storage is None:
+        return InMemoryStorage()
     url = parse_url(os.fspath(storage))
     in_memory = url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
     if in_memory or url.get_backend_name() not in ("sqlite", "postgresql"):
         return get_storage(url.render_as_string(hide_password=False))
     database = Database(url, patience=patience, full_sync=full_sync)
-    version = database.rdb.get_current_version()
+    version = database.patiently(lambda again: database.rdb.get_current_version())
     if version not in tables.SCHEMAS:
         warnings.warn(
             f"storage={database} has schema {version}, which this optnas does not know. Optuna's own storage "

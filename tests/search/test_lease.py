@@ -1,0 +1,85 @@
+"""Whether a process lives, told from another that got its pid, and what follows for its trial."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from optnas.search.lease import Heart, Loss, Process, stale, start_time
+
+
+def row(process: Process, **changes: Any) -> SimpleNamespace:
+    values = {"trial_id": 3, "number": 2, "token": "t", "n_attempts": 1, "expires": 100.0, "now": 50.0}
+    return SimpleNamespace(**values | asdict(process) | changes)
+
+
+@pytest.fixture
+def child() -> Any:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_killed_process_is_dead_even_before_its_parent_looks(child: Any) -> None:
+    process = replace(Process.this(), pid=child.pid, started=start_time(child.pid))
+    assert not process.is_dead()
+    child.kill()
+    deadline = time.monotonic() + 10
+    while not process.is_dead():  # a zombie until it is waited for
+        assert time.monotonic() < deadline
+    child.wait()
+    assert process.is_dead()
+
+
+def test_another_process_with_its_pid_does_not_deceive() -> None:
+    this = Process.this()
+    assert not this.is_dead()
+    assert replace(this, started="1").is_dead()
+    assert not replace(this, started="1", machine="elsewhere").is_dead()  # its pid says nothing here
+
+
+def test_stale() -> None:
+    this = Process.this()
+    assert stale(row(this), one_machine=True) is None
+    expired = stale(row(this, expires=49.0), one_machine=True)
+    assert expired is not None
+    assert (expired.loss, expired.trial_id, expired.number, expired.process) == (Loss.EXPIRED, 3, 2, this)
+    dead = stale(row(replace(this, started="1")), one_machine=False)
+    assert dead is not None
+    assert dead.loss == Loss.DEAD
+    unowned = stale(row(this, token=None, n_attempts=None), one_machine=True)
+    assert unowned is not None
+    assert (unowned.loss, unowned.n_attempts, unowned.process) == (Loss.UNOWNED, 0, None)
+
+
+def test_before_the_last_boot_nobody_lives_here_but_maybe_elsewhere() -> None:
+    elsewhere = row(replace(Process.this(), machine="another-boot pid:[1]"))
+    assert stale(elsewhere, one_machine=False) is None
+    rebooted = stale(elsewhere, one_machine=True)
+    assert rebooted is not None
+    assert rebooted.loss == Loss.DEAD
+
+
+def test_heart_beats_until_its_object_is_gone() -> None:
+    class Owner:
+        beaten = threading.Event()
+
+        def beat(self) -> None:
+            self.beaten.set()
+
+    owner = Owner()
+    heart = Heart(owner.beat, 0.01)
+    assert owner.beaten.wait(10)
+    del owner
+    gc.collect()
+    heart.join(10)
+    assert not heart.is_alive()
