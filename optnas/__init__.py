@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; tests/test_package.py 
     from optnas import testing as testing
     from optnas.analysis import plots as plots
     from optnas.analysis.compare import compare as compare
+    from optnas.analysis.explain import explain as explain
     from optnas.analysis.importance import importance as importance
     from optnas.data import Digits as Digits
     from optnas.data import TensorData as TensorData
@@ -38,6 +39,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; tests/test_package.py 
     from optnas.strategy.evolution import RegularizedEvolutionSampler as RegularizedEvolutionSampler
     from optnas.strategy.local_search import LocalSearchSampler as LocalSearchSampler
     from optnas.strategy.padded import PaddedSampler as PaddedSampler
+    from optnas.strategy.predictor import PredictorSampler as PredictorSampler
     from optnas.tasks import Classification as Classification
     from optnas.tasks import Regression as Regression
     from optnas.trial import Draw as Draw
@@ -47,6 +49,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; tests/test_package.py 
 
 _NAMES = {
     "optnas.analysis.compare": ("compare",),
+    "optnas.analysis.explain": ("explain",),
     "optnas.analysis.importance": ("importance",),
     "optnas.data": ("Digits", "TensorData"),
     "optnas.estimation.training": ("Training",),
@@ -62,6 +65,7 @@ _NAMES = {
     "optnas.strategy.evolution": ("RegularizedEvolutionSampler",),
     "optnas.strategy.cmaes": ("MixedCmaEsSampler",),
     "optnas.strategy.local_search": ("LocalSearchSampler",),
+    "optnas.strategy.predictor": ("PredictorSampler",),
     "optnas.strategy.distinct": ("DistinctSampler",),
     "optnas.strategy.padded": ("PaddedSampler",),
     "optnas.tasks": ("Classification", "Regression"),

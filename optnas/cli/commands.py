@@ -13,7 +13,7 @@ import typer
 
 from optnas.cli.job import DEFAULT_STORAGE, Job, load_job, open_existing
 from optnas.cli.messages import fail, say
-from optnas.cli.results import best_values, export_best, leaders, show_best, show_trials
+from optnas.cli.results import best_values, export_best, show_best, show_trials
 
 if TYPE_CHECKING:
     import optuna
@@ -79,7 +79,7 @@ def best(
     """Show the best architecture, its score on test data, and its scores when trained anew."""
     job = load_job(file, storage, study_name)
     study = job.load_study()
-    show_trials(job, study)
+    show_trials(study)
     with _fitting(job):
         show_best(job, _best(job, study), retrain, epochs)
 
@@ -178,9 +178,8 @@ def _search(job: Job, trials: int | None, timeout: float | None) -> None:
 
 
 def _summary(job: Job, study: optuna.Study) -> None:
-    if not leaders(study):
+    if not show_trials(study):
         fail(f"No trial has finished with a value; go on with: {job.command('resume')}", code=1)
-    show_trials(job, study)
     winner = _best(job, study)
     show_best(job, winner, job.n_retrain)
 

@@ -11,62 +11,33 @@ from optnas.cli.messages import say
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.trial import FrozenTrial
 
     from optnas.cli.job import Job
     from optnas.search.best import Best
 
 
-def in_words(params: Mapping[str, Any]) -> str:
-    """Parameters grouped by their path: `depth 2; block.0: op conv, kernel 3; block.1: op pool`."""
-    groups: dict[str, list[str]] = {}
-    for name, value in params.items():
-        path, _, last = name.rpartition(".")
-        text = f"{value:.4g}" if isinstance(value, float) else str(value)
-        groups.setdefault(path, []).append(f"{last} {text}")
-    return "; ".join(f"{path}: {', '.join(g)}" if path else ", ".join(g) for path, g in groups.items())
-
-
-def leaders(study: optuna.Study, n: int = 5) -> list[FrozenTrial]:
-    """The best trials, repeats of a network left out; of several objectives, the front."""
-    import optuna
-
-    if len(study.directions) > 1:
-        return study.best_trials[:n]
-    sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
-    complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    own = [trial for trial in complete if "twin_of" not in trial.user_attrs]
-    return sorted(own, key=lambda trial: (sign * (trial.value or 0.0), trial.number))[:n]
-
-
 def best_values(study: optuna.Study) -> str:
-    """The best value, or one value per objective of the first trial on the front."""
-    best = leaders(study, 2)
-    if not best:
-        return ""
-    values = ", ".join(f"{value:.4g}" for value in best[0].values)
-    return f"{values} and others" if len(study.directions) > 1 and len(best) > 1 else values
+    """The best value, or the values of a trial on the front where there are several objectives."""
+    from optnas.analysis import leaderboard
+
+    if len(study.directions) == 1:
+        return "".join(f"{row.value:.4g}" for row in leaderboard(study, 1))
+    front = [", ".join(f"{value:.4g}" for value in trial.values) for trial in study.best_trials]
+    return f"{front[0]} and {len(front) - 1} more" if front else ""
 
 
-def show_trials(job: Job, study: optuna.Study) -> None:
-    """How many trials ended how, and the leaders."""
-    from rich.table import Table
+def show_trials(study: optuna.Study) -> bool:
+    """How many trials ended how, and the leaders. Returns whether there are any."""
+    from optnas.analysis import leaderboard, leaderboard_table
 
     trials = study.get_trials(deepcopy=False)
     states = Counter(trial.state.name.lower() for trial in trials)
     states["repeats of a known network"] = sum("twin_of" in trial.user_attrs for trial in trials)
     say(f"\n{len(trials)} trials: " + ", ".join(f"{n} {state}" for state, n in states.items() if n))
-    table = Table("", "trial", *job.objective.values, "parameters", "FLOPs", "architecture", box=None)
-    for rank, trial in enumerate(leaders(study), 1):
-        facts = [trial.user_attrs.get(name) for name in ("n_params", "flops")]
-        table.add_row(
-            str(rank),
-            str(trial.number),
-            *(f"{value:.4g}" for value in trial.values),
-            *("unknown" if fact is None else f"{fact:,}" for fact in facts),
-            in_words(trial.params),
-        )
-    say(table)
+    rows = leaderboard(study)
+    if rows:
+        say(leaderboard_table(rows))
+    return bool(rows)
 
 
 def show_best(job: Job, best: Best, n_seeds: int, max_epochs: int | None = None) -> None:
