@@ -184,8 +184,10 @@ def _summary(job: Job, study: optuna.Study) -> None:
     show_best(job, winner, job.n_retrain)
 
     say(f"\nSaved: study {study.study_name!r} in {job.storage}")
-    if "folder" in study.user_attrs and hasattr(job.objective.estimator, "load_weights"):
-        folder = Path(study.user_attrs["folder"])
+    if hasattr(job.objective.estimator, "load_weights"):
+        from optnas.estimation import study_folder
+
+        folder = study_folder(study)
         say(f"  weights of the best trials in {folder}")
         try:
             say(f"  the best model in {export_best(winner, folder / 'best.onnx')}")
