@@ -10,7 +10,7 @@ import random
 import socket
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
 from optnas.facts import materialize, sketch
-from optnas.trial import Draw, ParamsMismatchError, Space, ask, replay
+from optnas.trial import Draw, ParamsMismatchError, Space, Trial, ask, replay
 
 _INSTALLED = tuple(
     str(folder)
@@ -43,7 +43,8 @@ class Estimator(Protocol):
     It may report to the trial, ask the trial for what it needs (a learning rate), and raise
     `optuna.TrialPruned`. Where it has them, these attributes are used too: `values` (the metric to optimize
     and its direction), `example(trial)` (a small batch of inputs), `settings` (anything JSON can hold that
-    identifies how it scores: results are reused between trials only under equal settings).
+    identifies how it scores: results are reused between trials only under equal settings), and `ask(model,
+    trial)`, which asks the trial what the call would ask, and no more.
     """
 
     def __call__(self, model: nn.Module, trial: optuna.Trial, /) -> Mapping[str, float]: ...
@@ -146,6 +147,36 @@ class Objective:
             layer = f" in {where}" if (where := _failing_layer(model, error)) else ""
             raise SpaceError(f"{describe_error(error)}{layer} [parameters: {dict(trial.params)}]") from error
 
+    @property
+    def can_ask(self) -> bool:
+        """Whether it is known before an estimate what the estimator will ask (it has `ask(model, trial)`)."""
+        return hasattr(self.estimator, "ask")
+
+    def ask(self, trial: Trial) -> None:
+        """Ask everything that tells two trials apart, in the order of a real trial, without estimating.
+
+        For an estimator that `can_ask`. The model is built on the meta device by those who walk spaces.
+        """
+        estimator: Any = self.estimator
+        self._example(trial)
+        estimator.ask(self.space(trial), trial)
+
+    def identity(self, params: Mapping[str, Any]) -> Hashable:
+        """What two trials share exactly if they are twins, from their complete params (`ask`).
+
+        The fingerprint of the network, or the answers that shape it where it has none, with all answers that
+        were asked beyond the space.
+        """
+        beyond_space = _Recorder(replay(params))
+        example = self._example(beyond_space)
+        of_space = replay(params)
+        fingerprint = self._facts(lambda: self.space(of_space), example).get("fingerprint")
+        estimator: Any = self.estimator
+        with torch.device("meta"):
+            estimator.ask(self.space(replay(params)), beyond_space)
+        network = fingerprint or tuple(sorted(of_space.params.items()))
+        return network, tuple(sorted(beyond_space.answers.items()))
+
     def _begin(self, trial: optuna.Trial) -> None:
         if "seed" not in trial.user_attrs:  # a later attempt at the same trial inherits it
             study_seed = trial.study.user_attrs.get("seed", trial.study.study_name)
@@ -237,7 +268,7 @@ class Objective:
 class _Recorder:
     """Passes everything on to a trial and keeps the answers to what was asked through it."""
 
-    def __init__(self, trial: optuna.Trial) -> None:
+    def __init__(self, trial: Any) -> None:
         self._trial = trial
         self.answers: dict[str, Any] = {}
 

@@ -16,12 +16,12 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.objective import Objective, error_kind
+from optnas.objective import Objective, derive_seed, error_kind
 from optnas.search.progress import Progress
 from optnas.search.recovery import recover, requeue
 from optnas.search.storage import SharedStorage, claim
 from optnas.search.study import check_fits, counts
-from optnas.strategy.distinct import SpaceExhausted
+from optnas.strategy.distinct import DistinctSampler, SpaceExhausted
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def work(
     """
     failures: deque[str] = deque(maxlen=10)
     n_finished = idle = 0
-    with _signals_raise():
+    with _signals_raise(), _without_repeats(study, objective):
         while (trial := _next_trial(study, n_trials, deadline)) is not None:
             error = run_trial(study, objective, trial)
             finished = study._storage.get_trial(trial._trial_id)
@@ -169,6 +169,19 @@ def _stop_if_failing(kinds: deque[str], n_finished: int, trial: FrozenTrial, err
             f"The search stops: {repeats} of its last {len(kinds)} trials failed for the same reason. "
             f"{trial.user_attrs['reason']} Nothing stored is lost; mend it and run the same search again."
         ) from error
+
+
+@contextmanager
+def _without_repeats(study: optuna.Study, objective: Objective) -> Iterator[None]:
+    """Let the study's sampler propose only what is not known yet, where twins can be told beforehand."""
+    sampler = study.sampler
+    if objective.reuse_twins and objective.can_ask and not isinstance(sampler, DistinctSampler):
+        seed = derive_seed(study.user_attrs.get("seed", study.study_name), "distinct")
+        study.sampler = DistinctSampler(sampler, objective.ask, identity=objective.identity, seed=seed)
+    try:
+        yield
+    finally:
+        study.sampler = sampler
 
 
 @contextmanager

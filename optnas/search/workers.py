@@ -1,0 +1,205 @@
+"""Several processes on this machine that share one study, and one place that watches over them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import IO
+
+import cloudpickle
+import optuna
+import torch
+from optuna.trial import TrialState
+
+from optnas.objective import Objective
+from optnas.search.optimize import SearchFailedError, work
+from optnas.search.progress import Progress
+from optnas.search.recovery import recover
+from optnas.search.storage import SharedStorage
+
+logger = logging.getLogger(__name__)
+
+GRACE = 30.0
+"""Seconds that workers get to save their state when the search is interrupted."""
+
+MAX_DEATHS = 10
+"""Workers that may die in a row without a trial finishing in between before the search stops."""
+
+_FAILED = 3  # exit status of a worker whose trials fail again and again
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen[bytes]
+    errors: IO[bytes]
+
+    def message(self) -> str:
+        """The end of what it wrote to its standard error."""
+        self.errors.seek(0)
+        return "\n".join(self.errors.read().decode(errors="replace").strip().splitlines()[-12:])
+
+    def close(self) -> None:
+        self.errors.close()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+
+
+def run_workers(
+    study: optuna.Study,
+    objective: Objective,
+    n_trials: int | None,
+    deadline: float | None,
+    n_workers: int,
+    show_progress: bool | None,
+) -> None:
+    """Run `n_workers` processes until the budget is spent, replacing those that die. See `optimize`.
+
+    Raises:
+        ValueError: the study's storage cannot be shared between processes.
+        SearchFailedError: the trials of a worker fail for one reason, or workers die as soon as they start.
+    """
+    if not isinstance(study._storage, SharedStorage):
+        raise ValueError(
+            f"n_workers={n_workers} needs a storage that processes can share; "
+            "for example optnas.create_study(objective, storage='sqlite:///nas.db')."
+        )
+    job = cloudpickle.dumps((study._storage, study.study_name, study.sampler, study.pruner, objective,
+                             n_trials, deadline))  # fmt: skip
+    team = _Team(job, n_workers)
+    shown = {t.number for t in study.get_trials(deepcopy=False) if t.state.is_finished()}
+    with Progress(study, n_trials, show_progress) as progress:
+        try:
+            while team.busy():
+                time.sleep(0.25)
+                recover(study)
+                for trial in study.get_trials(deepcopy=False):
+                    if trial.state.is_finished() and trial.number not in shown:
+                        shown.add(trial.number)
+                        team.progressed()
+                        progress.show(trial)
+        finally:
+            team.stop()
+            recover(study)
+    if team.deaths:
+        died = ", ".join(f"{n} by {how}" for how, n in team.deaths.items())
+        states = Counter(t.state for t in study.get_trials(deepcopy=False))
+        logger.warning(
+            "%d workers died (%s) and were replaced; their trials went on elsewhere, %d ended as FAIL.",
+            team.deaths.total(),
+            died,
+            states[TrialState.FAIL],
+        )
+
+
+class _Team:
+    def __init__(self, job: bytes, size: int) -> None:
+        self._job = job
+        self._environments = [_environment(i, size) for i in range(size)]
+        self._workers = [self._start(i) for i in range(size)]
+        self._in_a_row = 0
+        self.deaths: Counter[str] = Counter()
+
+    def busy(self) -> bool:
+        """Whether a worker still runs; those that died are replaced."""
+        for i, worker in enumerate(self._workers):
+            status = worker.process.poll()
+            if status is None or status == 0:
+                continue
+            if status == _FAILED:
+                raise SearchFailedError(worker.message())
+            self.deaths[signal.Signals(-status).name if status < 0 else f"exit status {status}"] += 1
+            self._in_a_row += 1
+            if self._in_a_row == MAX_DEATHS:
+                raise SearchFailedError(
+                    f"{MAX_DEATHS} workers died one after the other and no trial finished. "
+                    f"The last one wrote:\n{worker.message()}"
+                )
+            worker.close()
+            self._workers[i] = self._start(i)
+        return any(worker.process.poll() is None for worker in self._workers)
+
+    def progressed(self) -> None:
+        """A trial finished: replacing workers leads somewhere."""
+        self._in_a_row = 0
+
+    def stop(self) -> None:
+        """Ask those that still run to save their state and leave; after `GRACE` seconds, make them."""
+        running = [worker.process for worker in self._workers if worker.process.poll() is None]
+        for process in running:
+            process.terminate()
+        end = time.monotonic() + GRACE
+        for process in running:
+            try:
+                process.wait(max(0.1, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for worker in self._workers:
+            worker.close()
+
+    def _start(self, i: int) -> _Worker:
+        # A file, not a pipe, which would have to be read all the time.
+        errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed in stop()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "optnas.search.worker"],
+            stdin=subprocess.PIPE,
+            stdout=errors,
+            stderr=errors,
+            env=self._environments[i],
+            start_new_session=True,  # Ctrl-C is for the parent, which tells its workers
+        )
+        assert process.stdin is not None
+        # Through a pipe: a storage may hold a password, which belongs into no file. The pipe stays open; its
+        # end tells the worker that its parent is gone.
+        process.stdin.write(len(self._job).to_bytes(8, "big") + self._job)
+        process.stdin.flush()
+        return _Worker(process, errors)
+
+
+def _environment(index: int, size: int) -> dict[str, str]:
+    """CPU threads divided between the workers, one accelerator each where there are several."""
+    threads = max(1, (os.cpu_count() or 1) // size)
+    own = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    if (n_devices := torch.cuda.device_count()) > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(n_devices)))).split(",")
+        own["CUDA_VISIBLE_DEVICES"] = visible[index % n_devices]
+    # Modules next to the user's script are importable in a worker too.
+    path = os.pathsep.join([p or os.getcwd() for p in sys.path])
+    return {**os.environ, **own, "PYTHONPATH": path}
+
+
+def run_worker() -> int:
+    """The life of a worker process: read the job from stdin, work, leave with an exit status."""
+    job = _read(int.from_bytes(_read(8), "big"))
+    storage, name, sampler, pruner, objective, n_trials, deadline = cloudpickle.loads(job)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    study = optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner)
+    study.sampler.reseed_rng()  # where a sampler has a generator of its own, each worker's differs
+    try:
+        for _ in work(study, objective, n_trials, deadline):
+            pass
+    except SearchFailedError as error:
+        print(error, file=sys.stderr)
+        return _FAILED
+    return 0
+
+
+def _read(size: int) -> bytes:
+    # Not through sys.stdin: a thread that waits inside a buffered reader crashes Python when it exits.
+    data = b""
+    while len(data) < size:
+        data += os.read(0, size - len(data)) or sys.exit("The search that started this worker is gone.")
+    return data
+
+
+def _leave_with_parent() -> None:
+    os.read(0, 1)  # returns when the pipe's other end is closed
+    os.kill(os.getpid(), signal.SIGTERM)

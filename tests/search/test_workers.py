@@ -1,0 +1,150 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from torch import nn
+
+from optnas.objective import Objective
+from optnas.search.optimize import SearchFailedError, optimize
+from optnas.search.recovery import MAX_KILLS
+from optnas.search.storage import open_storage
+from optnas.search.study import counts, create_study
+
+
+def linear(trial):
+    return nn.Linear(4, trial.suggest_int("width", 1, 10_000))
+
+
+class Sleeping:
+    values = {"score": "maximize"}  # noqa: RUF012  # read only
+
+    def __init__(self, seconds=0.2, kill=(), fail=False):
+        self.seconds, self.kill, self.fail = seconds, kill, fail
+
+    def example(self, trial):
+        return (2, 4)
+
+    def __call__(self, model, trial):
+        time.sleep(self.seconds)
+        if trial.number in self.kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.fail:
+            raise RuntimeError("out of luck")
+        return {"score": float(model.out_features)}
+
+
+def study_of(objective, tmp_path):
+    return create_study(objective, study_name="s", storage=f"sqlite:///{tmp_path}/s.db", seed=0)
+
+
+def states(study):
+    return [t.state for t in study.trials]
+
+
+def test_workers_share_the_budget_exactly(tmp_path):
+    objective = Objective(linear, Sleeping())
+    study = study_of(objective, tmp_path)
+    optimize(study, objective, n_trials=12, n_workers=3)
+    assert states(study) == [TrialState.COMPLETE] * 12
+    pids = {t.user_attrs["attempts"][0]["pid"] for t in study.trials}
+    assert len(pids) == 3
+    assert os.getpid() not in pids
+    assert len({t.params["width"] for t in study.trials}) == 12
+
+
+def test_a_trial_that_kills_its_worker_again_and_again_fails_and_the_search_goes_on(tmp_path, caplog):
+    objective = Objective(linear, Sleeping(kill=(1,)))
+    study = study_of(objective, tmp_path)
+    optimize(study, objective, n_trials=4, n_workers=2)
+    assert study.trials[1].state == TrialState.FAIL
+    assert f"{MAX_KILLS} processes that ran this trial died" in study.trials[1].user_attrs["reason"]
+    assert len(study.trials[1].user_attrs["attempts"]) == MAX_KILLS
+    assert sum(map(counts, study.trials)) == 4
+    assert f"{MAX_KILLS} workers died ({MAX_KILLS} by SIGKILL)" in caplog.text
+
+
+def test_the_reason_of_failing_workers_reaches_the_user(tmp_path):
+    objective = Objective(linear, Sleeping(seconds=0.0, fail=True))
+    study = study_of(objective, tmp_path)
+    with pytest.raises(SearchFailedError, match=r"test_workers.py:\d+ in __call__: out of luck"):
+        optimize(study, objective, n_trials=100, n_workers=2)
+    assert TrialState.RUNNING not in states(study)
+
+
+def test_a_storage_in_memory_cannot_be_shared():
+    objective = Objective(linear, Sleeping())
+    with pytest.raises(ValueError, match=r"n_workers=2 needs a storage.*sqlite:///"):
+        optimize(create_study(objective), objective, n_trials=2, n_workers=2)
+
+
+SCRIPT = """
+    import sys, time, optnas
+    from torch import nn
+
+    class Sleeping:  # defined in an unguarded script: workers get it by value
+        values = {"score": "maximize"}
+        def example(self, trial): return (2, 4)
+        def __call__(self, model, trial):
+            time.sleep(float(sys.argv[2]) if trial.number > 1 else 0.0)
+            return {"score": 1.0}
+
+    objective = optnas.Objective(lambda trial: nn.Linear(4, trial.suggest_int("width", 1, 9999)), Sleeping())
+    study = optnas.create_study(objective, study_name="s", storage=sys.argv[1])
+    optnas.optimize(study, objective, n_trials=4, n_workers=2)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_when_the_parent_ends_its_workers_end_and_nothing_stays_running(tmp_path, number):
+    script = tmp_path / "search.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+    url = f"sqlite:///{tmp_path}/s.db"
+    with subprocess.Popen([sys.executable, str(script), url, "60"], stderr=subprocess.DEVNULL) as process:
+        storage = open_storage(url)
+        study = wait_for(lambda: optuna.load_study(study_name="s", storage=storage))
+        wait_for(lambda: states(study).count(TrialState.RUNNING) == 2 and len(study.trials) == 4)
+        os.kill(process.pid, number)
+    wait_for(lambda: states(study).count(TrialState.WAITING) == 2)
+    workers = {a["pid"] for t in study.trials for a in t.user_attrs.get("attempts", [])}
+    wait_for(lambda: not any(map(is_alive, workers)))
+
+    subprocess.run([sys.executable, str(script), url, "0"], check=True, capture_output=True)
+    assert states(study) == [TrialState.COMPLETE] * 4
+
+
+def wait_for(condition, seconds=90):
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            if value := condition():
+                return value
+        except KeyError:  # the study is not there yet
+            pass
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.1)
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_another_process_may_join(tmp_path):
+    objective = Objective(linear, Sleeping())
+    study = study_of(objective, tmp_path)
+    joining = threading.Thread(target=optimize, args=(study_of(objective, tmp_path), objective, 10))
+    joining.start()
+    optimize(study, objective, n_trials=10)
+    joining.join()
+    assert states(study) == [TrialState.COMPLETE] * 10
