@@ -68,7 +68,7 @@ def plot_learning_curves(study: Study, *, name: str = "value reported") -> go.Fi
             continue
         xs, ys = _joined(group)
         look = ENDS[kind]
-        line = {"color": transparent(look["color"], max(0.35, min(0.8, 20 / len(group)))), "width": 1.5}
+        line = {"color": transparent(look["color"], max(0.5, min(0.8, 20 / len(group)))), "width": 1.5}
         mode = "lines+markers" if max(len(_finite(t)) for t in group) == 1 else "lines"
         figure.add_scatter(x=xs, y=ys, mode=mode, line=line, name=str(kind), hoverinfo="skip")
         ends = [(*_finite(t)[-1], t) for t in group]
