@@ -1,0 +1,42 @@
+"""A search whose networks are trained, from the shell to the files it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import optuna
+import torch
+from typer.testing import Result
+
+
+def load() -> optuna.Study:
+    return optuna.load_study(study_name="trained", storage="sqlite:///nas.db")
+
+
+def test_training_ends_with_a_tested_exported_winner_beside_the_baseline(
+    trained: Path, optnas_cli: Callable[..., Result]
+) -> None:
+    result = optnas_cli("run", trained)
+    assert result.exit_code == 0, result.output
+    assert "Test data, which the search never saw" in result.stdout
+    assert "Trained anew from 2 seeds" in result.stdout
+    assert "by hand" in result.stdout
+    study = load()
+    [onnx] = Path("runs/trained").glob("*.onnx")
+    assert str(onnx) in result.stdout
+
+    # Both files carry the same trained network.
+    assert optnas_cli("export", trained, "best.pt2").exit_code == 0
+    x = torch.rand(5, 1, 8, 8)
+    [from_onnx] = onnxruntime.InferenceSession(onnx).run(None, {"input": x.numpy()})
+    np.testing.assert_allclose(torch.export.load("best.pt2").module()(x).detach(), from_onnx, atol=1e-4)
+
+    # What was trained anew is kept in the study, and not trained a second time.
+    kept = {k: v for k, v in study.user_attrs.items() if k.startswith(("retrained:", "baseline:"))}
+    assert [len(runs) for runs in kept.values()] == [2, 2]
+    again = optnas_cli("best", trained, "--retrain", 2)
+    assert again.exit_code == 0, again.output
+    assert {k: load().user_attrs[k] for k in kept} == kept
