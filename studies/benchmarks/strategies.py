@@ -11,7 +11,8 @@ nasbench201-cifar10-test, which adds the test accuracy of the architecture that 
 The value of a trial is the mean over the published trainings. Seeds start at 0; settings were chosen on
 nasbench201-cifar10 with seeds from 1000. Columns: mean best value after so many evaluations, with the half
 width of its 95 % interval; in how many runs the best row of the table was found, and after how many
-evaluations on average in those; milliseconds of sampler time a trial, study bookkeeping included.
+evaluations on average in those; milliseconds of processor time a trial, study
+bookkeeping included.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ _FROM_FILES: dict[str, tuple[Callable[[Path], Table], str]] = {
 
 @dataclass(frozen=True)
 class Run:
-    """One search: the value of each trial, its test value where there is one, and seconds a trial."""
+    """One search: each trial's value and, where there is one, test value; processor seconds a trial."""
 
     values: np.ndarray
     tests: np.ndarray
@@ -162,9 +163,9 @@ class Run:
 
 def _run(sampler: BaseSampler, problem: Problem, n_trials: int) -> Run:
     study = optuna.create_study(direction=problem.direction, sampler=sampler)
-    start = time.perf_counter()
+    start = time.process_time()
     study.optimize(problem.objective, n_trials=n_trials)
-    seconds = (time.perf_counter() - start) / n_trials
+    seconds = (time.process_time() - start) / n_trials
     trials = study.trials
     tests = [trial.user_attrs.get("metrics", {}).get("test", np.nan) for trial in trials]
     return Run(np.array([trial.value for trial in trials]), np.array(tests), seconds)
@@ -191,7 +192,7 @@ def _row(runs: list[Run], problem: Problem, counts: list[int]) -> list[str]:
 
 def _interval(values: np.ndarray) -> str:
     half = 1.96 * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
-    return f"{values.mean():.4g} ± {half:.2g}"
+    return f"{values.mean():.4g} ± {0 if half < 1e-12 else half:.2g}"
 
 
 def _tests(problem: Problem) -> bool:
