@@ -159,11 +159,10 @@ class Supervised(LightningModule):
             {"params": others, "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.lr)
+        # Both phases need a step, or the schedule divides by zero.
+        n_steps = max(3, int(self.trainer.estimated_stepping_batches))
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            self.lr,
-            total_steps=max(2, int(self.trainer.estimated_stepping_batches)),
-            pct_start=0.25,
+            optimizer, self.lr, total_steps=n_steps, pct_start=max(0.25, 2 / n_steps)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -32,8 +33,7 @@ class DataCache:
                 self._made.append(made)
                 return module
         recorder = _Recorder(trial)
-        module = self.data if isinstance(self.data, pl.LightningDataModule) else self.data(recorder)
-        _set_up(module)
+        module = _set_up(self.data if isinstance(self.data, pl.LightningDataModule) else self.data(recorder))
         self._made = [*self._made[1 - self.size :], (recorder.answers, module)]
         return module
 
@@ -67,13 +67,15 @@ def _ask(trial: Any, question: _Question) -> Any:
     return getattr(trial, name)(*args, **kwargs)
 
 
-def _set_up(module: pl.LightningDataModule) -> None:
-    """Prepare a module for training now, and let every Trainer after this find it done."""
+def _set_up(module: pl.LightningDataModule) -> pl.LightningDataModule:
+    """A copy, prepared for training, in which every Trainer finds that done; the original stays as it is."""
+    module = copy.copy(module)
     for name in ("prepare_data", "setup", "teardown"):
         # On the object itself, so that Lightning still sees which hooks its class defines.
         setattr(module, name, _once(getattr(module, name), run=name != "teardown"))
     module.prepare_data()
     module.setup(stage="fit")
+    return module
 
 
 def _once(hook: Callable[..., None], run: bool) -> Callable[..., None]:

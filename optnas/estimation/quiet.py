@@ -16,17 +16,21 @@ _LOGGERS = ("pytorch_lightning", "lightning_fabric")
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """No device lines, tips or advice (number of workers, few batches) from Lightning, for a while."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
+def quiet(verbose: bool = False) -> Iterator[None]:
+    """No device lines, tips or advice (number of workers, few batches) from Lightning, for a while.
+
+    With `verbose`, only what nobody can act on is left out.
+    """
+    loggers = [] if verbose else [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PossibleUserWarning)
             # Lightning 2.6 against a newer torch.
             warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+            if not verbose:
+                warnings.simplefilter("ignore", PossibleUserWarning)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

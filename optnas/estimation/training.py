@@ -6,8 +6,8 @@ import gc
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from copy import deepcopy
+from contextlib import contextmanager
+from copy import copy, deepcopy
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +16,20 @@ from typing import Any, Literal, NoReturn, TypeAlias
 import optuna
 import pytorch_lightning as pl
 import torch
+from optuna.trial import FrozenTrial
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
 from optnas.data import data_fingerprint
-from optnas.estimation.checkpoints import Attempt, count_weights, study_folder, tidy, trial_folder
+from optnas.estimation.checkpoints import (
+    Attempt,
+    count_weights,
+    study_folder,
+    tidy,
+    trial_folder,
+    weights_path,
+)
 from optnas.estimation.data_cache import Data, DataCache
 from optnas.estimation.describe import describe
 from optnas.estimation.monitor import Monitor
@@ -162,17 +170,48 @@ class Training:
 
     def test(self, model: nn.Module, trial: Trial) -> dict[str, float]:
         """The task's metrics on the data's test split, which no training sees."""
-        trainer = self._trainer(trial, [], logger=False)
-        with interruptible(), quiet():
+        with interruptible(), quiet(self._verbose):
+            trainer = self._trainer(trial, [], logger=False)
             (metrics,) = trainer.test(self.task(model, trial), datamodule=self._data(trial), verbose=False)
         return {name: float(value) for name, value in metrics.items()}
+
+    def load_weights(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        """The `state_dict` of a finished trial's best epoch, on the CPU.
+
+        Raises:
+            FileNotFoundError: they were deleted, or are on another machine; the message says which.
+        """
+        path = weights_path(study, trial.number)
+        if path is None:
+            deleted = trial.number in study.user_attrs.get("deleted_checkpoints", [])
+            why = (
+                f"were deleted, since only those of the best {self.keep} trials are kept"
+                if deleted
+                else f"are not below {study_folder(study).absolute()}; run this where the search ran"
+            )
+            raise FileNotFoundError(f"The weights of trial {trial.number} {why}. Or train it anew.")
+        weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return weights
+
+    def with_max_epochs(self, max_epochs: int) -> Training:
+        """The same training, for another number of epochs."""
+        other = copy(self)
+        other.__dict__.pop("settings", None)  # cached
+        other.max_epochs = max_epochs
+        return other
+
+    def provenance(self) -> dict[str, Any]:
+        """What a study records of its data."""
+        data = self.data if isinstance(self.data, pl.LightningDataModule) else None
+        return {"data": data_fingerprint(data) if data is not None else None}
 
     def _attempt(self, trial: Any) -> Attempt | None:
         study = getattr(trial, "study", None)
         if study is None:  # a stored trial, trained again outside a study
             return None
-        if self.folder is not None and study_folder(study) != self.folder:
-            study.set_user_attr("folder", str(self.folder))
+        folder = str(self.folder or study_folder(study))
+        if study.user_attrs.get("folder") != folder:
+            study.set_user_attr("folder", folder)
         # By now everything was asked, so a later attempt has the same params.
         identity = {
             "study": study.study_name,
@@ -210,7 +249,7 @@ class Training:
     ) -> None:
         timer = None if self.time_limit is None else Timer(self.time_limit)
         callbacks = [*self._callbacks(trial), *([] if timer is None else [timer]), monitor]
-        with interruptible(), nullcontext() if self._verbose else quiet():
+        with interruptible(), quiet(self._verbose):
             trainer = self._trainer(trial, callbacks, self._logger(trial))
             trainer.fit(module, datamodule=data, ckpt_path=path)
             left = None if timer is None else timer.time_remaining()

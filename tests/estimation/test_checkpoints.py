@@ -1,0 +1,207 @@
+import multiprocessing
+import os
+import random
+import resource
+import runpy
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from optuna.trial import TrialState
+
+from optnas.estimation.checkpoints import Attempt, random_state, set_random_state
+
+SCRIPT = Path(__file__).with_name("interrupted.py")
+EPOCHS = 5
+
+# Real processes that begin with everything imported.
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["optnas.estimation.training", "optnas.tasks", "sklearn.datasets"])
+
+
+def start(folder, data, pause=0.0):
+    folder.mkdir(exist_ok=True)
+    given = {"init_globals": {"arguments": (str(folder), data, EPOCHS, pause)}, "run_name": "__main__"}
+    process = context.Process(target=runpy.run_path, args=(str(SCRIPT),), kwargs=given)
+    process.start()
+    return process
+
+
+def finish(folder, data):
+    process = start(folder, data)
+    process.join(120)
+    assert process.exitcode == 0, (folder / "errors").read_text()
+
+
+def kill(process):
+    process.kill()
+    process.join()
+
+
+def wait_for(folder, line):
+    deadline = time.monotonic() + 60
+    while line not in log(folder):
+        assert time.monotonic() < deadline, f"{line!r} did not appear"
+        time.sleep(0.01)
+
+
+def log(folder):
+    file = folder / "log"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def epochs(folder):
+    return [int(line.split()[1]) for line in log(folder) if line.startswith("epoch")]
+
+
+def trial(folder):
+    storage = f"sqlite:///{folder}/study.db"
+    return optuna.load_study(study_name="s", storage=storage).trials[0]
+
+
+def states(folder):
+    return sorted((folder / "runs").rglob("*.ckpt"))
+
+
+def assert_same(one, other):
+    a, b = trial(one), trial(other)
+    assert a.state == b.state == TrialState.COMPLETE
+    assert (a.value, a.params, a.intermediate_values) == (b.value, b.params, b.intermediate_values)
+    weights = [torch.load(next(folder.rglob("weights.pt")), weights_only=True) for folder in (one, other)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The folder of a study that nothing interrupts, one per kind of data."""
+    made = {}
+
+    def get(data):
+        if data not in made:
+            made[data] = tmp_path_factory.mktemp(data)
+            finish(made[data], data)
+        return made[data]
+
+    return get
+
+
+@pytest.mark.parametrize("data", ["tensors", "loaders", "plateau"])
+def test_a_killed_training_ends_as_if_nothing_had_happened(tmp_path, uninterrupted, data):
+    process = start(tmp_path, data, pause=0.02)
+    wait_for(tmp_path, "batch 2 5")
+    kill(process)
+    assert trial(tmp_path).state == TrialState.RUNNING
+    finish(tmp_path, data)
+    assert epochs(tmp_path) == list(range(EPOCHS))
+    assert_same(tmp_path, uninterrupted(data))
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
+def test_signals_leave_within_a_batch_and_lose_no_epoch(tmp_path, uninterrupted, number, status):
+    process = start(tmp_path, "tensors", pause=0.05)
+    wait_for(tmp_path, "batch 1 4")
+    os.kill(process.pid, number)
+    process.join(30)
+    errors = (tmp_path / "errors").read_text()
+    assert process.exitcode == status, errors
+    assert ("KeyboardInterrupt" in errors) == (number == signal.SIGINT)
+    assert log(tmp_path)[-1] in {f"batch 1 {batch}" for batch in range(4, 8)}
+    finish(tmp_path, "tensors")
+    assert epochs(tmp_path) == list(range(EPOCHS))
+    assert_same(tmp_path, uninterrupted("tensors"))
+
+
+def test_a_truncated_newest_state_falls_back_to_the_one_before(tmp_path, uninterrupted):
+    process = start(tmp_path, "tensors", pause=0.02)
+    wait_for(tmp_path, "batch 3 5")
+    kill(process)
+    older, newest = states(tmp_path)
+    assert (older.name, newest.name) == ("epoch-00001.ckpt", "epoch-00002.ckpt")
+    newest.write_bytes(newest.read_bytes()[:1000])
+    finish(tmp_path, "tensors")
+    assert epochs(tmp_path) == [0, 1, 2, 2, 3, 4]
+    assert_same(tmp_path, uninterrupted("tensors"))
+
+
+def test_a_finished_training_whose_trial_was_not_told_runs_no_epoch_again(tmp_path, uninterrupted):
+    finish(tmp_path, "tensors")
+    # Back to the moment before the trial was told, which no process survived.
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/study.db")
+    number = study.trials[0]._trial_id
+    with study._storage._backend.engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE trials SET state = 'RUNNING' WHERE trial_id = {number}")
+        connection.exec_driver_sql(f"DELETE FROM trial_values WHERE trial_id = {number}")
+    finish(tmp_path, "tensors")
+    assert epochs(tmp_path) == list(range(EPOCHS))
+    assert_same(tmp_path, uninterrupted("tensors"))
+
+
+def test_files_of_another_study_are_not_used(tmp_path, uninterrupted):
+    process = start(tmp_path, "tensors", pause=0.02)
+    wait_for(tmp_path, "batch 2 1")
+    kill(process)
+    (tmp_path / "study.db").unlink()
+    (tmp_path / "log").unlink()
+    finish(tmp_path, "plateau")  # the same folder, study name and trial number; another task
+    assert epochs(tmp_path) == list(range(EPOCHS))
+    assert_same(tmp_path, uninterrupted("plateau"))
+
+
+def test_a_full_disk_has_a_clear_error(tmp_path):
+    def save(path):
+        with path.open("wb") as file:
+            file.write(bytes(20_000))
+
+    attempt = Attempt(tmp_path / "trial-0000", "x")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"Cannot write .*epoch-00000.ckpt.*Make room"):
+            attempt.write(0, save)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(attempt.folder.glob("*.ckpt"))
+
+
+def test_states_hold_nothing_but_tensors_and_plain_values(tmp_path):
+    process = start(tmp_path, "loaders", pause=0.02)
+    wait_for(tmp_path, "batch 1 3")
+    kill(process)
+    (file,) = states(tmp_path)
+    state = torch.load(file, weights_only=True)
+    assert state["callbacks"]["optnas"]["threads"] == 1
+
+
+def test_random_state_goes_on_where_it_was():
+    def draw():
+        return random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(1).item()  # noqa: NPY002
+
+    random.gauss(0, 1)  # leaves a second draw behind, as does NumPy's
+    np.random.randn()  # noqa: NPY002 (the legacy generator is what is tested)
+    state = random_state()
+    first = [draw() for _ in range(3)]
+    set_random_state(state)
+    assert [draw() for _ in range(3)] == first
+
+
+def test_attempts_have_folders_of_their_own_and_read_the_furthest(tmp_path):
+    def save(epoch):
+        return lambda path: torch.save({"callbacks": {"m": {"identity": "x", "epoch": epoch}}}, path)
+
+    first = Attempt(tmp_path / "trial-0003", "x")
+    assert first.newest("m") is None
+    for epoch in range(4):
+        first.write(epoch, save(epoch))
+    assert sorted(os.listdir(first.folder)) == ["epoch-00002.ckpt", "epoch-00003.ckpt"]
+    second = Attempt(tmp_path / "trial-0003", "x")
+    assert (first.folder.name, second.folder.name) == ("attempt-0", "attempt-1")
+    path, state = second.newest("m")
+    assert (path.parent, state["epoch"]) == (first.folder, 3)
+    second.write(4, save(4))
+    assert Attempt(tmp_path / "trial-0003", "x").newest("m")[1]["epoch"] == 4
+    assert Attempt(tmp_path / "trial-0003", "other").newest("m") is None
