@@ -113,6 +113,13 @@ def test_the_schedule_rises_to_the_learning_rate_and_ends_near_zero():
     assert rates[0] < 0.04 / 10
 
 
+@pytest.mark.parametrize("n_steps", [1, 2, 3, 4, 5])
+def test_a_training_of_a_few_steps_has_a_schedule(n_steps):
+    x, y = torch.randn(n_steps, 2), torch.zeros(n_steps, dtype=torch.long)
+    data = TensorData((x, y), val=(x, y), test=(x, y), batch_size=1)
+    assert fit(Classification(3)(nn.Linear(2, 3), no_questions()), data)["train_loss"] > 0
+
+
 def test_only_matrices_are_decayed():
     module = Classification(3, weight_decay=0.3)(
         nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)), no_questions()

@@ -88,11 +88,13 @@ SCRIPT = """
     import sys, time, optnas
     from torch import nn
 
+    delay = float(sys.argv[2])
+
     class Sleeping:  # defined in an unguarded script: workers get it by value
         values = {"score": "maximize"}
         def example(self, trial): return (2, 4)
         def __call__(self, model, trial):
-            time.sleep(float(sys.argv[2]) if trial.number > 1 else 0.0)
+            time.sleep(delay if trial.number > 1 else 0.0)
             return {"score": 1.0}
 
     objective = optnas.Objective(lambda trial: nn.Linear(4, trial.suggest_int("width", 1, 9999)), Sleeping())

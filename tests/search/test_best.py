@@ -1,0 +1,110 @@
+import shutil
+import statistics
+
+import pytest
+import torch
+from optuna.trial import TrialState
+from torch import nn
+
+from optnas.data import TensorData
+from optnas.estimation import Training
+from optnas.objective import Objective
+from optnas.search.best import Mean, best, train
+from optnas.search.optimize import optimize
+from optnas.search.study import create_study
+from optnas.tasks import Classification
+
+
+def mlp(trial):
+    width = trial.suggest_int("width", 4, 32)
+    return nn.Sequential(nn.Linear(6, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, 3))
+
+
+@pytest.fixture(scope="module")
+def data():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(300, 6, generator=generator)
+    return TensorData((x, (x[:, 0] + x[:, 1] * 2).long()), batch_size=50)
+
+
+@pytest.fixture(scope="module")
+def searched(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search")
+    training = Training(
+        Classification(3, lr=(1e-3, 1e-1)), data, monitor="val_acc", mode="max", max_epochs=3,
+        folder=folder / "runs", keep=2,
+    )  # fmt: skip
+    objective = Objective(mlp, training)
+    study = create_study(objective, study_name="s", storage=f"sqlite:///{folder}/s.db", seed=1)
+    optimize(study, objective, n_trials=4)
+    return study, objective
+
+
+def accuracy(model, split):
+    x, y = split
+    with torch.no_grad():
+        return (model(x).argmax(1) == y).float().mean().item()
+
+
+def test_the_model_has_the_score_that_it_won_with(searched, data):
+    study, objective = searched
+    winner = best(study, objective)
+    assert winner.value == max(t.value for t in study.get_trials(states=(TrialState.COMPLETE,)))
+    assert accuracy(winner.model(), data.val) == pytest.approx(winner.value)
+
+
+def test_test_metrics_are_of_the_test_split(searched, data):
+    winner = best(*searched)
+    assert winner.test()["test_acc"] == pytest.approx(accuracy(winner.model(), data.test))
+
+
+def test_retraining_is_kept_and_seeded(searched):
+    study, objective = searched
+    winner = best(study, objective)
+    two = winner.retrain(2)
+    assert {"val_acc", "test_acc"} <= two[0].keys()
+    again = best(study, objective).retrain(3)
+    assert again[:2] == two
+    assert train(objective, winner.params, winner.seed_of(2)) == pytest.approx(again[2])
+    assert winner.retrain(1, max_epochs=1) != two[:1]
+
+
+def test_weights_that_were_not_kept_are_explained(searched, monkeypatch):
+    study, objective = searched
+    gone = study.user_attrs["deleted_checkpoints"][0]
+    with pytest.raises(FileNotFoundError, match=rf"trial {gone} were deleted.*best 2 trials"):
+        objective.estimator.load_weights(study, study.trials[gone])
+
+
+def test_weights_elsewhere_are_explained(searched, tmp_path):
+    study, objective = searched
+    folder = study.user_attrs["folder"]
+    shutil.move(folder, tmp_path / "away")
+    try:
+        with pytest.raises(FileNotFoundError, match="run this where the search ran"):
+            best(study, objective).model()
+    finally:
+        shutil.move(tmp_path / "away", folder)
+
+
+def test_the_best_of_a_repeat_is_what_was_trained(searched):
+    study, objective = searched
+    winner = best(study, objective)
+    study.enqueue_trial(winner.params)
+    study.optimize(objective, n_trials=1)
+    assert study.trials[-1].user_attrs["twin_of"] == winner.trial.number
+    assert best(study, objective).trial.number == winner.trial.number
+
+
+def test_an_empty_study_says_what_to_do(searched):
+    _, objective = searched
+    with pytest.raises(ValueError, match=r"no COMPLETE trial yet.*optimize"):
+        best(create_study(objective), objective)
+
+
+def test_mean_is_the_statistics_of_the_sample():
+    values = [0.5, 0.7, 0.9]
+    mean = Mean.of(values)
+    assert mean.mean == pytest.approx(statistics.fmean(values))
+    assert str(mean) == "0.7000 ± 0.2000"
+    assert str(Mean.of([0.5])) == "0.5000"
