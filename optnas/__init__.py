@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; tests/test_package.py 
     from optnas.analysis.importance import importance as importance
     from optnas.data import Digits as Digits
     from optnas.data import TensorData as TensorData
+    from optnas.estimation.tabular import Tabular as Tabular
     from optnas.estimation.training import Training as Training
     from optnas.export import to_onnx as to_onnx
     from optnas.export import to_torch_export as to_torch_export
@@ -40,6 +41,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; tests/test_package.py 
     from optnas.strategy.local_search import LocalSearchSampler as LocalSearchSampler
     from optnas.strategy.padded import PaddedSampler as PaddedSampler
     from optnas.strategy.predictor import PredictorSampler as PredictorSampler
+    from optnas.strategy.reinforce import ReinforceSampler as ReinforceSampler
     from optnas.tasks import Classification as Classification
     from optnas.tasks import Regression as Regression
     from optnas.trial import Draw as Draw
@@ -52,6 +54,7 @@ _NAMES = {
     "optnas.analysis.explain": ("explain",),
     "optnas.analysis.importance": ("importance",),
     "optnas.data": ("Digits", "TensorData"),
+    "optnas.estimation.tabular": ("Tabular",),
     "optnas.estimation.training": ("Training",),
     "optnas.export": ("to_onnx", "to_torch_export"),
     "optnas.facts.cost": ("count_flops", "count_params", "measure_latency"),
@@ -66,6 +69,7 @@ _NAMES = {
     "optnas.strategy.cmaes": ("MixedCmaEsSampler",),
     "optnas.strategy.local_search": ("LocalSearchSampler",),
     "optnas.strategy.predictor": ("PredictorSampler",),
+    "optnas.strategy.reinforce": ("ReinforceSampler",),
     "optnas.strategy.distinct": ("DistinctSampler",),
     "optnas.strategy.padded": ("PaddedSampler",),
     "optnas.tasks": ("Classification", "Regression"),

@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from optnas.estimation.checkpoints import tidy as tidy
     from optnas.estimation.checkpoints import trial_folder as trial_folder
     from optnas.estimation.checkpoints import weights_path as weights_path
+    from optnas.estimation.tabular import Tabular as Tabular
     from optnas.estimation.training import Training as Training
 
 _NAMES = {
     "checkpoints": ("study_folder", "tidy", "trial_folder", "weights_path"),
+    "tabular": ("Tabular",),
     "training": ("Training",),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
