@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -110,7 +110,7 @@ class Monitor(Checkpoint):
         return {
             "identity": self.attempt.identity if self.attempt is not None else "",
             "history": self.history,
-            "best": None if self.best is None else asdict(self.best),
+            "best": self.best and {**vars(self.best), "weights": self._shared_weights(self.best)},
             "finished": self.finished,
             "metrics": self._metrics,
             "random": random_state(),
@@ -139,6 +139,11 @@ class Monitor(Checkpoint):
             step, value = self.history[-1]
             self.reason = f"pruned at step {step}: {self.metric} is {value:.6g}"
         return self.pruned
+
+    def _shared_weights(self, best: Best) -> dict[str, Any]:
+        """The best weights, as the model's own tensors where these are still equal: stored once then."""
+        now = self.model.state_dict()
+        return {name: now[name] if _equal(now[name], kept) else kept for name, kept in best.weights.items()}
 
     def _score(self, trainer: pl.Trainer) -> None:
         metrics = _metrics(trainer)
@@ -175,3 +180,7 @@ def _metrics(trainer: pl.Trainer) -> dict[str, float]:
 
 def _copy(value: Any) -> Any:
     return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
+
+
+def _equal(now: Any, kept: Any) -> bool:
+    return isinstance(now, Tensor) and now.device == kept.device and torch.equal(now, kept)
