@@ -14,6 +14,9 @@ Array = NDArray[np.float64]
 MOST_FITTED = 100
 """The kernel is fitted to at most so many rows: its cost grows with their cube, its use does not."""
 
+MOST_ROWS = 300
+"""Predictions rest on at most so many rows."""
+
 JITTER = 1e-8
 
 
@@ -25,23 +28,25 @@ class GaussianProcess:
 
     Args:
         groups: The group of each column of the rows, counted from 0, `(columns,)`.
+        spread: How much weights may differ: the standard deviation of their logarithms in the prior.
     """
 
-    def __init__(self, groups: NDArray[np.intp]) -> None:
+    def __init__(self, groups: NDArray[np.intp], spread: float = 1.0) -> None:
         self._groups = groups
         self._n_groups = int(groups.max()) + 1 if len(groups) else 0
         # Before anything is known, rows that differ in everything are about as similar however many groups.
         self._prior_mean = np.r_[np.full(self._n_groups, np.log(2.2 / max(self._n_groups, 1))), 0.0, -6.0]
-        self._prior_std = np.r_[np.ones(self._n_groups), 1.0, 2.0]
+        self._prior_std = np.r_[np.full(self._n_groups, spread), 1.0, 2.0]
 
     def fit(self, rows: Array, targets: Array) -> GaussianProcess:
         """Fit the kernel, then condition on `rows`, `(n, columns)`, and `targets`, `(n,)`."""
-        chosen = _informative(targets)
-        distances = np.stack([_squared(rows[chosen][:, self._groups == g]) for g in range(self._n_groups)])
+        chosen = _informative(targets, MOST_FITTED)
+        columns = [rows[np.ix_(chosen, self._groups == group)] for group in range(self._n_groups)]
+        distances = np.array([_squared(c, c).ravel() for c in columns]).reshape(self._n_groups, -1)
         found = minimize(
             self._loss,
             self._prior_mean,
-            (distances.reshape(self._n_groups, -1), targets[chosen]),
+            (distances, targets[chosen]),
             jac=True,
             method="L-BFGS-B",
             bounds=[(-10.0, 5.0)] * self._n_groups + [(-4.0, 4.0), (-14.0, 1.0)],
@@ -49,7 +54,8 @@ class GaussianProcess:
         )
         self._weights = np.exp(found.x[:-2])
         self._signal, self._noise = np.exp(found.x[-2:])
-        self._condition(rows, targets)
+        kept = _informative(targets, MOST_ROWS)
+        self._condition(rows[kept], targets[kept])
         return self
 
     def predict(self, rows: Array) -> tuple[Array, Array]:
@@ -97,19 +103,18 @@ class GaussianProcess:
         return float(loss), gradient + z / self._prior_std
 
 
-def _informative(targets: Array) -> NDArray[np.intp]:
-    """The best half of what the kernel is fitted to, and the latest of the others."""
+def _informative(targets: Array, most: int) -> NDArray[np.intp]:
+    """At most so many rows: the best, as half of them, and the latest of the others."""
     n = len(targets)
-    if n <= MOST_FITTED:
+    if n <= most:
         return np.arange(n)
-    best = np.argsort(targets, kind="stable")[: MOST_FITTED // 2]
+    best = np.argsort(targets, kind="stable")[: most // 2]
     others = np.setdiff1d(np.arange(n), best)
-    return np.sort(np.r_[best, others[-(MOST_FITTED - len(best)) :]])
+    return np.sort(np.r_[best, others[len(best) - most :]])
 
 
-def _squared(a: Array, b: Array | None = None) -> Array:
-    """Squared Euclidean distances between the rows of `a` and of `b` (or `a`)."""
-    b = a if b is None else b
+def _squared(a: Array, b: Array) -> Array:
+    """Squared Euclidean distances between the rows of `a` and of `b`."""
     distances: Array = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1)[None] - 2 * a @ b.T
     return np.maximum(distances, 0.0)
 

@@ -41,13 +41,18 @@ class Surrogate:
         direction: Of the study.
         features: More about an architecture than its answers, if given; called with the params of each trial
             and of each candidate.
+        spread: How much the weights of decisions may differ; see `GaussianProcess`.
     """
 
     def __init__(
-        self, direction: StudyDirection = StudyDirection.MINIMIZE, features: Features | None = None
+        self,
+        direction: StudyDirection = StudyDirection.MINIMIZE,
+        features: Features | None = None,
+        spread: float = 1.0,
     ) -> None:
         self._sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
         self._features = features
+        self._spread = spread
 
     def fit(self, trials: Sequence[FrozenTrial]) -> Surrogate:
         """Learn from finished trials; others among them are ignored.
@@ -65,7 +70,7 @@ class Surrogate:
         self._warp = _Warp(losses)
         self._encoder = _Encoder([trial for trial, _ in observed], self._features)
         rows = self._encoder.encode([trial.params for trial, _ in observed])
-        self._gp = GaussianProcess(self._encoder.groups).fit(rows, self._warp.to_latent(losses))
+        self._gp = GaussianProcess(self._encoder.groups, self._spread).fit(rows, self._warp.to_latent(losses))
         self._best = float(self._gp.predict(rows)[0].min())
         return self
 
@@ -126,39 +131,50 @@ class _Warp:
 
 
 class _Encoder:
-    """Params to rows whose squared distance, decision by decision, says how different two answers are."""
+    """Params to rows whose squared distance, group by group, says how different two trials are.
+
+    A group is a decision; or how often an answer was given in a family, the decisions that have the same
+    distribution (operations of the edges of a cell, widths of layers), which tells much from few trials; or
+    a feature.
+    """
 
     def __init__(self, trials: Sequence[FrozenTrial], features: Features | None) -> None:
         self._distributions: dict[str, BaseDistribution] = {}
         for trial in trials:
             self._distributions |= trial.distributions
-        self._first: dict[str, int] = {}  # column of each decision
-        widths: list[int] = []
-        for name, distribution in self._distributions.items():
-            self._first[name] = sum(widths)
-            widths.append(
-                len(distribution.choices) if isinstance(distribution, CategoricalDistribution) else 1
+        widths = [_width(distribution) for distribution in self._distributions.values()]
+        starts = [sum(widths[:i]) for i in range(len(widths))]
+        self._first = dict(zip(self._distributions, starts, strict=True))  # column of each decision
+        self._families = [
+            np.array(
+                [np.arange(self._first[n], self._first[n] + _width(self._distributions[n])) for n in names]
             )
-        self._width = sum(widths)
+            for names in _families(self._distributions)
+        ]
+        groups = [*np.repeat(np.arange(len(widths)), widths)]
+        n_more = sum(columns.shape[1] for columns in self._families)
         self._features = features
         if features is not None:
             known = [features(trial.params) for trial in trials]
             self._feature_names = sorted({name for row in known for name in row})
-            raw = np.array([[row.get(name, np.nan) for name in self._feature_names] for row in known])
-            self._center = np.nanmean(raw, axis=0)
-            self._scale = 3 * np.nanstd(raw, axis=0) + 1e-12
-            widths += [1] * len(self._feature_names)
-        self.groups = np.repeat(np.arange(len(widths)), widths)
+            raw = self._table(known)
+            self._center, self._scale = np.nanmean(raw, axis=0), 3 * np.nanstd(raw, axis=0) + 1e-12
+            n_more += len(self._feature_names)
+        self.groups = np.array([*groups, *range(len(widths), len(widths) + n_more)], dtype=np.intp)
 
     def encode(self, params: Sequence[Params]) -> Array:
-        rows = np.zeros((len(params), len(self.groups)))
+        rows = np.zeros((len(params), sum(map(_width, self._distributions.values()))))
         for name, first in self._first.items():
-            self._write(rows, first, name, [p.get(name) if name in p else _ABSENT for p in params])
+            self._write(rows, first, name, [p.get(name, _ABSENT) for p in params])
+        # Scaled so that a sum varies about as much as one decision.
+        sums = [rows[:, columns].sum(axis=1) * np.sqrt(4 / 3 / len(columns)) for columns in self._families]
         if self._features is not None:
-            raw = [self._features(p) for p in params]
-            more = np.array([[row.get(name, np.nan) for name in self._feature_names] for row in raw])
-            rows[:, self._width :] = np.nan_to_num((more - self._center) / self._scale)
-        return rows
+            table = self._table([self._features(p) for p in params])
+            sums.append(np.nan_to_num((table - self._center) / self._scale))
+        return np.hstack([rows, *sums])
+
+    def _table(self, features: Sequence[Mapping[str, float]]) -> Array:
+        return np.array([[row.get(name, np.nan) for name in self._feature_names] for row in features])
 
     def _write(self, rows: Array, first: int, name: str, values: list[Any]) -> None:
         distribution = self._distributions[name]
@@ -178,6 +194,18 @@ class _Encoder:
 
 
 _ABSENT = object()
+
+
+def _width(distribution: BaseDistribution) -> int:
+    return len(distribution.choices) if isinstance(distribution, CategoricalDistribution) else 1
+
+
+def _families(distributions: Mapping[str, BaseDistribution]) -> list[list[str]]:
+    """Names of decisions with the same distribution, where there are several."""
+    families: dict[str, list[str]] = {}
+    for name, distribution in distributions.items():
+        families.setdefault(repr(distribution), []).append(name)
+    return [names for names in families.values() if len(names) > 1]
 
 
 def _log_improvement(z: Array) -> Array:

@@ -22,9 +22,9 @@ from optnas.surrogate import Features, Surrogate, is_feasible
 from optnas.trial import Space, contains
 
 N_PARENTS = 5
-N_RANDOM = 200
+N_RANDOM = 100
 N_MUTATIONS = 40
-ROUNDS = 5
+ROUNDS = 6
 
 
 class PredictorSampler(TrialSampler):
@@ -47,10 +47,13 @@ class PredictorSampler(TrialSampler):
         ValueError: `n_startup_trials` is less than 2.
     """
 
+    spreads = (1.0, 0.6)
+    """Priors of the surrogate's kernel that take turns: what one is blind to, the other may see."""
+
     def __init__(
         self,
         space: Space[Any],
-        n_startup_trials: int = 10,
+        n_startup_trials: int = 5,
         features: Features | None = None,
         seed: int | None = None,
     ) -> None:
@@ -99,7 +102,8 @@ class PredictorSampler(TrialSampler):
         if len(finished) < self.n_startup_trials:
             tries = [candidates.random() for _ in range(20)]
             return next((params for params in tries if _key(params) not in seen), tries[0])
-        surrogate = Surrogate(study.direction, self._features and self._remember).fit(others)
+        spread = self.spreads[len(finished) % len(self.spreads)]
+        surrogate = Surrogate(study.direction, self._features and self._remember, spread).fit(others)
         pool = _Pool(surrogate, [params for params in (*running, *proposed) if params], seen)
         pool.add(candidates.random() for _ in range(N_RANDOM))
         parents: list[Params] = [trial.params for trial in best]

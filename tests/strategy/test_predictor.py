@@ -105,7 +105,7 @@ def test_running_trials_are_not_asked_for_again() -> None:
 
 
 def test_features_tell_what_answers_do_not() -> None:
-    """Of 1,000 unrelated names one number tells the value."""
+    """Of 1,000 unrelated names one number tells the value; 30 at random come within 16 of it on average."""
     number = np.random.default_rng(0).permutation(1000)
     names = [f"n{i}" for i in range(1000)]
 
@@ -120,8 +120,8 @@ def test_features_tell_what_answers_do_not() -> None:
         study.optimize(objective, n_trials=30)
         return study.best_value
 
-    assert best(lambda params: {"number": number[int(params["name"][1:])]}) <= 2
-    assert best(None) > 2
+    assert best(lambda params: {"number": number[int(params["name"][1:])]}) <= 5
+    assert best(None) > 5
 
 
 def test_startup_must_suffice_for_a_surrogate() -> None:
