@@ -69,7 +69,7 @@ def main() -> None:
         make, running = VARIANTS[name]
         needed = np.array([evaluations(table, make(table, s), running, arguments.limit) for s in seeds])
         capped = np.minimum(needed, arguments.limit)
-        half = 1.96 * capped.std(ddof=1) / np.sqrt(len(capped))
+        half = 1.96 * capped.std() / np.sqrt(len(capped))
         missed = np.mean(needed > arguments.limit)
         print(f"{name:20} {capped.mean():6.1f} {half:6.1f} {capped.max():6d} {missed:7.0%}", flush=True)
 
