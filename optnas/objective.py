@@ -181,7 +181,12 @@ class Objective:
         if "seed" not in trial.user_attrs:  # a later attempt at the same trial inherits it
             study_seed = trial.study.user_attrs.get("seed", trial.study.study_name)
             trial.set_user_attr("seed", derive_seed(study_seed, trial.number))
-        attempt = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.time()}
+        attempt = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "threads": torch.get_num_threads(),  # results are equal bit for bit only under equal numbers
+            "started": time.time(),
+        }
         trial.set_user_attr("attempts", [*trial.user_attrs.get("attempts", []), attempt])
 
     def _value(self, trial: optuna.Trial) -> float:

@@ -205,6 +205,10 @@ class Training:
         data = self.data if isinstance(self.data, pl.LightningDataModule) else None
         return {"data": data_fingerprint(data) if data is not None else None}
 
+    def tidy(self, study: optuna.Study) -> None:
+        """Delete the files that finished trials left, except the weights of the best `keep`."""
+        tidy(study, self.keep)
+
     def _attempt(self, trial: Any) -> Attempt | None:
         study = getattr(trial, "study", None)
         if study is None:  # a stored trial, trained again outside a study

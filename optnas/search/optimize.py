@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -62,15 +62,18 @@ def optimize(
     """
     check_fits(study, objective)
     recover(study, unowned=True)
+    tidy: Callable[[optuna.Study], None] = getattr(objective.estimator, "tidy", lambda study: None)
+    tidy(study)
     deadline = None if timeout is None else time.time() + timeout
     if n_workers > 1:
         from optnas.search.workers import run_workers
 
         run_workers(study, objective, n_trials, deadline, n_workers, show_progress)
-        return
-    with Progress(study, n_trials, show_progress) as progress:
-        for trial in work(study, objective, n_trials, deadline):
-            progress.show(trial)
+    else:
+        with Progress(study, n_trials, show_progress) as progress:
+            for trial in work(study, objective, n_trials, deadline):
+                progress.show(trial)
+    tidy(study)
 
 
 def work(
@@ -82,7 +85,7 @@ def work(
     """
     failures: deque[str] = deque(maxlen=10)
     n_finished = idle = 0
-    with _signals_raise(), _without_repeats(study, objective):
+    with signals_raise(), _without_repeats(study, objective):
         while (trial := _next_trial(study, n_trials, deadline)) is not None:
             error = run_trial(study, objective, trial)
             finished = study._storage.get_trial(trial._trial_id)
@@ -185,7 +188,7 @@ def _without_repeats(study: optuna.Study, objective: Objective) -> Iterator[None
 
 
 @contextmanager
-def _signals_raise() -> Iterator[None]:
+def signals_raise() -> Iterator[None]:
     """Turn SIGTERM, which schedulers send before they take a machine away, into an exception."""
 
     def terminate(number: int, frame: FrameType | None) -> None:
