@@ -137,15 +137,11 @@ class Objective:
         """
         if isinstance(trial, FrozenTrial):
             trial = replay(trial.params)
-        model = None
-        try:
-            model = self.space(trial)
-            return materialize(model, self._example(trial))
-        except (optuna.TrialPruned, ParamsMismatchError):
-            raise
-        except Exception as error:
-            layer = f" in {where}" if (where := _failing_layer(model, error)) else ""
-            raise SpaceError(f"{describe_error(error)}{layer} [parameters: {dict(trial.params)}]") from error
+        return self._build(trial, self.example_for(trial))
+
+    def example_for(self, trial: Any) -> Any:
+        """Inputs that the trial's model takes: `example`, or what the estimator says."""
+        return self.example if self.example is not None else self.estimator.example(trial)  # type: ignore[attr-defined]  # checked in __init__
 
     @property
     def can_ask(self) -> bool:
@@ -158,7 +154,7 @@ class Objective:
         For an estimator that `can_ask`. The model is built on the meta device by those who walk spaces.
         """
         estimator: Any = self.estimator
-        self._example(trial)
+        self.example_for(trial)
         estimator.ask(self.space(trial), trial)
 
     def identity(self, params: Mapping[str, Any]) -> Hashable:
@@ -168,7 +164,7 @@ class Objective:
         were asked beyond the space.
         """
         beyond_space = _Recorder(replay(params))
-        example = self._example(beyond_space)
+        example = self.example_for(beyond_space)
         of_space = replay(params)
         fingerprint = self._facts(lambda: self.space(of_space), example).get("fingerprint")
         estimator: Any = self.estimator
@@ -176,6 +172,17 @@ class Objective:
             estimator.ask(self.space(replay(params)), beyond_space)
         network = fingerprint or tuple(sorted(of_space.params.items()))
         return network, tuple(sorted(beyond_space.answers.items()))
+
+    def _build(self, trial: Any, example: Any) -> nn.Module:
+        model = None
+        try:
+            model = self.space(trial)
+            return materialize(model, example)
+        except (optuna.TrialPruned, ParamsMismatchError):
+            raise
+        except Exception as error:
+            layer = f" in {where}" if (where := _failing_layer(model, error)) else ""
+            raise SpaceError(f"{describe_error(error)}{layer} [parameters: {dict(trial.params)}]") from error
 
     def _begin(self, trial: optuna.Trial) -> None:
         if "seed" not in trial.user_attrs:  # a later attempt at the same trial inherits it
@@ -191,7 +198,7 @@ class Objective:
 
     def _value(self, trial: optuna.Trial) -> float:
         beyond_space: Any = _Recorder(trial)
-        example = self._example(beyond_space)
+        example = self.example_for(beyond_space)
         answers = Draw(lambda name, distribution: ask(trial, name, distribution))
         facts = self._facts(lambda: self.space(answers), example)
         facts["settings"] = self._settings_hash()
@@ -206,7 +213,7 @@ class Objective:
             return float(twin.values[0])
 
         seed_everything(trial.user_attrs["seed"])
-        model = self.build(answers)
+        model = self._build(answers, example)
         if hasattr(trial.storage, "flush"):
             trial.storage.flush(trial._trial_id)  # what is known survives a crash of the training
         started = time.perf_counter()
@@ -215,9 +222,6 @@ class Objective:
         trial.set_user_attr("metrics", metrics)
         trial.set_user_attr("asked", beyond_space.answers)
         return self._pick_value({**facts, **metrics})
-
-    def _example(self, trial: Any) -> Any:
-        return self.example if self.example is not None else self.estimator.example(trial)  # type: ignore[attr-defined]  # checked in __init__
 
     def _facts(self, build: Callable[[], nn.Module], example: Any) -> dict[str, Any]:
         try:
@@ -307,13 +311,7 @@ def describe_error(error: BaseException) -> str:
     message = next(iter(str(error).strip().splitlines()), "no message")
     if isinstance(error, SpaceError):
         return message
-    installed = (
-        str(Path(torch.__file__).parents[1]),
-        str(Path(os.__file__).parent),
-        str(Path(__file__).parent),
-    )
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not f.filename.startswith(installed)]
+    own = [f for f in traceback.extract_tb(error.__traceback__) if is_users_code(f.filename)]
     place = f" at {Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}" if own else ""
     return f"{type(error).__name__}{place}: {message}"
 

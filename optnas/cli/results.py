@@ -91,4 +91,4 @@ def export_best(best: Best, path: Path) -> Path:
     from optnas.export import to_onnx, to_torch_export
 
     write = {".onnx": to_onnx, ".pt2": to_torch_export}[path.suffix]
-    return write(best.model(), best.objective._example(FixedTrial(best.params)), path)
+    return write(best.model(), best.objective.example_for(FixedTrial(best.params)), path)
