@@ -1,6 +1,7 @@
 """What can be known about a model without training it."""
 
 from optnas.facts.cost import as_inputs, count_flops, count_params, materialize, measure_latency
+from optnas.facts.draw import draw
 from optnas.facts.sketch import Sketch, fingerprint, sketch
 
 __all__ = [
@@ -8,6 +9,7 @@ __all__ = [
     "as_inputs",
     "count_flops",
     "count_params",
+    "draw",
     "fingerprint",
     "materialize",
     "measure_latency",
