@@ -11,8 +11,9 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 import cloudpickle
 import optuna
@@ -20,10 +21,10 @@ import torch
 from optuna.trial import TrialState
 
 from optnas.objective import Objective
-from optnas.search.optimize import SearchFailedError, work
+from optnas.search.optimize import SearchFailedError, signals_raise, work
 from optnas.search.progress import Progress
 from optnas.search.recovery import recover
-from optnas.search.storage import SharedStorage
+from optnas.search.storage import SharedStorage, open_storage
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ _FAILED = 3  # exit status of a worker whose trials fail again and again
 class _Worker:
     process: subprocess.Popen[bytes]
     errors: IO[bytes]
+    giving: threading.Thread
 
     def message(self) -> str:
         """The end of what it wrote to its standard error."""
@@ -47,6 +49,8 @@ class _Worker:
         return "\n".join(self.errors.read().decode(errors="replace").strip().splitlines()[-12:])
 
     def close(self) -> None:
+        """Once it has ended."""
+        self.giving.join()
         self.errors.close()
         if self.process.stdin is not None:
             self.process.stdin.close()
@@ -71,11 +75,10 @@ def run_workers(
             f"n_workers={n_workers} needs a storage that processes can share; "
             "for example optnas.create_study(objective, storage='sqlite:///nas.db')."
         )
-    job = cloudpickle.dumps((study._storage, study.study_name, study.sampler, study.pruner, objective,
-                             n_trials, deadline))  # fmt: skip
-    team = _Team(job, n_workers)
+    job = make_job(study, objective, n_trials, deadline)
     shown = {t.number for t in study.get_trials(deepcopy=False) if t.state.is_finished()}
-    with Progress(study, n_trials, show_progress) as progress:
+    with signals_raise(), Progress(study, n_trials, show_progress) as progress:
+        team = _Team(job, n_workers)
         try:
             while team.busy():
                 time.sleep(0.25)
@@ -97,6 +100,16 @@ def run_workers(
             died,
             states[TrialState.FAIL],
         )
+
+
+def make_job(
+    study: optuna.Study, objective: Objective, n_trials: int | None, deadline: float | None
+) -> bytes:
+    """All that a worker needs to know. It holds the storage's password: not for print or a file."""
+    storage: Any = study._storage  # as arguments: pickled, it would leave the password behind
+    parts = (storage.arguments(), study.study_name, study.sampler, study.pruner, objective)
+    job: bytes = cloudpickle.dumps((*parts, n_trials, deadline))
+    return job
 
 
 class _Team:
@@ -153,15 +166,24 @@ class _Team:
             stdin=subprocess.PIPE,
             stdout=errors,
             stderr=errors,
+            bufsize=0,
             env=self._environments[i],
             start_new_session=True,  # Ctrl-C is for the parent, which tells its workers
         )
-        assert process.stdin is not None
-        # Through a pipe: a storage may hold a password, which belongs into no file. The pipe stays open; its
-        # end tells the worker that its parent is gone.
-        process.stdin.write(len(self._job).to_bytes(8, "big") + self._job)
-        process.stdin.flush()
-        return _Worker(process, errors)
+        # It reads its job only after its imports, or dies before: neither holds up the others.
+        giving = threading.Thread(target=_give, args=(process, self._job), daemon=True)
+        giving.start()
+        return _Worker(process, errors, giving)
+
+
+def _give(process: subprocess.Popen[bytes], job: bytes) -> None:
+    # Through a pipe: the storage's password belongs into no file. The pipe stays open; its end tells the
+    # worker that its parent is gone.
+    assert process.stdin is not None
+    rest = memoryview(len(job).to_bytes(8, "big") + job)
+    with suppress(BrokenPipeError):
+        while rest:
+            rest = rest[process.stdin.write(rest) :]
 
 
 def _environment(index: int, size: int) -> dict[str, str]:
@@ -181,7 +203,9 @@ def run_worker() -> int:
     job = _read(int.from_bytes(_read(8), "big"))
     storage, name, sampler, pruner, objective, n_trials, deadline = cloudpickle.loads(job)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    study = optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner)
+    study = optuna.load_study(
+        study_name=name, storage=open_storage(**storage), sampler=sampler, pruner=pruner
+    )
     study.sampler.reseed_rng()  # where a sampler has a generator of its own, each worker's differs
     try:
         for _ in work(study, objective, n_trials, deadline):

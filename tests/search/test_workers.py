@@ -6,8 +6,10 @@ import textwrap
 import threading
 import time
 
+import cloudpickle
 import optuna
 import pytest
+import sqlalchemy as sa
 from optuna.trial import TrialState
 from torch import nn
 
@@ -16,6 +18,7 @@ from optnas.search.optimize import SearchFailedError, optimize
 from optnas.search.recovery import MAX_KILLS
 from optnas.search.storage import open_storage
 from optnas.search.study import counts, create_study
+from optnas.search.workers import make_job
 
 
 def linear(trial):
@@ -78,6 +81,25 @@ def test_the_reason_of_failing_workers_reaches_the_user(tmp_path):
     assert TrialState.RUNNING not in states(study)
 
 
+def test_workers_get_the_password_of_the_storage(tmp_path, monkeypatch):
+    """The servers that tests start ask for none, so what a worker would open is looked at."""
+    objective = Objective(linear, Sleeping())
+    study = study_of(objective, tmp_path)
+    url = "postgresql+psycopg://me:secret@host/nas"
+    monkeypatch.setattr(study._storage._database, "url", sa.make_url(url))
+    storage, *_ = cloudpickle.loads(make_job(study, objective, 1, None))
+    assert storage["storage"] == url
+
+
+def test_a_job_larger_than_a_pipe_reaches_its_worker(tmp_path):
+    sleeping = Sleeping()
+    sleeping.data = os.urandom(4_000_000)
+    objective = Objective(linear, sleeping)
+    study = study_of(objective, tmp_path)
+    optimize(study, objective, n_trials=2, n_workers=2)
+    assert states(study) == [TrialState.COMPLETE] * 2
+
+
 def test_a_storage_in_memory_cannot_be_shared():
     objective = Objective(linear, Sleeping())
     with pytest.raises(ValueError, match=r"n_workers=2 needs a storage.*sqlite:///"):
@@ -103,7 +125,7 @@ SCRIPT = """
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_when_the_parent_ends_its_workers_end_and_nothing_stays_running(tmp_path, number):
     script = tmp_path / "search.py"
     script.write_text(textwrap.dedent(SCRIPT))
@@ -113,6 +135,9 @@ def test_when_the_parent_ends_its_workers_end_and_nothing_stays_running(tmp_path
         study = wait_for(lambda: optuna.load_study(study_name="s", storage=storage))
         wait_for(lambda: states(study).count(TrialState.RUNNING) == 2 and len(study.trials) == 4)
         os.kill(process.pid, number)
+    if number == signal.SIGTERM:  # it does not just die, but waits for its workers
+        assert process.returncode == 143
+        assert states(study).count(TrialState.WAITING) == 2
     wait_for(lambda: states(study).count(TrialState.WAITING) == 2)
     workers = {a["pid"] for t in study.trials for a in t.user_attrs.get("attempts", [])}
     wait_for(lambda: not any(map(is_alive, workers)))
