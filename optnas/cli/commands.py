@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from optnas.cli.job import DEFAULT_STORAGE, Job, load_job, open_existing
+from optnas.cli.job import DEFAULT_STORAGE, Job, load_job, open_existing, without_password
 from optnas.cli.messages import fail, say
 from optnas.cli.results import best_values, export_best, show_best, show_trials
 
@@ -31,13 +31,18 @@ app = typer.Typer(
 
 File = Annotated[Path, typer.Argument(metavar="STUDY.py", help="Plain Python that defines `objective`.")]
 StudyName = Annotated[str | None, typer.Option(help="By default the file's `study_name`, or its file name.")]
-Storage = Annotated[str | None, typer.Option(help=f"By default the file's `storage`, or {DEFAULT_STORAGE}.")]
+Storage = Annotated[
+    str | None,
+    # From the environment, a password is in nobody's list of processes.
+    typer.Option(envvar="OPTNAS_STORAGE", help=f"By default the file's `storage`, or {DEFAULT_STORAGE}."),
+]
 StorageUrl = Annotated[str, typer.Argument(metavar="[STORAGE]", help="Such as sqlite:///nas.db.")]
 Trials = Annotated[
     int | None,
     typer.Option(min=1, help=f"Of the whole study; by default the file's `n_trials`, or {DEFAULT_TRIALS}."),
 ]
 Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds after which no new trial begins.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes on this machine.")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Of training anew; by default as in the search.")]
 
 
@@ -46,12 +51,13 @@ def run(
     file: File,
     trials: Trials = None,
     timeout: Timeout = None,
+    workers: Workers = 1,
     storage: Storage = None,
     study_name: StudyName = None,
 ) -> None:
     """Search; go on where an earlier run of the same study stopped."""
     job = load_job(file, storage, study_name)
-    _search(job, trials, timeout)
+    _summary(job, _search(job, trials, timeout, workers))
 
 
 @app.command()
@@ -59,13 +65,35 @@ def resume(
     file: File,
     trials: Trials = None,
     timeout: Timeout = None,
+    workers: Workers = 1,
     storage: Storage = None,
     study_name: StudyName = None,
 ) -> None:
     """Go on with a search that exists; unlike `run`, never begin a new one."""
     job = load_job(file, storage, study_name)
     job.load_study()
-    _search(job, trials, timeout)
+    _summary(job, _search(job, trials, timeout, workers))
+
+
+@app.command()
+def worker(
+    file: File,
+    trials: Trials = None,
+    timeout: Timeout = None,
+    storage: Storage = None,
+    study_name: StudyName = None,
+) -> None:
+    """Join a search at any time, from any machine that reaches its storage; the first worker begins it.
+
+    It ends when the whole study has its trials. On SIGTERM it queues its trial again and leaves with status
+    143; so schedulers may take its machine away.
+    """
+    import optuna
+
+    job = load_job(file, storage, study_name)
+    if isinstance(job.sampler, optuna.samplers.BaseSampler):
+        job.sampler.reseed_rng()  # its own generator would draw what that of another worker drew
+    _search(job, trials, timeout, workers=1)
 
 
 @app.command()
@@ -128,7 +156,7 @@ def ls(storage: StorageUrl = DEFAULT_STORAGE) -> None:
             best_values(study),
             f"{max(started):%Y-%m-%d %H:%M}" if started else "",
         )
-    say(table if table.row_count else f"There is no study in {storage}.")
+    say(table if table.row_count else f"There is no study in {without_password(storage)}.")
 
 
 @app.command()
@@ -145,12 +173,12 @@ def dashboard(
         server = make_server(opened, host, port)
     except OSError as error:
         fail(f"Cannot listen on {host}:{port} ({error.strerror}); choose another one with --port.")
-    say(f"http://{host}:{server.server_port}/ shows {storage}; Ctrl-C ends it.")
+    say(f"http://{host}:{server.server_port}/ shows {without_password(storage)}; Ctrl-C ends it.")
     with server, suppress(KeyboardInterrupt):
         server.serve_forever()
 
 
-def _search(job: Job, trials: int | None, timeout: float | None) -> None:
+def _search(job: Job, trials: int | None, timeout: float | None, workers: int) -> optuna.Study:
     import optuna
 
     from optnas.search.optimize import SearchFailedError, optimize
@@ -167,23 +195,27 @@ def _search(job: Job, trials: int | None, timeout: float | None) -> None:
         n_done = sum(map(counts, study.get_trials(deepcopy=False)))
         if n_trials is not None and n_done >= n_trials:
             say(f"Study {study.study_name!r} has its {n_trials} trials; nothing is searched again.")
-        else:
-            try:
-                optimize(study, job.objective, n_trials, timeout=timeout, show_progress=True)
-            except SearchFailedError as error:
-                fail(str(error), code=1)
-            except (KeyboardInterrupt, SystemExit):
-                fail(f"To go on: {job.command('resume')}", code=130)
-        _summary(job, study)
+            return study
+        try:
+            optimize(study, job.objective, n_trials, timeout=timeout, n_workers=workers, show_progress=True)
+        except SearchFailedError as error:
+            fail(str(error), code=1)
+        except KeyboardInterrupt:
+            fail(f"To go on: {job.command('resume')}", code=130)
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else 1
+            fail(f"To go on: {job.command('resume')}", code=status)
+    return study
 
 
 def _summary(job: Job, study: optuna.Study) -> None:
     if not show_trials(study):
         fail(f"No trial has finished with a value; go on with: {job.command('resume')}", code=1)
-    winner = _best(job, study)
-    show_best(job, winner, job.n_retrain)
+    with _fitting(job):
+        winner = _best(job, study)
+        show_best(job, winner, job.n_retrain)
 
-    say(f"\nSaved: study {study.study_name!r} in {job.storage}")
+    say(f"\nSaved: study {study.study_name!r} in {without_password(job.storage)}")
     if hasattr(job.objective.estimator, "load_weights"):
         from optnas.estimation import study_folder
 
@@ -197,7 +229,7 @@ def _summary(job: Job, study: optuna.Study) -> None:
     say("\nNext:")
     say(f"  {job.command('resume', '--trials', str(more))}")
     say(f"  {job.command('best', '--retrain', '5')}")
-    say(f"  {shlex.join(['optnas', 'dashboard', job.storage])}")
+    say(f"  {shlex.join(['optnas', 'dashboard', without_password(job.storage)])}")
 
 
 def _best(job: Job, study: optuna.Study) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shlex
 import sys
 import traceback
@@ -47,7 +48,7 @@ class Job:
 
     def command(self, name: str, *more: str) -> str:
         """What to type for another command on the same study."""
-        return shlex.join(["optnas", name, str(self.file), *more, *self.options])
+        return shlex.join(["optnas", name, str(self.file), *more, *map(without_password, self.options)])
 
     def create_study(self) -> optuna.Study:
         """Create the study, or go on with it."""
@@ -69,7 +70,7 @@ class Job:
         names = optuna.get_all_study_names(storage)
         if self.study_name not in names:
             fail(
-                f"There is no study {self.study_name!r} in {self.storage}, which has "
+                f"There is no study {self.study_name!r} in {without_password(self.storage)}, which has "
                 f"{', '.join(names) or 'none at all'}; begin it with: {self.command('run')}"
             )
         return optuna.load_study(study_name=self.study_name, storage=storage)
@@ -114,7 +115,10 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
         return open_storage(url)
     except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        fail(f"Cannot open the storage {url!r}: {reason} (A storage is a URL such as {DEFAULT_STORAGE}.)")
+        fail(
+            f"Cannot open the storage {without_password(url)!r}: {reason} "
+            f"(A storage is a URL such as {DEFAULT_STORAGE}.)"
+        )
 
 
 def open_existing(url: str) -> optuna.storages.BaseStorage:
@@ -130,6 +134,11 @@ def open_existing(url: str) -> optuna.storages.BaseStorage:
     if (parsed is None or parsed.get_backend_name() == "sqlite") and not file.exists():
         fail(f"There is no storage {url!r}: the file {str(file)!r} does not exist.")
     return open_storage(url)
+
+
+def without_password(url: str) -> str:
+    """A storage's URL as it may be printed."""
+    return re.sub(r"(://[^:@/]*):.*@", r"\1:***@", url)
 
 
 def _import(file: Path) -> ModuleType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import optuna
 import pytest
 import typer
 
-from optnas.cli.job import load_job, open_existing
+from optnas.cli.job import load_job, open_existing, without_password
 
 
 def test_a_file_without_options_is_named_after_itself(toy: Path) -> None:
@@ -49,3 +50,19 @@ def test_looking_at_a_storage_never_makes_one(toy: Path, capsys: pytest.CaptureF
             open_existing(url)
         assert "does not exist" in capsys.readouterr().err
     assert not Path("none.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "printed"),
+    [
+        ("postgresql://me:p@ss:/w@host:5432/nas", "postgresql://me:***@host:5432/nas"),
+        ("postgresql://me@host/nas", "postgresql://me@host/nas"),
+        ("sqlite:////tmp/a:b@c.db", "sqlite:////tmp/a:b@c.db"),
+        ("nas.db", "nas.db"),
+    ],
+)
+def test_no_password_is_printed(url: str, printed: str, toy: Path) -> None:
+    assert without_password(url) == printed
+    assert (
+        load_job(toy, url, None).command("resume") == f"optnas resume toy.py --storage {shlex.quote(printed)}"
+    )
