@@ -1,0 +1,111 @@
+"""The examples for clusters start workers as they should; what would start them elsewhere is a shell here."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+
+from optnas.cli.commands import app
+
+ROOT = Path(__file__).parents[1]
+CLUSTER = ROOT / "studies" / "cluster"
+URL = "postgresql://me@db.example.org/nas?sslmode=require&application_name=a b"
+Run = Callable[..., tuple[list[str], str]]
+
+
+def check(arguments: list[str]) -> None:
+    """That `optnas` understands its arguments, and that they name a study that is there."""
+    name, *rest = arguments
+    assert name == "worker"
+    commands = typer.main.get_command(app).commands
+    options = commands[name].make_context(name, rest).params
+    assert (ROOT / options["file"]).is_file()
+    assert options["trials"] is not None
+    assert options["study_name"] is not None
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run a script with an `optnas` that only writes down its arguments and storage."""
+    home, bin_ = tmp_path / "home", tmp_path / "bin"
+    told = tmp_path / "told"
+    optnas = f'#!/bin/bash\nprintf "%s\\n" "$OPTNAS_STORAGE" "$@" > {told}.part; mv {told}.part {told}\n'
+    programs = {
+        bin_ / "optnas": optnas,
+        home / "optnas/.venv/bin/optnas": optnas,
+        bin_ / "srun": '#!/bin/bash\nwhile [[ $1 == -* ]]; do shift; done\nexec "$@"\n',
+        bin_ / "ssh": f'#!/bin/bash\ncd {home}; shift; exec bash -c "$*"\n',
+    }
+    for file, text in programs.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        file.chmod(0o755)
+
+    def call(script: str, *arguments: str, **environment: str) -> tuple[list[str], str]:
+        env = {**os.environ, "PATH": f"{bin_}:{os.environ['PATH']}", **environment}
+        command = [str(CLUSTER / script), *arguments]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        if pid := [*home.glob("optnas/worker.pid")]:
+            subprocess.run(
+                ["tail", "--pid", pid[0].read_text().strip(), "-f", "/dev/null"], timeout=60, check=True
+            )
+        return told.read_text().splitlines() if told.exists() else [], done.stderr
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "environment"),
+    [
+        ("slurm.sh", (), {"SLURM_CPUS_PER_TASK": "4", "SLURM_SUBMIT_DIR": str(ROOT)}),
+        ("ssh.sh", ("one.example.org",), {}),
+    ],
+)
+def test_script_starts_a_worker_with_the_storage_of_the_environment(
+    script: str, arguments: tuple[str, ...], environment: dict[str, str], run: Run
+) -> None:
+    (storage, *words), errors = run(script, *arguments, OPTNAS_STORAGE=URL, **environment)
+    assert errors == ""
+    assert storage == URL
+    check(words)
+
+
+@pytest.mark.parametrize("script", ["slurm.sh", "ssh.sh"])
+def test_script_without_a_storage_says_what_to_set(script: str, run: Run) -> None:
+    told, errors = run(script, "one.example.org", OPTNAS_STORAGE="")
+    assert told == []
+    assert "export OPTNAS_STORAGE=postgresql://" in errors
+
+
+def test_slurm_warns_before_it_ends_a_job() -> None:
+    options = re.findall(r"^#SBATCH (--\S+)$", (CLUSTER / "slurm.sh").read_text(), re.MULTILINE)
+    assert "--signal=TERM@60" in options  # without B: it goes to what srun has started
+
+
+def test_kubernetes_job() -> None:
+    claim, job = yaml.safe_load_all((CLUSTER / "kubernetes.yaml").read_text())
+    pod = job["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    program, *words = container["command"]
+    assert program == "optnas"
+    check(words)
+    assert pod["terminationGracePeriodSeconds"] >= 30
+    [storage] = [entry for entry in container["env"] if entry["name"] == "OPTNAS_STORAGE"]
+    assert "secretKeyRef" in storage["valueFrom"]
+    [volume], [mount] = pod["volumes"], container["volumeMounts"]
+    assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    assert (mount["name"], mount["mountPath"]) == (volume["name"], f"{container['workingDir']}/runs")
+    for rule in job["spec"]["podFailurePolicy"]["rules"]:
+        assert rule.get("onExitCodes", {}).get("containerName", container["name"]) == container["name"]
+
+
+@pytest.mark.parametrize("file", sorted(CLUSTER.iterdir()), ids=lambda file: file.name)
+def test_no_example_holds_a_password(file: Path) -> None:
+    assert not re.search(r"://[^\s/@]*:[^\s/@]*@|PGPASSWORD=", file.read_text())
