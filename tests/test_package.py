@@ -37,7 +37,6 @@ DOORS = {
     "search": _LOW | {"objective", "strategy", "estimation", "export"},
     "cli": _LOW | _MIDDLE | {"search", "export"},
     "testing": _LOW | _MIDDLE | {"search", "tasks", "data", "export"},
-    "testing_samplers": _LOW | _MIDDLE | {"search"},
 }
 LIGHTNING = {"estimation", "tasks", "data", "search"}
 OPTUNA_DISTRIBUTIONS_ONLY = {"trial", "space"}

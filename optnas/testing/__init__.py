@@ -1,6 +1,7 @@
 """Conformance checks for what users write: call them from your own tests."""
 
 from optnas.testing.interview import ConformanceError
+from optnas.testing.samplers import check_sampler
 from optnas.testing.spaces import check_space
 
-__all__ = ["ConformanceError", "check_space"]
+__all__ = ["ConformanceError", "check_sampler", "check_space"]

@@ -9,7 +9,7 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySampl
 
 from optnas.space import synthetic
 from optnas.strategy.cmaes import CMA, MixedCmaEsSampler
-from optnas.testing_samplers import check_sampler
+from optnas.testing.samplers import check_sampler
 
 CONDITIONAL = {
     "depth": IntDistribution(1, 3),

@@ -17,7 +17,7 @@ from optnas.space.explore import count, enumerate_params
 from optnas.strategy.distinct import PLAN, DistinctSampler, SpaceExhausted
 from optnas.strategy.evolution import RegularizedEvolutionSampler
 from optnas.strategy.seeded import SeededSampler
-from optnas.testing_samplers import check_sampler, conditional
+from optnas.testing.samplers import check_sampler, conditional
 from optnas.trial import replay
 
 

@@ -5,7 +5,7 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySampl
 
 from optnas.space import synthetic
 from optnas.strategy.evolution import CHANGED, PARENT, RegularizedEvolutionSampler
-from optnas.testing_samplers import check_sampler
+from optnas.testing.samplers import check_sampler
 
 
 class TestOptunasOwn(BasicSamplerTestCase, SingleOnlySamplerTestCase):

@@ -6,7 +6,7 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySampl
 from optnas.space import synthetic
 from optnas.strategy.evolution import CHANGED, PARENT
 from optnas.strategy.local_search import START, LocalSearchSampler
-from optnas.testing_samplers import check_sampler
+from optnas.testing.samplers import check_sampler
 
 
 def test_conforms() -> None:

@@ -9,7 +9,7 @@ from optnas.space import synthetic
 from optnas.space.nodes import Chain, Choice, Repeat
 from optnas.strategy.padded import PADDED, PaddedSampler, slots
 from optnas.strategy.seeded import SeededSampler
-from optnas.testing_samplers import check_sampler, conditional
+from optnas.testing.samplers import check_sampler, conditional
 
 CONDITIONAL = {
     "depth": IntDistribution(1, 3),

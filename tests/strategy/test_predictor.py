@@ -8,7 +8,7 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySampl
 from optnas.space import synthetic
 from optnas.strategy.distinct import PLAN
 from optnas.strategy.predictor import PredictorSampler
-from optnas.testing_samplers import check_sampler, conditional
+from optnas.testing.samplers import check_sampler, conditional
 
 
 def nothing(trial):

@@ -6,7 +6,7 @@ from optuna.samplers import RandomSampler
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySamplerTestCase
 
 from optnas.strategy.reinforce import BINS, ReinforceSampler, _action, _n_actions, _value
-from optnas.testing_samplers import check_sampler
+from optnas.testing.samplers import check_sampler
 from optnas.trial import contains
 
 

@@ -4,7 +4,7 @@ from optuna.samplers import GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
 from optnas.space import synthetic
 from optnas.strategy.seeded import SeededSampler
-from optnas.testing_samplers import check_sampler
+from optnas.testing.samplers import check_sampler
 
 
 def tpe(seed):

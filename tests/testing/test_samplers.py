@@ -5,9 +5,9 @@ import optuna
 import pytest
 from optuna.samplers import BaseSampler, RandomSampler
 
-from optnas import testing_samplers as checks
 from optnas.space.explore import draw_value
 from optnas.strategy.base import TrialSampler, completed
+from optnas.testing import samplers as checks
 
 
 class Sound(TrialSampler):
