@@ -297,15 +297,8 @@ def _check_file(file: Path) -> None:
             f"storage={file} is on a network folder ({kind}), where SQLite damages files that several "
             "processes use. Choose a local folder, or Postgres: storage='postgresql://...'."
         )
-    try:
-        with file.open("rb") as opened:
-            head = opened.read(16)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise StorageUnavailableError(f"storage={file} cannot be read: {error.strerror}.") from error
-    if head and head != b"SQLite format 3\0":
-        raise StorageUnavailableError(f"storage={file} is not a SQLite database. Choose another path.")
+    # Nothing here opens the file: closing it again would drop the locks that SQLite holds in this process
+    # for another storage of the same file, and with them its write-ahead log.
 
 
 def _file_id(file: Path | None) -> tuple[int, int] | None:

@@ -271,13 +271,33 @@ def test_wrong_paths(tmp_path: Path) -> None:
     with pytest.raises(StorageUnavailableError, match=r"is a folder. Name a file in it"):
         open_storage(tmp_path)
     (tmp_path / "notes.txt").write_text("Something else entirely")
-    with pytest.raises(StorageUnavailableError, match=r"is not a SQLite database. Choose another"):
+    with pytest.raises(StorageUnavailableError, match=r"is not a SQLite file; choose another"):
         open_storage(tmp_path / "notes.txt")
     other = sqlite3.connect(tmp_path / "other.db")
     other.execute("CREATE TABLE bookmarks (url TEXT)")
     other.close()
     with pytest.raises(StorageUnavailableError, match="of another program, with the tables bookmarks"):
         open_storage(tmp_path / "other.db")
+
+
+def test_two_storages_of_one_file_in_one_process(tmp_path: Path) -> None:
+    """Whatever opens a file and closes it drops all locks of the process on it: SQLite must be alone in that.
+
+    Without its locks, another process that ends takes itself for the last and deletes the write-ahead log.
+    """
+    study, _ = new_study(tmp_path / "nas.db")
+    second = optuna.load_study(study_name="s", storage=open_storage(tmp_path / "nas.db"))
+    code = """if True:
+        import optuna, sys
+        from optnas.search.storage import open_storage
+        study = optuna.load_study(study_name="s", storage=open_storage(sys.argv[1]))
+        study.tell(study.ask(), 1.0)
+    """
+    for n_told in (1, 2):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / "nas.db")], check=True)
+        assert len(study.trials) == len(second.trials) == 2 * n_told - 1
+        study.tell(study.ask(), 2.0)
+        assert len(study.trials) == len(second.trials) == 2 * n_told
 
 
 def test_damaged_file(tmp_path: Path) -> None:
