@@ -1,8 +1,11 @@
-"""Databases for the tests of storage: a SQLite file, and a real Postgres server where one can be started."""
+"""Databases for the tests of storage: a SQLite file, and a real Postgres server where one can be started.
+And a browser, to see what pages do in it."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -77,3 +80,25 @@ def new_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         return lambda: f"sqlite:///{tmp_path_factory.mktemp('sqlite')}/nas.db"
     server: PostgresServer = request.getfixturevalue("postgres")
     return server.new_database
+
+
+@pytest.fixture
+def browse(tmp_path: Path) -> Callable[[str], tuple[str, list[str]]]:
+    """Visit a URL with headless Chromium: the DOM after ten seconds of its time, and its console's lines."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs Chromium (Debian: apt install chromium)")
+    quiet = (
+        *("--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+        *("--disable-background-networking", "--disable-component-update", "--enable-logging=stderr"),
+        *(["--no-sandbox"] if os.geteuid() == 0 else []),
+        "--virtual-time-budget=10000",
+    )
+
+    def visit(url: str) -> tuple[str, list[str]]:
+        profile = tempfile.mkdtemp(dir=tmp_path)
+        command = [chromium, *quiet, f"--user-data-dir={profile}", "--dump-dom", url]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+    return visit

@@ -6,6 +6,7 @@ from optnas.analysis.explain import Explanation, explain
 from optnas.analysis.front import pareto_front
 from optnas.analysis.importance import Importance, importance
 from optnas.analysis.leaderboard import leaderboard, leaderboard_table
+from optnas.analysis.report import report
 
 __all__ = [
     "Comparison",
@@ -18,4 +19,5 @@ __all__ = [
     "leaderboard",
     "leaderboard_table",
     "pareto_front",
+    "report",
 ]

@@ -12,7 +12,7 @@ from optnas.facts.outline import SUM, Call, outline
 
 WIDTH = 400
 _MIDDLE = WIDTH // 2
-INK = "#767676"  # contrast at least 4.1 on white and on #111
+INK = "#7b7b7b"  # contrast at least 4.2 on white and on #111
 TEXT, QUIET = "#1a1a1a", "#555555"  # on boxes, which bring their own background
 FILL, FILL_PLAIN = "#d3e5f3", "#ececec"  # with and without parameters
 SKIP = "#d55e00"
@@ -88,6 +88,8 @@ def _item(call: Call) -> _Item:
     items: list[_Item] = []
     for inner in call.calls:
         last = items[-1] if items else None
+        if inner.kind == "Identity" and inner.reads == "block":
+            continue  # the addition that follows shows it
         if (
             inner.follower
             and last

@@ -1,0 +1,154 @@
+"""A report says what the study has, needs nothing from outside, and shows in a browser as it should."""
+
+from __future__ import annotations
+
+import re
+from ast import literal_eval
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState, create_trial
+from torch import nn
+
+from optnas.analysis.report import report
+from optnas.objective import Objective
+from optnas.space.explore import sample
+from optnas.trial import Trial, scope
+
+Browse = Callable[[str], tuple[str, list[str]]]
+
+MEASURE = """setTimeout(() => {
+  const widths = [document.body.scrollWidth];
+  document.querySelectorAll(".plot .main-svg:first-child").forEach(svg => widths.push(svg.clientWidth));
+  document.body.dataset.widths = widths.join(" ");
+}, 2000)"""
+EVIL = "</script><img src=x onerror=alert(1)>"
+
+
+def space(trial: Trial) -> nn.Module:
+    layers = [nn.Flatten()]
+    width = 16
+    for i in range(trial.suggest_int("depth", 1, 3)):
+        out = scope(trial, "block", i).suggest_int("width", 8, 24, step=8)
+        layers += [nn.Linear(width, out), nn.ReLU()]
+        width = out
+    return nn.Sequential(*layers, nn.Linear(width, 2))
+
+
+def estimate(model: nn.Module, trial: optuna.Trial) -> dict[str, float]:
+    score = -float(sum(p.numel() for p in model.parameters()))
+    for step in range(3):
+        trial.report(score * (3 - step), step)
+    if trial.number % 9 == 8:
+        raise optuna.TrialPruned
+    if trial.number % 9 == 7:
+        raise RuntimeError(EVIL)
+    return {"score": score}
+
+
+@pytest.fixture(scope="module")
+def objective() -> Objective:
+    return Objective(space, estimate, values={"score": "maximize"}, example=(2, 4, 4), reuse_twins=False)
+
+
+@pytest.fixture(scope="module")
+def searched(objective: Objective) -> optuna.Study:
+    study = optuna.create_study(
+        direction="maximize", sampler=optuna.samplers.RandomSampler(seed=1), study_name=f"{EVIL} <b>&"
+    )
+    study.optimize(objective, 30, catch=(RuntimeError,))
+    number = study.best_trial.number
+    runs = [{"score": 1.0, "test": 0.25}, {"score": 2.0, "test": 0.75}]
+    study.set_user_attr(f"retrained:{number}:as searched", runs)
+    study.set_user_attr("seed", 77)
+    study.set_user_attr("provenance", {"data": EVIL})
+    return study
+
+
+def sections(html: str) -> list[str]:
+    return re.findall(r"<h2>([^<]*)</h2>", html)
+
+
+def test_every_section_is_there_and_what_the_study_says_is_escaped(
+    searched: optuna.Study, objective: Objective, tmp_path: Path
+) -> None:
+    path = report(searched, tmp_path / "report.html", objective)
+    html = path.read_text()
+    assert sections(html) == [
+        *("Summary", "Best architecture", "Leaderboard", "Trained anew", "History", "Learning curves"),
+        *("Cost", "Decisions", "Importance", "Timeline", "Explanation", "How to reproduce"),
+    ]
+    best = searched.best_trial
+    assert f"The largest value is {best.value:.5g}, of trial {best.number}." in html
+    assert "30 trials: 24 complete, 3 pruned, 3 failed." in html
+    assert "1.5000 ± 0.7071" in html
+    assert f"{best.user_attrs['n_params']:,} parameters</text>" in html
+    assert path.stat().st_size < 10_000_000
+    assert html.count("Plotly.newPlot(") == html.count('class="plot"') == 6
+    assert EVIL not in html
+    assert "<b>&" not in html
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=\"(?!data:)", html)
+
+
+def test_a_browser_shows_it_on_a_phone_without_errors_or_requests(
+    searched: optuna.Study, objective: Objective, tmp_path: Path, browse: Browse
+) -> None:
+    path = report(searched, tmp_path / "report.html", objective)
+    html = path.read_text().replace("<body>", '<body style="width: 400px">')  # windows are 500 at least
+    path.write_text(html.replace("</body>", f"<script>{MEASURE}</script></body>"))
+    # The page's policy forbids every request; a violation is written to the console, as any error is.
+    dom, console = browse(path.as_uri())
+    assert console == []
+    [widths] = re.findall(r'data-widths="([\d. ]+)"', dom)
+    page, *plots = map(float, widths.split())
+    assert page <= 400
+    assert len(plots) == 6
+    assert all(200 < width <= 400 for width in plots)
+    assert sections(dom)[-1] == "How to reproduce"
+    assert dom.count('class="main-svg"') >= 6
+
+
+def test_text_has_words_and_tables_only(searched: optuna.Study, tmp_path: Path) -> None:
+    text = report(searched, tmp_path / "report.md").read_text()
+    headings = re.findall(r"^## (.*)", text, re.MULTILINE)
+    assert headings[:4] == ["Summary", "Best architecture", "Leaderboard", "Trained anew"]
+    assert headings[-2:] == ["Explanation", "How to reproduce"]
+    assert "<svg" not in text
+    assert not re.search(r"(?<!\\)<", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    params = re.findall(r"replay\((.*)\)\)", text)
+    assert literal_eval(params[0]) == searched.best_trial.params
+
+
+def test_a_study_that_has_nothing_yet_gets_a_short_report(tmp_path: Path) -> None:
+    study = optuna.create_study(study_name="new")
+    html = report(study, tmp_path / "report.html").read_text()
+    assert sections(html) == ["Summary", "How to reproduce"]
+    assert "No trial has a value yet." in html
+    assert "Plotly" not in html
+    study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={"reason": "ValueError: no"}))
+    assert "1 failed: ValueError: no" in report(study, tmp_path / "report.html").read_text()
+    study.add_trial(create_trial(value=1.0))
+    assert "The smallest value is 1, of trial 1." in report(study, tmp_path / "report.html").read_text()
+
+
+def test_an_objective_that_no_longer_fits_costs_only_the_drawing(
+    searched: optuna.Study, tmp_path: Path
+) -> None:
+    def other(trial: Trial) -> nn.Module:
+        return nn.Linear(16, trial.suggest_int("width", 1, 2))
+
+    assert sample(other, 0)
+    changed = Objective(other, estimate, values={"score": "maximize"}, example=(2, 16))
+    html = report(searched, tmp_path / "report.html", changed).read_text()
+    assert "It could not be drawn: " in html
+    assert "Importance" in sections(html)
+
+
+def test_mistakes_are_named(searched: optuna.Study, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must end in \.html or \.md"):
+        report(searched, tmp_path / "report.pdf")
+    two = optuna.create_study(directions=["minimize", "maximize"])
+    with pytest.raises(ValueError, match="several objectives"):
+        report(two, tmp_path / "report.html")
