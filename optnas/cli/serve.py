@@ -9,6 +9,8 @@ from wsgiref import simple_server
 import optuna
 from optuna_dashboard import wsgi
 
+from optnas.search.dashboard import StudyArtifacts
+
 
 class _Server(ThreadingMixIn, simple_server.WSGIServer):
     """A thread per request: a slow plot holds up nothing, and Ctrl-C reaches the server, not a request."""
@@ -22,9 +24,10 @@ class _Handler(simple_server.WSGIRequestHandler):
 
 
 def make_server(storage: optuna.storages.BaseStorage, host: str, port: int) -> simple_server.WSGIServer:
-    """A server that shows `storage`; port 0 takes a free one.
+    """A server that shows `storage` and the drawings in its studies' folders; port 0 takes a free one.
 
     Raises:
         OSError: the address cannot be had.
     """
-    return simple_server.make_server(host, port, wsgi(storage), server_class=_Server, handler_class=_Handler)
+    app = wsgi(storage, artifact_store=StudyArtifacts(storage))
+    return simple_server.make_server(host, port, app, server_class=_Server, handler_class=_Handler)

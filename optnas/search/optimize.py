@@ -17,6 +17,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.objective import Objective, derive_seed, error_kind
+from optnas.search.dashboard import attach_drawing
 from optnas.search.progress import Progress
 from optnas.search.recovery import recover, requeue
 from optnas.search.storage import SharedStorage, claim
@@ -125,6 +126,7 @@ def run_trial(study: optuna.Study, objective: Objective, trial: optuna.Trial) ->
             raise
         except Exception as failure:
             outcome, error = {"state": TrialState.FAIL}, failure
+        attach_drawing(study, objective, trial)
         with _signals_wait():
             study.tell(trial, **outcome)
     except UpdateFinishedTrialError as lost:
