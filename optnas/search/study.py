@@ -45,6 +45,9 @@ def create_study(
         seed: of the study, from which every trial's seed is derived; random when None. A study that exists
             keeps the seed that it began with.
 
+    Raises:
+        ParamsMismatchError: the study of that name optimizes another metric, or in the other direction.
+
     Warns:
         UserWarning: the study began under other circumstances (versions, source of the space, data, ...);
             the message lists what changed.
@@ -56,6 +59,7 @@ def create_study(
         pruner=pruner,
         load_if_exists=True,
     )
+    _check_values(study, objective)
     now = provenance(objective)
     known = study.user_attrs
     if "seed" not in known:
@@ -72,6 +76,18 @@ def create_study(
         )
     study.sampler = _make_sampler(study, sampler)
     return study
+
+
+def _check_values(study: optuna.Study, objective: Objective) -> None:
+    begun = [direction.name.lower() for direction in study.directions]
+    names = study.metric_names or list(objective.values)
+    if begun != objective.directions or names != list(objective.values):
+        values = ", ".join(f"{direction} {name}" for name, direction in zip(names, begun, strict=False))
+        asked = ", ".join(f"{direction} {name}" for name, direction in objective.values.items())
+        raise ParamsMismatchError(
+            f"Study {study.study_name!r} began in order to {values}, and the objective is now to {asked}. "
+            "Start a study of another name."
+        )
 
 
 def _make_sampler(study: optuna.Study, sampler: BaseSampler | SamplerFactory | None) -> BaseSampler:

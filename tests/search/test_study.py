@@ -5,6 +5,7 @@ from torch import nn
 from optnas.objective import Objective
 from optnas.search.study import create_study
 from optnas.space import Choice
+from optnas.trial import ParamsMismatchError
 
 
 def net(trial):
@@ -54,6 +55,14 @@ def test_equal_seeds_give_equal_searches():
         study.optimize(objective_of(), n_trials=12)
         runs.append([t.params for t in study.trials])
     assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("values", [{"loss": "maximize"}, {"error": "minimize"}])
+def test_another_value_needs_another_study(url, values):
+    create_study(objective_of(), study_name="s", storage=url)
+    other = Objective(net, estimate, values=values, example=(2, 4))
+    with pytest.raises(ParamsMismatchError, match=r"'s' began in order to minimize loss, .* another name"):
+        create_study(other, study_name="s", storage=url)
 
 
 def test_a_sampler_object_is_taken_as_it_is():
