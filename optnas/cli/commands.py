@@ -6,12 +6,13 @@ import shlex
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from optnas.cli.job import DEFAULT_STORAGE, Job, load_job, open_existing, without_password
+from optnas.cli.job import DEFAULT_STORAGE, Job, load_job, load_only_study, open_existing, without_password
 from optnas.cli.messages import fail, say
 from optnas.cli.results import best_values, export_best, show_best, show_trials
 
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
     import optuna
 
 DEFAULT_TRIALS = 50
+
+
+class Format(StrEnum):
+    """Of a report."""
+
+    HTML = "html"
+    MD = "md"
+
 
 app = typer.Typer(
     help="Neural architecture search with Optuna and PyTorch Lightning. A STUDY.py is plain Python that "
@@ -160,6 +169,37 @@ def ls(storage: StorageUrl = DEFAULT_STORAGE) -> None:
 
 
 @app.command()
+def report(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[STUDY.py]", help="With it, the best network is drawn.")
+    ] = None,
+    storage: Storage = None,
+    study_name: Annotated[
+        str | None, typer.Option(help="By default the file's, or the only study of the storage.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Ends in .html, or in .md for text; by default report.html.")
+    ] = None,
+    format: Annotated[Format, typer.Option(help="Of the file that is written by default.")] = Format.HTML,
+) -> None:
+    """Write what a search found, why it is the best and how sure that is, to one file."""
+    path = output or Path(f"report.{format}")
+    if path.suffix not in (".html", ".md"):
+        fail(f"--output {str(output)!r} must end in .html or .md.")
+    from optnas.analysis import report
+
+    if file is not None:
+        job = load_job(file, storage, study_name)
+        study, objective = job.load_study(), job.objective
+    else:
+        study, objective = load_only_study(storage or DEFAULT_STORAGE, study_name), None
+    try:
+        say(f"The report is in {report(study, path, objective)}.")
+    except (OSError, ValueError) as error:
+        fail(str(error))
+
+
+@app.command()
 def dashboard(
     storage: StorageUrl = DEFAULT_STORAGE,
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8080,
@@ -188,7 +228,8 @@ def _search(job: Job, trials: int | None, timeout: float | None, workers: int) -
     n_trials = trials or job.n_trials or (DEFAULT_TRIALS if timeout is None else None)
     with warnings.catch_warnings(record=True) as caught:  # shown without the line numbers of our files
         warnings.simplefilter("always", UserWarning)
-        study = job.create_study()
+        with _fitting(job):
+            study = job.create_study()
     for warning in caught:
         typer.echo(str(warning.message), err=True)
     with _fitting(job):
@@ -229,6 +270,7 @@ def _summary(job: Job, study: optuna.Study) -> None:
     say("\nNext:")
     say(f"  {job.command('resume', '--trials', str(more))}")
     say(f"  {job.command('best', '--retrain', '5')}")
+    say(f"  {job.command('report')}")
     say(f"  {shlex.join(['optnas', 'dashboard', without_password(job.storage)])}")
 
 

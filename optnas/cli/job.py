@@ -104,6 +104,23 @@ def load_job(file: Path, storage: str | None, study_name: str | None) -> Job:
     )
 
 
+def load_only_study(storage: str, study_name: str | None) -> optuna.Study:
+    """A study without its file: the one of that name, or the only one of the storage."""
+    import optuna
+
+    opened = open_existing(storage)
+    names = optuna.get_all_study_names(opened)
+    if study_name is None and len(names) == 1:
+        study_name = names[0]
+    if study_name not in names:
+        wanted = "One study must be meant" if study_name is None else f"There is no study {study_name!r}"
+        fail(
+            f"{wanted}; {without_password(storage)} has {', '.join(names) or 'none at all'}. "
+            "Say which with --study-name."
+        )
+    return optuna.load_study(study_name=study_name, storage=opened)
+
+
 def open_storage(url: str) -> optuna.storages.BaseStorage:
     """Open a storage, or say in one line why not."""
     from optuna.exceptions import StorageInternalError
