@@ -85,8 +85,10 @@ class Monitor(Checkpoint):
             return
         self._metrics = _metrics(trainer)
         if self.best is not None and self.best.epoch == trainer.current_epoch:
-            # Metrics of the training data are complete only now.
-            self.best.metrics = {**self._metrics, **self.best.metrics}
+            # Until now those of the training data were of the epoch before. Where epochs have several
+            # validations, this one's metrics stay.
+            within = _validates_within_epochs(trainer)
+            self.best.metrics = {**self._metrics, **self.best.metrics} if within else self._metrics
         done = trainer.current_epoch + 1
         self.finished = done == trainer.max_epochs or (
             trainer.should_stop and done >= (trainer.min_epochs or 0)
@@ -146,7 +148,7 @@ class Monitor(Checkpoint):
         return {name: now[name] if _equal(now[name], kept) else kept for name, kept in best.weights.items()}
 
     def _score(self, trainer: pl.Trainer) -> None:
-        metrics = _metrics(trainer)
+        metrics = {**self._metrics, **_metrics(trainer)}  # a training that goes on has no earlier ones
         if self.metric not in metrics:
             raise ValueError(
                 f"Training(monitor={self.metric!r}): the task logged no such metric, but "

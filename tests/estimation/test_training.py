@@ -83,6 +83,18 @@ def test_every_validation_is_reported_and_the_best_epoch_counts(tmp_path):
     assert set(trial.user_attrs["metrics"]) == {"score", "train_loss"}
 
 
+def test_metrics_of_the_training_data_are_those_of_the_best_epoch(tmp_path):
+    seen = []
+
+    class Keep(pl.Callback):
+        def on_train_epoch_start(self, trainer, module):  # complete only after the epoch before has ended
+            seen.append(trainer.callback_metrics.get("train_loss"))
+
+    (trial,) = search(scripted(tmp_path, [0.25, 0.75, 0.5], callbacks=lambda trial: [Keep()])).trials
+    first, second = map(float, seen[1:])
+    assert trial.user_attrs["metrics"]["train_loss"] == second != first
+
+
 def test_mode_min_keeps_the_lowest(tmp_path):
     estimator = scripted(tmp_path, [0.5, 0.25, 0.75], mode="min")
     assert estimator.values == {"score": "minimize"}
