@@ -2,6 +2,7 @@
 
 from optnas.facts.cost import as_inputs, count_flops, count_params, materialize, measure_latency
 from optnas.facts.draw import draw
+from optnas.facts.draw_cell import draw_cell
 from optnas.facts.sketch import Sketch, fingerprint, sketch
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "count_flops",
     "count_params",
     "draw",
+    "draw_cell",
     "fingerprint",
     "materialize",
     "measure_latency",
