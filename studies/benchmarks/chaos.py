@@ -1,0 +1,274 @@
+"""Kill -9 of random workers in the middle of their trials, again and again; then every trial is gone over.
+
+    python studies/benchmarks/chaos.py [--kills 100] [--trials 150] [--storage postgresql://...]
+
+Prints one table. What it should say: all trials count, none is left over, no epoch that was over ran again
+(a kill may cost the one in progress, and, in the milliseconds between its end and its stored state, that
+one), and every value, of every epoch, is equal bit for bit to that of the same training left in peace.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import random
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import pytorch_lightning as pl
+import torch
+from optuna.trial import FrozenTrial, TrialState
+from torch import nn
+
+from optnas import Classification, Digits, Objective, Training, create_study, optimize
+from optnas.search import counts
+from optnas.search.recovery import MAX_KILLS
+from optnas.search.storage import open_storage
+
+EPOCHS = 4
+WORKERS = 4
+
+
+class Log(pl.Callback):
+    """Sleeps in every epoch, so that kills hit it, and writes a line `trial epoch pid` at its end."""
+
+    def __init__(self, file: Path, number: int, pause: float) -> None:
+        self.file, self.number, self.pause = file, number, pause
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        time.sleep(self.pause)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        with self.file.open("a") as file:
+            file.write(f"{self.number} {trainer.current_epoch} {os.getpid()}\n")
+
+
+def space(trial: optuna.Trial) -> nn.Module:
+    width = trial.suggest_int("width", 4, 32)
+    layers = [nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Dropout(0.2), nn.Linear(width, 10)]
+    return nn.Sequential(*layers)
+
+
+def make_objective(folder: Path, pause: float) -> Objective:
+    training = Training(
+        Classification(10, lr=(1e-3, 1e-1)),
+        Digits(batch_size=256),
+        monitor="val_loss",  # tells apart what an accuracy would not
+        mode="min",
+        max_epochs=EPOCHS,
+        folder=folder / "runs",
+        callbacks=lambda trial: [Log(folder / "epochs", trial.number, pause)],
+    )
+    return Objective(space, training)
+
+
+@dataclass(frozen=True)
+class Kill:
+    number: int
+    pid: int
+    epochs: int  # that the trial had reported
+
+
+class Killer(threading.Thread):
+    """Kills `n_kills` workers while the search goes on, every second one past the first epoch of its trial.
+
+    No trial is hit so often that it would be given up. `halfway` is called once, in the middle.
+    """
+
+    def __init__(
+        self, url: str, n_trials: int, n_kills: int, seed: int, halfway: Callable[[], None] | None
+    ) -> None:
+        super().__init__(name="killer", daemon=True)
+        self.study = optuna.load_study(study_name="chaos", storage=open_storage(url))
+        self.n_trials, self.n_kills, self.halfway = n_trials, n_kills, halfway
+        self.random = random.Random(seed)
+        self.kills: list[Kill] = []
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        while not self.over.wait(0.02):
+            n_finished = sum(trial.state.is_finished() for trial in self.trials())
+            if self.halfway is not None and n_finished >= self.n_trials / 2:
+                self.halfway()
+                self.halfway = None
+            # Spread over the search, and done before its last trials.
+            due = self.n_kills * (n_finished + 2) / (0.8 * self.n_trials)
+            if len(self.kills) < min(due, self.n_kills):
+                self.kill()
+
+    def kill(self) -> None:
+        first = 1 if len(self.kills) % 2 else 0
+        victims = [trial for trial in self.trials() if self.may_die(trial, first)]
+        if not victims:
+            return
+        number = self.random.choice(victims).number
+        time.sleep(self.random.uniform(0.0, 0.3))
+        trial = self.trials()[number]
+        if self.may_die(trial, first):
+            pid = trial.user_attrs["attempts"][-1]["pid"]
+            os.kill(pid, signal.SIGKILL)
+            self.kills.append(Kill(number, pid, len(trial.intermediate_values)))
+
+    def may_die(self, trial: FrozenTrial, first: int) -> bool:
+        """Whether it runs, between epoch `first` and its last, and has a life to spare."""
+        attempts = trial.user_attrs.get("attempts", [])
+        return (
+            trial.state == TrialState.RUNNING
+            and bool(attempts)
+            and "ended" not in attempts[-1]
+            and attempts[-1]["pid"] not in {kill.pid for kill in self.kills}
+            and sum(kill.number == trial.number for kill in self.kills) < MAX_KILLS - 1
+            and first <= len(trial.intermediate_values) < EPOCHS
+        )
+
+    def trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+
+def search(
+    folder: Path,
+    url: str,
+    n_trials: int,
+    n_kills: int,
+    *,
+    pause: float = 0.25,
+    seed: int = 0,
+    halfway: Callable[[], None] | None = None,
+) -> tuple[optuna.Study, list[Kill]]:
+    """Run a search to its end while its workers are killed."""
+    objective = make_objective(folder, pause)
+    pruner = optuna.pruners.NopPruner()
+    study = create_study(objective, study_name="chaos", storage=url, seed=seed, pruner=pruner)
+    killer = Killer(url, n_trials, n_kills, seed, halfway)
+    killer.start()
+    try:
+        optimize(study, objective, n_trials, n_workers=WORKERS)
+    finally:
+        killer.over.set()
+        killer.join()
+    return study, killer.kills
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a search that was attacked came to.
+
+    Attributes:
+        counted: trials that count toward the budget.
+        others: of trials in other states, how many.
+        hits: kills that ended an attempt at a trial, by the trials' own records.
+        late: of these, kills of a trial that had reported an epoch.
+        missing: epochs of counted trials that no process says to have finished, or that were not reported.
+        repeated: epochs that ran once more because a kill hit between their end and their stored state.
+        lost: epochs that ran once more though they were not the one in progress, or were reported.
+        different: trials of which a value is not that of the training left in peace.
+    """
+
+    counted: int
+    others: dict[str, int]
+    hits: int
+    late: int
+    missing: int
+    repeated: int
+    lost: int
+    different: list[int]
+
+
+def account(study: optuna.Study, folder: Path, kills: list[Kill]) -> Account:
+    """Go over every trial, its log and its kills, and train all of them again."""
+    trials = study.get_trials()
+    counted = [trial for trial in trials if counts(trial)]
+    lines = [tuple(map(int, line.split())) for line in (folder / "epochs").read_text().splitlines()]
+    hits = [
+        kill
+        for kill in kills
+        for attempt in trials[kill.number].user_attrs["attempts"]
+        if (attempt["pid"], attempt.get("how")) == (kill.pid, "killed")
+    ]
+    reported = {kill.pid: kill.epochs for kill in hits}
+    missing = repeated = lost = 0
+    for trial in counted:
+        own = (line for line in lines if line[0] == trial.number)
+        attempts = [
+            (pid, [epoch for _, epoch, _ in part])
+            for pid, part in itertools.groupby(own, lambda line: line[2])
+        ]
+        missing += len(set(range(EPOCHS)) - {epoch for _, epochs in attempts for epoch in epochs})
+        missing += len(set(range(EPOCHS)) - set(trial.intermediate_values))
+        for (pid, before), (_, after) in itertools.pairwise(attempts):
+            ended = before[-1] + 1
+            stored = max(ended - 1, reported.get(pid, 0))
+            lost += max(0, stored - after[0])
+            repeated += max(0, ended - max(stored, after[0]))
+    return Account(
+        counted=len(counted),
+        others=dict(Counter(trial.state.name for trial in trials if not counts(trial))),
+        hits=len(hits),
+        late=sum(kill.epochs > 0 for kill in hits),
+        missing=missing,
+        repeated=repeated,
+        lost=lost,
+        different=train_again(counted, folder),
+    )
+
+
+def train_again(trials: list[FrozenTrial], folder: Path) -> list[int]:
+    """The numbers of the trials that come out differently when nothing disturbs them."""
+    peaceful = folder / "again"
+    peaceful.mkdir()
+    objective = make_objective(peaceful, pause=0.0)
+    study = create_study(objective, pruner=optuna.pruners.NopPruner())
+    for trial in trials:
+        study.enqueue_trial(trial.params, user_attrs={"seed": trial.user_attrs["seed"]})
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // WORKERS))  # as the workers had
+    try:
+        optimize(study, objective, len(trials))
+    finally:
+        torch.set_num_threads(n_threads)
+    return [
+        trial.number
+        for trial, again in zip(trials, study.trials, strict=True)
+        if (trial.params, trial.value, trial.intermediate_values, trial.user_attrs["metrics"])
+        != (again.params, again.value, again.intermediate_values, again.user_attrs["metrics"])
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--trials", type=int, default=150)
+    parser.add_argument("--storage", help="a new SQLite file if not given")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        url = options.storage or f"sqlite:///{folder}/chaos.db"
+        started = time.perf_counter()
+        study, kills = search(folder, url, options.trials, options.kills)
+        seconds = time.perf_counter() - started
+        found = account(study, folder, kills)
+    print(f"{'workers killed':<40}{len(kills):>6}")
+    print(f"{'  in a trial':<40}{found.hits:>6}")
+    print(f"{'  past its first epoch':<40}{found.late:>6}")
+    print(f"{'trials asked for':<40}{options.trials:>6}")
+    print(f"{'  that count':<40}{found.counted:>6}")
+    print(f"{'  left over or failed':<40}{sum(found.others.values()):>6}")
+    print(f"{'epochs missing':<40}{found.missing:>6}")
+    print(f"{'epochs repeated: being stored when hit':<40}{found.repeated:>6}")
+    print(f"{'epochs repeated that were stored':<40}{found.lost:>6}")
+    print(f"{'trials that come out differently':<40}{len(found.different):>6}")
+    print(f"{'seconds':<40}{seconds:>6.0f}")
+
+
+if __name__ == "__main__":
+    main()
