@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; tests/test_package.py 
     from optnas.analysis.compare import compare as compare
     from optnas.analysis.explain import explain as explain
     from optnas.analysis.importance import importance as importance
+    from optnas.analysis.report import report as report
     from optnas.data import Digits as Digits
     from optnas.data import TensorData as TensorData
     from optnas.estimation.tabular import Tabular as Tabular
@@ -22,6 +23,8 @@ if TYPE_CHECKING:  # what type checkers and editors read; tests/test_package.py 
     from optnas.facts.cost import count_flops as count_flops
     from optnas.facts.cost import count_params as count_params
     from optnas.facts.cost import measure_latency as measure_latency
+    from optnas.facts.draw import draw as draw
+    from optnas.facts.draw_cell import draw_cell as draw_cell
     from optnas.facts.sketch import fingerprint as fingerprint
     from optnas.objective import Objective as Objective
     from optnas.search.best import best as best
@@ -53,11 +56,14 @@ _NAMES = {
     "optnas.analysis.compare": ("compare",),
     "optnas.analysis.explain": ("explain",),
     "optnas.analysis.importance": ("importance",),
+    "optnas.analysis.report": ("report",),
     "optnas.data": ("Digits", "TensorData"),
     "optnas.estimation.tabular": ("Tabular",),
     "optnas.estimation.training": ("Training",),
     "optnas.export": ("to_onnx", "to_torch_export"),
     "optnas.facts.cost": ("count_flops", "count_params", "measure_latency"),
+    "optnas.facts.draw": ("draw",),
+    "optnas.facts.draw_cell": ("draw_cell",),
     "optnas.facts.sketch": ("fingerprint",),
     "optnas.objective": ("Objective",),
     "optnas.search.best": ("best",),
