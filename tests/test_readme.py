@@ -14,7 +14,7 @@ import typer
 from optnas.cli.commands import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "studies/README.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "studies/README.md", "studies/cluster/README.md")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
