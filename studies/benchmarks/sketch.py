@@ -2,8 +2,8 @@
 
     python studies/benchmarks/sketch.py [--repeats 20]
 
-Milliseconds of processor time (median) of `sketch` (construction, parameters, FLOPs and fingerprint) beside building and
-running the same network on the meta device without looking, and building it on the CPU.
+Milliseconds of processor time (median) of `sketch` (construction, parameters, FLOPs and fingerprint) beside
+building and running the same network on the meta device without looking, and building it on the CPU.
 """
 
 import argparse
