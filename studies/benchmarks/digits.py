@@ -66,7 +66,7 @@ def paired(ours: list[float], other: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--trials", type=int, default=digits_cnn.n_trials)
+    parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--storage", default="sqlite:///digits_benchmark.db")
     arguments = parser.parse_args()
 
