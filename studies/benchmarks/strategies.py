@@ -1,32 +1,38 @@
 """Compare strategies on tables of published results: every sampler, many seeds, one table.
 
-    python studies/benchmarks/strategies.py --table nasbench201-cifar10 --seeds 20
+    python studies/benchmarks/strategies.py --table nasbench201-cifar10
     python studies/benchmarks/strategies.py --table synthetic --seeds 10 --samplers random evolution
     python studies/benchmarks/strategies.py --table natsbench-size --data path/to/folder
+    python studies/benchmarks/strategies.py --table nasbench201-cifar10 --running 8 --noisy
 
 Tables that anyone can install: nasbench201-{cifar10,cifar100,imagenet16}, fcnet-{naval,parkinsons,protein,
 slice}, synthetic (a formula, conditional). From a folder of `.npz` files: natsbench-size, nasbench-macro, and
 nasbench201-cifar10-test, which adds the test accuracy of the architecture that validation chose.
 
-The value of a trial is the mean over the published trainings. Seeds start at 0; settings were chosen on
-nasbench201-cifar10 with seeds from 1000. Columns: mean best value after so many evaluations, with the half
-width of its 95 % interval; in how many runs the best row of the table was found, and after how many
-evaluations on average in those; milliseconds of processor time a trial, study
+The value of a trial is the mean over the published trainings; with `--noisy`, that of one of them, drawn anew
+for each trial. Seeds start at 0; settings were chosen on nasbench201-cifar10 with seeds from 1000. Columns:
+the mean value (never a single training's) of the architecture that is best after so many evaluations, ± half
+of its 95 % interval; the difference from random search after 100; in how many runs the best row of the table
+was tried, and after how many evaluations on average in those; milliseconds of processor time a trial, study
 bookkeeping included.
+
+`--keep FILE` appends every run to a file and repeats none that it holds: an interrupted comparison goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from scipy import stats
 
 from optnas.estimation import tables
 from optnas.estimation.tabular import Table, Tabular
@@ -42,17 +48,36 @@ from optnas.strategy.reinforce import ReinforceSampler
 from optnas.trial import Space, replay
 
 COUNTS = (50, 100, 200, 300)
+COMPARED = 100  # evaluations after which the difference from random search is taken
+
+Make = Callable[[int], BaseSampler]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is searched: its objective, its space, and the value of its best architecture."""
+    """What is searched; without a table, the space is the objective and its optimum is 0."""
 
-    objective: Callable[[optuna.Trial], float]
     space: Space[object]
     slots: Slots
-    direction: str
-    optimum: float
+    table: Table | None = None
+
+    @property
+    def direction(self) -> str:
+        return self.table.direction if self.table else "minimize"
+
+    @property
+    def optimum(self) -> float:
+        return float(self.table.means[self.table.best]) if self.table else 0.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """One search: what each trial was told, what that stands for, its test value; seconds a trial."""
+
+    values: list[float]
+    means: list[float]
+    tests: list[float]
+    seconds: float
 
 
 def main() -> None:
@@ -63,30 +88,39 @@ def main() -> None:
     makers = _samplers(problem)
     if unknown := set(arguments.samplers or ()) - makers.keys():
         raise SystemExit(f"No such row: {', '.join(unknown)}. Rows: {', '.join(makers)}.")
+    kept = _kept(arguments.keep)
+    setting = f"{arguments.table}, {arguments.trials} trials, {arguments.running} running"
+    setting += ", noisy" * arguments.noisy
+    print(f"{setting}, {arguments.seeds} seeds from {arguments.first_seed}; optimum {problem.optimum:.6g}\n")
     counts = [count for count in COUNTS if count <= arguments.trials]
-    seeds = f"{arguments.seeds} seeds from {arguments.first_seed}"
-    print(f"{arguments.table}, {seeds}; optimum {problem.optimum:.6g}\n")
-    columns = ["sampler", *(f"best @{n}" for n in counts), "found", "evaluations", "ms a trial"]
-    if _tests(problem):
-        columns.insert(-3, f"test @{counts[-1]}")
+    columns = ["sampler", *(f"@{n}" for n in counts), f"- random @{COMPARED}"]
+    columns += [f"test @{counts[-1]}"] * _has_test(problem) + ["found", "evaluations", "ms a trial"]
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
-    for name in arguments.samplers or makers:
-        runs = [
-            _run(makers[name](seed), problem, arguments.trials)
-            for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-        ]
-        print("| " + " | ".join([name, *_row(runs, problem, counts)]) + " |", flush=True)
+    chance: list[Run] = []
+    for name in dict.fromkeys(["random", *(arguments.samplers or makers)]):
+        runs = []
+        for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
+            key = f"{setting}, {name}, {seed}"
+            if key not in kept:
+                noise = seed if arguments.noisy else None
+                kept[key] = _run(makers[name](seed), problem, arguments.trials, arguments.running, noise)
+                if arguments.keep:
+                    with arguments.keep.open("a") as file:
+                        file.write(json.dumps([key, asdict(kept[key])]) + "\n")
+            runs.append(kept[key])
+        chance = chance or runs
+        print("| " + " | ".join([name, *_row(runs, chance, problem, counts)]) + " |", flush=True)
 
 
-def _samplers(problem: Problem) -> dict[str, Callable[[int], BaseSampler]]:
-    def distinct(make: Callable[[int], BaseSampler]) -> Callable[[int], BaseSampler]:
+def _samplers(problem: Problem) -> dict[str, Make]:
+    def distinct(make: Make) -> Make:
         return lambda seed: DistinctSampler(make(seed), problem.space, seed=seed)
 
-    def padded(make: Callable[[int], BaseSampler]) -> Callable[[int], BaseSampler]:
+    def padded(make: Make) -> Make:
         return lambda seed: PaddedSampler(make(seed), problem.slots)
 
     def tpe_group(seed: int) -> BaseSampler:
-        return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=False)
+        return TPESampler(seed=seed, multivariate=True, group=True)
 
     def tpe(seed: int) -> BaseSampler:
         return TPESampler(seed=seed)
@@ -97,40 +131,34 @@ def _samplers(problem: Problem) -> dict[str, Callable[[int], BaseSampler]]:
     def gp(seed: int) -> BaseSampler:
         return GPSampler(seed=seed)
 
-    makers: dict[str, Callable[[int], BaseSampler]] = {
+    alone: dict[str, Make] = {
         "random": lambda seed: RandomSampler(seed=seed),
-        "random, distinct": distinct(lambda seed: RandomSampler(seed=seed)),
         "NSGA-II": nsga2,
         "NSGA-II, padded": padded(nsga2),
         "TPE": tpe,
         "TPE, padded": padded(tpe),
         "TPE group": tpe_group,
-        "TPE group, distinct": distinct(tpe_group),
-        "mixed CMA-ES": lambda seed: MixedCmaEsSampler(problem.slots, seed=seed),
-        "mixed CMA-ES, distinct": distinct(lambda seed: MixedCmaEsSampler(problem.slots, seed=seed)),
-        "evolution": lambda seed: RegularizedEvolutionSampler(seed=seed),
-        "evolution, distinct": distinct(lambda seed: RegularizedEvolutionSampler(seed=seed)),
-        "local search": lambda seed: LocalSearchSampler(seed=seed),
-        "local search, distinct": distinct(lambda seed: LocalSearchSampler(seed=seed)),
-        "REINFORCE": lambda seed: ReinforceSampler(seed=seed),
-        "predictor": lambda seed: PredictorSampler(problem.space, seed=seed),
         "GP": gp,
         "GP, padded": padded(gp),
+        "mixed CMA-ES": lambda seed: MixedCmaEsSampler(problem.slots, seed=seed),
+        "evolution": lambda seed: RegularizedEvolutionSampler(seed=seed),
+        "local search": lambda seed: LocalSearchSampler(seed=seed),
+        "REINFORCE": lambda seed: ReinforceSampler(seed=seed),
+        "predictor": lambda seed: PredictorSampler(problem.space, seed=seed),
     }
-    if problem.space is not synthetic.loss:
-        for name in ("NSGA-II, padded", "TPE, padded", "GP, padded"):
-            del makers[name]  # every trial asks all questions: there is nothing to pad
-    return makers
+    if problem.table:
+        for name in ("NSGA-II, padded", "TPE, padded", "TPE group", "GP, padded"):
+            del alone[name]  # every trial asks all questions: there is nothing to pad or to group
+    return alone | {f"{name}, distinct": distinct(make) for name, make in alone.items()}
 
 
 def _problem(name: str, folder: Path | None) -> Problem:
     if name == "synthetic":
-        return Problem(synthetic.loss, synthetic.loss, synthetic.SLOTS, "minimize", 0.0)
+        return Problem(synthetic.loss, synthetic.SLOTS)
     table = _table(name, folder)
     asked = replay(sample(table.space, 0))  # every trial is asked the same
     table.space(asked)
-    optimum = float(table.means[table.best])
-    return Problem(Tabular(table).objective, table.space, asked.distributions, table.direction, optimum)
+    return Problem(table.space, asked.distributions, table)
 
 
 def _table(name: str, folder: Path | None) -> Table:
@@ -152,64 +180,88 @@ _FROM_FILES: dict[str, tuple[Callable[[Path], Table], str]] = {
 }
 
 
-@dataclass(frozen=True)
-class Run:
-    """One search: each trial's value and, where there is one, test value; processor seconds a trial."""
-
-    values: np.ndarray
-    tests: np.ndarray
-    seconds: float
+def _has_test(problem: Problem) -> bool:
+    return problem.table is not None and problem.table.test is not None
 
 
-def _run(sampler: BaseSampler, problem: Problem, n_trials: int) -> Run:
+def _kept(path: Path | None) -> dict[str, Run]:
+    if path is None or not path.exists():
+        return {}
+    return {key: Run(**run) for key, run in map(json.loads, path.read_text().splitlines())}
+
+
+def _run(sampler: BaseSampler, problem: Problem, n_trials: int, running: int, noise: int | None) -> Run:
+    """Search with `running` trials under way all the time, of which the oldest ends first."""
     study = optuna.create_study(direction=problem.direction, sampler=sampler)
+    objective = Tabular(problem.table, noise).objective if problem.table else synthetic.loss
+    asked: list[tuple[optuna.Trial, float]] = []
     start = time.process_time()
-    study.optimize(problem.objective, n_trials=n_trials)
+    for _ in range(n_trials):
+        while len(asked) < running:
+            trial = study.ask()
+            asked.append((trial, objective(trial)))
+        study.tell(*asked.pop(0))
     seconds = (time.process_time() - start) / n_trials
-    trials = study.trials
-    tests = [trial.user_attrs.get("metrics", {}).get("test", np.nan) for trial in trials]
-    return Run(np.array([trial.value for trial in trials]), np.array(tests), seconds)
+    trials = study.get_trials(deepcopy=False)[:n_trials]
+    values = [trial.value for trial in trials]
+    if problem.table is None:
+        return Run(values, values, [], seconds)
+    rows = [problem.table.row(problem.table.space(trial)) for trial in trials]
+    tests = problem.table.test[rows].tolist() if _has_test(problem) else []
+    return Run(values, problem.table.means[rows].tolist(), tests, seconds)
 
 
-def _row(runs: list[Run], problem: Problem, counts: list[int]) -> list[str]:
-    sign = 1 if problem.direction == "maximize" else -1
-    values = np.array([run.values for run in runs]) * sign
-    best = np.maximum.accumulate(values, axis=1)
-    cells = [_interval(sign * best[:, count - 1]) for count in counts]
-    if _tests(problem):
-        chosen = [run.tests[row[: counts[-1]].argmax()] for run, row in zip(runs, values, strict=True)]
-        cells.append(_interval(np.array(chosen)))
-    is_found = best >= sign * problem.optimum - 1e-9
+def _row(runs: list[Run], chance: list[Run], problem: Problem, counts: list[int]) -> list[str]:
+    best = [_best(run, problem) for run in runs]
+    means = np.array([np.array(run.means)[chosen] for run, chosen in zip(runs, best, strict=True)])
+    cells = [_interval(means[:, count - 1]) for count in counts]
+    if len(means[0]) < COMPARED or runs is chance:
+        cells.append("")
+    else:
+        random = [run.means[_best(run, problem)[COMPARED - 1]] for run in chance]
+        cells.append(_difference(means[:, COMPARED - 1], np.array(random)))
+    if _has_test(problem):
+        cells.append(
+            _interval(np.array([run.tests[b[counts[-1] - 1]] for run, b in zip(runs, best, strict=True)]))
+        )
+    is_found = np.abs(np.array([run.means for run in runs]) - problem.optimum) < 1e-9
     first = [row.argmax() + 1 for row in is_found if row.any()]
-    milliseconds = 1e3 * np.mean([run.seconds for run in runs])
-    return [
-        *cells,
-        f"{len(first)} of {len(runs)}",
-        f"{np.mean(first):.0f}" if first else "",
-        f"{milliseconds:.1f}",
-    ]
+    cells += [f"{len(first)} of {len(runs)}", f"{np.mean(first):.0f}" if first else ""]
+    return [*cells, f"{1e3 * np.mean([run.seconds for run in runs]):.1f}"]
+
+
+def _best(run: Run, problem: Problem) -> np.ndarray:
+    """After each trial, the index of the best so far by what the search was told."""
+    values = np.array(run.values) * (1 if problem.direction == "maximize" else -1)
+    before = np.maximum.accumulate(np.concatenate([[-np.inf], values[:-1]]))
+    return np.maximum.accumulate(np.where(values > before, np.arange(len(values)), 0))
 
 
 def _interval(values: np.ndarray) -> str:
-    half = 1.96 * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
+    """The mean and half of its 95 % interval (Student)."""
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values) if len(values) > 1 else np.nan
     return f"{values.mean():.4g} ± {0 if half < 1e-12 else half:.2g}"
 
 
-def _tests(problem: Problem) -> bool:
-    """Whether the table has test values; asked of a random trial."""
-    study = optuna.create_study(sampler=RandomSampler(seed=0))
-    study.optimize(problem.objective, n_trials=1)
-    return "test" in study.trials[0].user_attrs.get("metrics", {})
+def _difference(values: np.ndarray, others: np.ndarray) -> str:
+    """The difference of two means and half of its 95 % interval (Welch)."""
+    errors = np.array([stats.sem(values), stats.sem(others)]) ** 2
+    freedom = errors.sum() ** 2 / (errors**2 / [len(values) - 1, len(others) - 1]).sum()
+    half = stats.t.ppf(0.975, freedom) * errors.sum() ** 0.5
+    return f"{values.mean() - others.mean():+.3g} ± {half:.2g}"
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare strategies on a table of published results.")
     parser.add_argument("--table", default="nasbench201-cifar10")
     parser.add_argument("--data", type=Path, help="folder of the .npz files")
-    parser.add_argument("--samplers", nargs="*", help="only these rows")
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--samplers", nargs="*", help="only these rows, and random search")
+    parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=300)
+    parser.add_argument("--running", type=int, default=1, help="trials under way at the same time")
+    parser.add_argument("--noisy", action="store_true", help="one published training a trial, not their mean")
+    parser.add_argument("--keep", type=Path, help="file that keeps finished runs")
     return parser.parse_args()
 
 
