@@ -4,28 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from html import escape
 
-from optnas.facts.draw import _SMALL, FILL, FILL_PLAIN, INK, QUIET, TEXT, WIDTH, _cut, _text, svg
+from optnas.facts import svg
+from optnas.facts.svg import ADDED, FILL, FILL_PLAIN, INK, QUIET, REMOVED, SMALL, TEXT, WIDTH, Mark
 
-_MIDDLE, _RADIUS, _TOP = WIDTH // 2, 10, 18
+_MIDDLE, _RADIUS = WIDTH // 2, 10
 _CHIP, _LONGEST = 16, 14  # height of a label in pixels, its length in characters
 _NEAR, _FAR = 92, 168  # where the first and the last lane lie, from the middle
 _NOTHING = "none"
 
+Span = tuple[int, int]  # ranks of two nodes, the earlier one first
+Edges = Mapping[tuple[int, int], str]
+
+
+@dataclass(frozen=True)
+class _Op:
+    """An operation on an edge; with a mark where only one of two cells has it there."""
+
+    name: str
+    mark: Mark | None = None
+
+    @property
+    def words(self) -> str:
+        sign = "" if self.mark is None else f"{self.mark.sign} "
+        return sign + svg.cut(self.name, _LONGEST - len(sign))
+
 
 @dataclass(frozen=True)
 class _Chip:
+    """The place of the labels of an edge."""
+
     x: float
     y: float
     width: float
+    height: float
 
     def touches(self, other: _Chip) -> bool:
         near = abs(self.x - other.x) < (self.width + other.width) / 2 + 2
-        return near and abs(self.y - other.y) < _CHIP + 2
+        return near and abs(self.y - other.y) < (self.height + other.height) / 2 + 2
 
 
-def draw_cell(edges: Mapping[tuple[int, int], str]) -> str:
+def draw_cell(edges: Edges) -> str:
     """A cell as a graph from top to bottom, 400 pixels wide, every edge with its operation.
 
     `edges`: (from, to), with from < to, to the operation, as in NAS-Bench-201 and DARTS. Edges whose
@@ -34,31 +53,52 @@ def draw_cell(edges: Mapping[tuple[int, int], str]) -> str:
     Raises:
         ValueError: no edges, or an edge that does not lead to a later node.
     """
+    _check(edges)
+    return _draw({edge: (_Op(op),) for edge, op in edges.items()}, [], 0, "cell")
+
+
+def draw_cells(first: Edges, second: Edges, names: tuple[str, str]) -> str:
+    """Two cells as one graph; an edge whose operations differ has both. See `draw_difference`."""
+    _check(first)
+    _check(second)
+    edges: dict[tuple[int, int], tuple[_Op, ...]] = {}
+    for edge in sorted({*first, *second}):
+        old, new = first.get(edge, _NOTHING), second.get(edge, _NOTHING)
+        both = ((old, REMOVED), (new, ADDED))
+        changed = tuple(_Op(op, mark) for op, mark in both if op != _NOTHING)
+        edges[edge] = (_Op(old),) if old == new else changed
+    return _draw(edges, svg.legend(names), 24, f"{names[0]} and {names[1]}: cell")
+
+
+def _check(edges: Edges) -> None:
     if not edges:
         raise ValueError("edges={} has nothing to draw; give {(0, 1): 'conv', ...}.")
     for start, end in edges:
         if start >= end:
             raise ValueError(f"The edge {(start, end)} must lead to a later node: from < to.")
+
+
+def _draw(edges: Mapping[tuple[int, int], tuple[_Op, ...]], parts: list[str], above: int, title: str) -> str:
     nodes = sorted({node for edge in edges for node in edge})
     rank = {node: i for i, node in enumerate(nodes)}
-    spans = {(rank[a], rank[b]): op for (a, b), op in edges.items()}
+    spans = {(rank[a], rank[b]): ops for (a, b), ops in edges.items()}
     lanes = _lanes(list(spans))
-    step = 56
-    while (chips := _chips(spans, lanes, step)) is None:
+    top, step = above + 18, 56
+    while (chips := _chips(spans, lanes, top, step)) is None:
         step += 16
-    parts = [_edge(span, lanes[span], step, op == _NOTHING) for span, op in spans.items()]
-    for span, op in spans.items():
-        parts += _label(chips[span], op)
+    parts = [*parts, *(_edge(span, lanes[span], top, step, ops) for span, ops in spans.items())]
+    for span, ops in spans.items():
+        parts += _label(chips[span], ops)
     for i, node in enumerate(nodes):
-        y = _TOP + i * step
+        y = top + i * step
         parts.append(f'<circle cx="{_MIDDLE}" cy="{y}" r="{_RADIUS}" fill="{FILL}" stroke="{INK}"/>')
-        parts.append(_text(_MIDDLE, y + 4, str(node), 11, TEXT, "middle"))
-    return svg(parts, 2 * _TOP + step * (len(nodes) - 1), f"cell of {len(nodes)} nodes")
+        parts.append(svg.text(_MIDDLE, y + 4, str(node), 11, TEXT, "middle"))
+    return svg.image(parts, top + 18 + step * (len(nodes) - 1), f"{title} of {len(nodes)} nodes")
 
 
-def _lanes(spans: list[tuple[int, int]]) -> dict[tuple[int, int], float]:
+def _lanes(spans: list[Span]) -> dict[Span, float]:
     """The x of each edge: neighbors are joined straight, others in lanes beside them, short ones inside."""
-    taken: dict[int, list[tuple[int, int]]] = {}  # side * (1 + index of the lane) to its edges
+    taken: dict[int, list[Span]] = {}  # side * (1 + index of the lane) to its edges
     places = dict.fromkeys(spans, 0)
     for a, b in sorted(spans, key=lambda span: (span[1] - span[0], span)):
         if b - a > 1:
@@ -76,15 +116,16 @@ def _lanes(spans: list[tuple[int, int]]) -> dict[tuple[int, int], float]:
 
 
 def _chips(
-    spans: Mapping[tuple[int, int], str], lanes: Mapping[tuple[int, int], float], step: int
-) -> dict[tuple[int, int], _Chip] | None:
+    spans: Mapping[Span, tuple[_Op, ...]], lanes: Mapping[Span, float], top: int, step: int
+) -> dict[Span, _Chip] | None:
     """Where labels stand so that none covers another; None if nodes this far apart leave no room."""
-    chips: dict[tuple[int, int], _Chip] = {}
-    for (a, b), op in sorted(spans.items(), key=lambda item: item[0][1] - item[0][0]):
-        width = _SMALL * min(len(op), _LONGEST) + 8
-        x = min(max(lanes[a, b], width / 2 + 1), WIDTH - width / 2 - 1)
-        heights = _heights(_TOP + a * step, _TOP + b * step)
-        places = (_Chip(x, y, width) for y in heights)
+    chips: dict[Span, _Chip] = {}
+    for (a, b), ops in sorted(spans.items(), key=lambda item: item[0][1] - item[0][0]):
+        width = SMALL * max(len(op.words) for op in ops) + 8
+        height = _CHIP * len(ops)
+        x = min(max(lanes[a, b], width / 2 + 2), WIDTH - width / 2 - 2)
+        heights = _heights(top + a * step, top + b * step, height)
+        places = (_Chip(x, y, width, height) for y in heights)
         found = next((c for c in places if not any(c.touches(other) for other in chips.values())), None)
         if found is None:
             return None
@@ -92,39 +133,44 @@ def _chips(
     return chips
 
 
-def _heights(start: float, end: float) -> Iterator[float]:
+def _heights(start: float, end: float, height: float) -> Iterator[float]:
     """From the middle outward, clear of the nodes."""
     middle = (start + end) / 2
-    reach = int((end - start) / 2 - _RADIUS - _CHIP / 2 - 2)
+    reach = int((end - start) / 2 - _RADIUS - height / 2 - 2)
     yield middle
     for away in range(3, reach + 1, 3):
         yield middle - away
         yield middle + away
 
 
-def _edge(span: tuple[int, int], x: float, step: int, dashed: bool) -> str:
-    top, bottom = (_TOP + i * step for i in span)
+def _edge(span: Span, x: float, top: int, step: int, ops: tuple[_Op, ...]) -> str:
+    start, end = (top + i * step for i in span)
     side = (x > _MIDDLE) - (x < _MIDDLE)
     if side:
-        end = _MIDDLE + side * _RADIUS
+        tip = _MIDDLE + side * _RADIUS
         bend = step / 2
-        path = f"M{_MIDDLE},{top} C{x:g},{top} {x:g},{top} {x:g},{top + bend:g} V{bottom - bend:g} "
-        path += f"C{x:g},{bottom} {x:g},{bottom} {end},{bottom}"
-        head = f"M{end + 5 * side},{bottom - 3} L{end},{bottom} L{end + 5 * side},{bottom + 3}"
+        path = f"M{_MIDDLE},{start} C{x:g},{start} {x:g},{start} {x:g},{start + bend:g} V{end - bend:g} "
+        path += f"C{x:g},{end} {x:g},{end} {tip},{end}"
+        head = f"M{tip + 5 * side},{end - 3} L{tip},{end} L{tip + 5 * side},{end + 3}"
     else:
-        end = bottom - _RADIUS
-        path = f"M{_MIDDLE},{top} V{end}"
-        head = f"M{_MIDDLE - 3},{end - 5} L{_MIDDLE},{end} L{_MIDDLE + 3},{end - 5}"
-    look = 'stroke-dasharray="2 3"' if dashed else 'stroke-width="1.5"'
-    return (
-        f'<path d="{path}" fill="none" stroke="{INK}" {look}/><path d="{head}" fill="none" stroke="{INK}"/>'
-    )
+        tip = end - _RADIUS
+        path = f"M{_MIDDLE},{start} V{tip}"
+        head = f"M{_MIDDLE - 3},{tip - 5} L{_MIDDLE},{tip} L{_MIDDLE + 3},{tip - 5}"
+    look = f'stroke="{INK}" stroke-width="1.5"'
+    if len(ops) == 1 and ops[0].mark is not None:
+        look = ops[0].mark.border
+    elif ops[0].name == _NOTHING:
+        look = f'stroke="{INK}" stroke-dasharray="2 3"'
+    return svg.line(path, look) + svg.line(head, f'stroke="{INK}"')
 
 
-def _label(chip: _Chip, op: str) -> list[str]:
-    fill, color = (FILL_PLAIN, QUIET) if op == _NOTHING else (FILL, TEXT)
-    return [
-        f'<rect x="{chip.x - chip.width / 2:g}" y="{chip.y - _CHIP / 2:g}" width="{chip.width:g}" '
-        f'height="{_CHIP}" rx="4" fill="{fill}" stroke="{INK}"><title>{escape(op)}</title></rect>',
-        _text(chip.x, chip.y + 3.5, _cut(op, _LONGEST), 10, color, "middle"),
-    ]
+def _label(chip: _Chip, ops: tuple[_Op, ...]) -> list[str]:
+    parts = []
+    x, y = chip.x - chip.width / 2, chip.y - chip.height / 2
+    for op in ops:
+        plain = op.name == _NOTHING
+        look = f'fill="{FILL_PLAIN if plain else FILL}" stroke="{INK}"' if op.mark is None else op.mark.look
+        parts.append(svg.box(x, y, chip.width, _CHIP, look, op.name))
+        parts.append(svg.text(chip.x, y + 11.5, op.words, 10, QUIET if plain else TEXT, "middle"))
+        y += _CHIP
+    return parts
