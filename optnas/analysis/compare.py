@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.study import Study
 from optuna.trial import TrialState
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from scipy import stats
 
+from optnas.analysis.shown import Shown
 from optnas.analysis.trials import End, end, maximizes
 
 Floats = NDArray[np.float64]
@@ -76,7 +77,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """Groups from best to worst, and each pair of them. Prints as tables and sentences."""
 
     groups: tuple[Summary, ...]
@@ -100,12 +101,6 @@ class Comparison:
             spread = "unknown" if g.deviation is None else f"{g.deviation:.4g}"
             table.add_row(g.name, f"{g.mean:.5g}", spread, str(g.n_studies))
         return Group(table, *(d.words for d in self.differences), *self.notes)
-
-    def __str__(self) -> str:
-        console = Console(width=100)
-        with console.capture() as capture:
-            console.print(self)
-        return capture.get()
 
 
 def compare(
@@ -247,20 +242,23 @@ def _difference(
 
 def _standard_error(a: Floats, b: Floats, paired: bool) -> tuple[float | None, float]:
     """Of the difference of means, and the degrees of freedom; None where spread cannot be known."""
-    if paired:
-        if len(a) < 2:
-            return None, 0
-        return float((a - b).std(ddof=1) / np.sqrt(len(a))), len(a) - 1
     if min(len(a), len(b)) < 2:
         return None, 0
-    va, vb = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
+    if paired:
+        return float(np.sqrt(_variance(a - b) / len(a))), len(a) - 1
+    va, vb = _variance(a) / len(a), _variance(b) / len(b)
     if va + vb == 0:
         return 0.0, len(a) + len(b) - 2
     return float(np.sqrt(va + vb)), float((va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1)))
 
 
+def _variance(scores: Floats) -> float:
+    """Exactly zero of equal scores, whose mean is rounded."""
+    return float(scores.var(ddof=1)) if np.ptp(scores) > 0 else 0.0
+
+
 def _summary(name: str, scores: Floats) -> Summary:
-    deviation = float(scores.std(ddof=1)) if len(scores) > 1 else None
+    deviation = float(np.sqrt(_variance(scores))) if len(scores) > 1 else None
     return Summary(name, float(scores.mean()), deviation, len(scores))
 
 

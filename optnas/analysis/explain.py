@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optnas.analysis.importance import Importance, importance
 from optnas.analysis.lineage import Step, path_to_best
 from optnas.analysis.narrow import Narrowed, negligible, smaller_space
-from optnas.analysis.trials import finished, maximizes, objective_value
+from optnas.analysis.trials import maximizes, objective_value, scored
 from optnas.analysis.worth import Alternative, Worth, decision_worth, prediction_quality
 
 _MAX_CHANGES = 4  # named per step of the path; a random search changes everything at once
@@ -76,7 +75,7 @@ def explain(study: Study, *, n_bootstrap: int = 100) -> Explanation:
         ValueError: fewer than two such trials, or several objectives.
     """
     value = objective_value(study, None)
-    trials = [t for t in finished(study) if np.isfinite(value(t))]
+    trials = scored(study)
     if len(trials) < 2:
         raise ValueError(
             f"Study {study.study_name!r} has {len(trials)} COMPLETE trials with a finite value; an "

@@ -4,14 +4,50 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optnas.analysis.trials import finished
+from optnas.analysis.trials import finished, maximizes, objective, objective_names
 
 Quantity = str | Callable[[FrozenTrial], float]
 """A name, as `quantity` reads it, or a function of a trial."""
+
+
+_LABELS = {
+    "n_params": "parameters",
+    "flops": "FLOPs per sample",
+    "duration": "duration of the estimate (s)",
+}
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Two numbers of a trial, what to call them, and whether larger is better."""
+
+    x: Quantity
+    y: Quantity
+    labels: tuple[str, str]
+    up: tuple[bool, bool]
+
+    @classmethod
+    def of(
+        cls, study: Study, x: Quantity | None, y: Quantity | None, maximize: tuple[bool, bool] | None
+    ) -> Axes:
+        """With the defaults of `pareto_front`."""
+        names = objective_names(study)
+        if len(names) > 1 and x is None and y is None:
+            up = maximize or (maximizes(study, 0), maximizes(study, 1))
+            return cls(objective(0), objective(1), (names[0], names[1]), up)
+        x, y = x or "n_params", y or "value"
+        return cls(x, y, (_label(x, names), _label(y, names)), maximize or (False, maximizes(study)))
+
+
+def _label(what: Quantity, names: Sequence[str]) -> str:
+    if callable(what):
+        return getattr(what, "__name__", "")
+    return names[0] if what == "value" else _LABELS.get(what, what)
 
 
 def quantity(trial: FrozenTrial, what: Quantity) -> float:
@@ -52,22 +88,25 @@ def quantities(trials: Sequence[FrozenTrial]) -> list[str]:
 
 def pareto_front(
     study: Study,
-    x: Quantity = "n_params",
-    y: Quantity = "value",
+    x: Quantity | None = None,
+    y: Quantity | None = None,
     *,
     maximize: tuple[bool, bool] | None = None,
 ) -> list[FrozenTrial]:
     """Trials that no other trial beats in both numbers, in the order of x.
 
-    `maximize`: whether larger is better, of x and of y; unless given, less of x is better, and y is read as
-    the study's first objective.
+    `x`, `y`: "value", a fact, a metric, or a function of a trial; by default "n_params" and "value", and of a
+    study with several objectives its first two. `maximize`: whether larger is better, of x and of y; unless
+    given, less of x is better, and y is read as the study's first objective.
 
     Raises:
         ValueError: no trial has both numbers.
     """
-    up = maximize or (False, study.directions[0] == StudyDirection.MAXIMIZE)
+    axes = Axes.of(study, x, y, maximize)
+    up = axes.up
     ordered = sorted(
-        points(study, x, y), key=lambda p: (-p[0] if up[0] else p[0], -p[1] if up[1] else p[1], p[2].number)
+        points(study, axes.x, axes.y),
+        key=lambda p: (-p[0] if up[0] else p[0], -p[1] if up[1] else p[1], p[2].number),
     )
     front: list[tuple[float, float, FrozenTrial]] = []
     for point in ordered:

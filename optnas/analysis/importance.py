@@ -12,7 +12,6 @@ import optuna
 from optuna.importance import BaseImportanceEvaluator
 from optuna.study import Study
 from optuna.trial import FrozenTrial
-from rich.console import Console
 from rich.table import Table as RichTable
 
 from optnas.analysis.anova import (
@@ -25,7 +24,8 @@ from optnas.analysis.anova import (
     joint_share,
     tabulate,
 )
-from optnas.analysis.trials import End, Target, end, finished, objective_value
+from optnas.analysis.shown import Shown
+from optnas.analysis.trials import End, Target, end, finished, objective_value, scored
 
 _MIN_TRIALS = 10
 _FEW_TRIALS = 12  # below, a decision's interval itself is a rough guess
@@ -45,7 +45,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Importance:
+class Importance(Shown):
     """Importances, largest first: of `decisions`, of all decisions at one position (`block.2.*`), of all
     decisions of one kind (`*.op`), and of `pairs` of decisions beyond their own effects.
 
@@ -74,12 +74,6 @@ class Importance:
             interval = f"{share.low:.3f} to {share.high:.3f}"
             table.add_row(share.name, f"{share.value:.3f}", interval, str(share.n_trials))
         return table
-
-    def __str__(self) -> str:
-        console = Console(width=100)
-        with console.capture() as capture:
-            console.print(self)
-        return capture.get()
 
 
 def importance(
@@ -110,8 +104,7 @@ def importance(
         ValueError: fewer than 10 such trials, or several objectives and no `target`.
     """
     value = objective_value(study, target)
-    complete = finished(study)
-    trials = [t for t in complete if np.isfinite(value(t))]
+    trials = scored(study, target)
     if len(trials) < _MIN_TRIALS:
         raise ValueError(
             f"Importance needs at least {_MIN_TRIALS} COMPLETE trials with a finite value; study "
@@ -164,7 +157,7 @@ def importance(
         if evaluator in (None, anova)
         else type(evaluator).__name__,
         n_trials=len(trials),
-        notes=_notes(study, table, len(complete) - len(trials)),
+        notes=_notes(study, table, len(finished(study)) - len(trials)),
     )
 
 

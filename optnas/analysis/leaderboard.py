@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from rich.table import Table
 
 from optnas.analysis.front import quantity
-from optnas.analysis.trials import Target, finished, maximizes, objective_value
+from optnas.analysis.trials import Target, maximizes, objective_value, scored
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def leaderboard(study: Study, k: int = 5, *, target: Target | None = None) -> li
         ValueError: several objectives and no `target` (larger is then better as in the first objective).
     """
     value = objective_value(study, target)
-    trials = [t for t in finished(study) if np.isfinite(value(t)) and "twin_of" not in t.user_attrs]
+    trials = [t for t in scored(study, target) if "twin_of" not in t.user_attrs]
     sign = -1.0 if maximizes(study) else 1.0
     twins: dict[int, list[int]] = {}
     for trial in study.get_trials(deepcopy=False):

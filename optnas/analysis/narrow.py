@@ -16,7 +16,7 @@ from scipy.stats import t as student
 from optnas.analysis.anova import ConditionalAnovaEvaluator, Floats, Ints, decompose, tabulate
 from optnas.analysis.conditions import Conditions
 from optnas.analysis.importance import Importance
-from optnas.analysis.trials import finished, maximizes, objective_value
+from optnas.analysis.trials import answer_key, maximizes, objective_value, scored
 
 _NEGLIGIBLE = 0.05
 _MIN_TRIALS = 20
@@ -103,9 +103,7 @@ def smaller_space(study: Study, best: FrozenTrial, importance: Importance) -> tu
 
 def _ordered(study: Study) -> list[FrozenTrial]:
     """Finished trials with finite values, the best first."""
-    value = objective_value(study, None)
-    trials = [t for t in finished(study) if np.isfinite(value(t))]
-    return sorted(trials, key=value, reverse=maximizes(study))
+    return sorted(scored(study), key=objective_value(study, None), reverse=maximizes(study))
 
 
 def _clearly_worse(partial: Floats, codes: Ints, level: float) -> NDArray[np.bool_]:
@@ -140,8 +138,8 @@ def _cut(
     if not dropped:
         return None
     if isinstance(distribution, CategoricalDistribution):
-        keep, drop = {_key(v) for v in kept}, {_key(v) for v in dropped}
-        choices = tuple(c for c in distribution.choices if _key(c) in keep or _key(c) not in drop)
+        keep, drop = {answer_key(v) for v in kept}, {answer_key(v) for v in dropped}
+        choices = tuple(c for c in distribution.choices if answer_key(c) in keep or answer_key(c) not in drop)
         out = [str(c) for c in distribution.choices if c not in choices]
         if not out:
             return None
@@ -156,10 +154,6 @@ def _cut(
     low, high = (bounds.low if low is None else min(kept)), (bounds.high if high is None else max(kept))
     why = f"of {bounds.low:.4g} to {bounds.high:.4g}, the rest is clearly worse on average"
     return Narrowed(name, False, None, low, high, why)
-
-
-def _key(value: Any) -> tuple[type, Any]:
-    return type(value), value
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from math import isfinite
 from typing import Any
 
 from optuna.study import Study, StudyDirection
@@ -50,7 +51,12 @@ def objective_value(study: Study, target: Target | None) -> Target:
             f"Study {study.study_name!r} has {len(study.directions)} objectives: say which one, for example "
             "target=lambda trial: trial.values[0]."
         )
-    return lambda trial: float("nan") if trial.value is None else trial.value
+    return objective(0)
+
+
+def objective(i: int) -> Target:
+    """The value of the i-th objective, as a `target`."""
+    return lambda trial: float("nan") if not trial.values else trial.values[i]
 
 
 def finished(study: Study) -> list[FrozenTrial]:
@@ -66,6 +72,22 @@ def finished(study: Study) -> list[FrozenTrial]:
     return [t for t in complete if end(t) is not End.INFEASIBLE and not repeats(t)]
 
 
+def scored(study: Study, target: Target | None = None) -> list[FrozenTrial]:
+    """`finished` trials whose `target`, or whose value, is a finite number.
+
+    Raises:
+        ValueError: several objectives and no `target`.
+    """
+    value = objective_value(study, target)
+    return [trial for trial in finished(study) if isfinite(value(trial))]
+
+
+def objective_names(study: Study) -> list[str]:
+    """What each objective measures, as the study was told; else `value`, or `value 0`, `value 1`, ..."""
+    n = len(study.directions)
+    return study.metric_names or (["value"] if n == 1 else [f"value {i}" for i in range(n)])
+
+
 def maximizes(study: Study, objective: int = 0) -> bool:
     """Whether larger values of this objective are better."""
     return study.directions[objective] == StudyDirection.MAXIMIZE
@@ -73,7 +95,12 @@ def maximizes(study: Study, objective: int = 0) -> bool:
 
 def params_key(trial: FrozenTrial) -> tuple[tuple[str, Any], ...]:
     """Equal for equal params; True and 1 differ."""
-    return tuple((name, (type(value), value)) for name, value in sorted(trial.params.items()))
+    return tuple((name, answer_key(value)) for name, value in sorted(trial.params.items()))
+
+
+def answer_key(value: Any) -> tuple[type, Any]:
+    """Equal for equal answers; True and 1 differ."""
+    return type(value), value
 
 
 def same(one: Any, other: Any) -> bool:

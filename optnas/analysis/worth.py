@@ -15,7 +15,7 @@ from scipy.stats import norm, spearmanr
 from optnas.analysis.anova import Floats
 from optnas.analysis.conditions import Conditions
 from optnas.analysis.lineage import changes
-from optnas.analysis.trials import finished, maximizes, same
+from optnas.analysis.trials import maximizes, same, scored
 from optnas.surrogate import Surrogate
 
 # Around the best trial, which was chosen for its luck too, the surrogate is surer than it may be: without
@@ -66,8 +66,7 @@ def decision_worth(study: Study, best: FrozenTrial) -> tuple[Worth, ...]:
     best such trial; questions that it takes away are dropped.
     """
     sign = 1.0 if maximizes(study) else -1.0
-    finite = [t for t in finished(study) if t.value is not None and np.isfinite(t.value)]
-    trials = sorted(finite, key=lambda t: -sign * (t.value or 0.0))
+    trials = sorted(scored(study), key=lambda t: -sign * (t.value or 0.0))
     conditions = Conditions(trials)
     surrogate = Surrogate(study.directions[0]).fit(study.get_trials(deepcopy=False))
     rows = []
@@ -130,7 +129,7 @@ def _options(name: str, distribution: BaseDistribution, trials: Sequence[FrozenT
 
 def prediction_quality(study: Study) -> str:
     """How far the surrogate can be trusted, in words: its errors on trials that it did not learn from."""
-    trials = [t for t in finished(study) if t.value is not None and np.isfinite(t.value)]
+    trials = scored(study)
     if len(trials) < 10:
         return f"Predictions rest on {len(trials)} trials only: take them as guesses."
     order = np.random.default_rng(0).permutation(len(trials))

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 from optnas.analysis.anova import ConditionalAnovaEvaluator
 from optnas.analysis.importance import Importance, Share
 from optnas.analysis.plots.theme import INK, RAMP, SKY, empty, shorten, style
-from optnas.analysis.trials import Target, finished, maximizes, objective_value
+from optnas.analysis.trials import Target, maximizes, objective_value, scored
 
 _ROW = 84  # pixels per decision: its name, a line of answers, two lines of their names
 _CHIP = "#555555"  # behind white words: hides the lines that pass, on light and on dark pages
@@ -67,7 +67,7 @@ def plot_parallel(
     passes at "not asked". `params`: the decisions to show; the `n` most important ones unless given.
     """
     value = objective_value(study, target)
-    trials = [t for t in finished(study) if np.isfinite(value(t))]
+    trials = scored(study, target)
     if len(trials) < 2:
         return empty("Too few finished trials to compare.")
     if params is None:

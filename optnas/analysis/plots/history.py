@@ -13,14 +13,14 @@ from optuna.trial import FrozenTrial
 from plotly.subplots import make_subplots
 
 from optnas.analysis.plots.theme import BLUE, ENDS, GREEN, INK, VERMILION, empty, style, transparent
-from optnas.analysis.trials import End, Target, end, maximizes, objective_value
+from optnas.analysis.trials import End, Target, end, maximizes, objective_names, objective_value
 
 
-def plot_history(study: Study, *, target: Target | None = None, name: str = "value") -> go.Figure:
+def plot_history(study: Study, *, target: Target | None = None, name: str | None = None) -> go.Figure:
     """Values by trial number, with the best so far.
 
     Pruned trials stand at the last value that they reported; failed and infeasible ones, which have none, in
-    a strip of their own below. `name`: of the value, for the axis.
+    a strip of their own below. `name`: of the value, for the axis; the study's own name for it if not given.
 
     Raises:
         ValueError: several objectives and no `target`.
@@ -45,8 +45,9 @@ def plot_history(study: Study, *, target: Target | None = None, name: str = "val
     if target is None:
         figure.add_trace(_best_so_far(study, trials), row=1, col=1)
     style(figure, height=420)
+    name = name or (objective_names(study)[0] if target is None else "value")
     figure.update_yaxes(title_text=name, row=1, col=1)
-    figure.update_xaxes(title_text="trial", row=rows, col=1)
+    figure.update_xaxes(title_text="trial", title_standoff=8, row=rows, col=1)
     if strip:
         figure.update_yaxes(visible=False, range=[-1, 1], row=2, col=1)
     return figure
@@ -68,7 +69,7 @@ def plot_learning_curves(study: Study, *, name: str = "value reported") -> go.Fi
             continue
         xs, ys = _joined(group)
         look = ENDS[kind]
-        line = {"color": transparent(look["color"], max(0.5, min(0.8, 20 / len(group)))), "width": 1.5}
+        line = {"color": transparent(look["color"], max(0.5, min(1.0, 30 / len(group)))), "width": 1.5}
         mode = "lines+markers" if max(len(_finite(t)) for t in group) == 1 else "lines"
         figure.add_scatter(x=xs, y=ys, mode=mode, line=line, name=str(kind), hoverinfo="skip")
         ends = [(*_finite(t)[-1], t) for t in group]
@@ -115,6 +116,7 @@ def plot_timeline(study: Study) -> go.Figure:
             text=[b["trial"] for b in group],
             textposition="inside",
             insidetextanchor="middle",
+            insidetextfont={"color": "white" if kind in ("complete", "failed", "interrupted") else "black"},
             constraintext="inside",
             customdata=[[b["worker"], b["ended"] - b["started"]] for b in group],
             hovertemplate="trial %{text}, "
