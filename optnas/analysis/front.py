@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optnas.analysis.trials import finished, maximizes, objective, objective_names
+from optnas.analysis.trials import finished, maximizes, objective_names, objective_target
 
 Quantity = str | Callable[[FrozenTrial], float]
 """A name, as `quantity` reads it, or a function of a trial."""
@@ -39,7 +39,7 @@ class Axes:
         names = objective_names(study)
         if len(names) > 1 and x is None and y is None:
             up = maximize or (maximizes(study, 0), maximizes(study, 1))
-            return cls(objective(0), objective(1), (names[0], names[1]), up)
+            return cls(objective_target(0), objective_target(1), (names[0], names[1]), up)
         x, y = x or "n_params", y or "value"
         return cls(x, y, (_label(x, names), _label(y, names)), maximize or (False, maximizes(study)))
 

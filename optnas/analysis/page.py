@@ -42,9 +42,10 @@ class Code:
 
 @dataclass(frozen=True)
 class Drawing:
-    """SVG text of our own making, trusted as it is. Left out of Markdown."""
+    """SVG text of our own making, trusted as it is, below its `caption`. Left out of Markdown."""
 
     svg: str
+    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,12 @@ td { border-top: 1px solid var(--line); }
 .below td { border: 0; padding-top: 0; color: var(--quiet); font-size: 0.85rem; overflow-wrap: anywhere; }
 pre { background: var(--raised); padding: 0.7rem; border-radius: 6px; white-space: pre-wrap; margin: 0.5rem 0;
   font-size: 0.85rem; }
-#best-architecture { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 0 3rem; }
-#best-architecture > h2, #best-architecture > p { width: 100%; }
+figure { display: inline-block; vertical-align: top; margin: 0.3rem 2rem 0.8rem 0; max-width: 100%; }
+figcaption { color: var(--quiet); font-size: 0.85rem; }
+figure + .scroll { display: inline-block; vertical-align: top; max-width: 100%; }
 svg[role=img] { max-width: 100%; height: auto; }
 .plot { width: 100%; }
+@media (max-width: 30rem) { .numbers th + th, .numbers td + td { white-space: normal; } }
 """
 
 
@@ -148,8 +151,8 @@ def _html(part: Part) -> str:
             return _html_table(part)
         case Code(text):
             return f"<pre>{escape(text)}</pre>"
-        case Drawing(svg):
-            return svg
+        case Drawing(svg, caption):
+            return f"<figure><figcaption>{escape(caption)}</figcaption>{svg}</figure>"
         case Plot(figure):
             settings = {"responsive": True, "displaylogo": False, "displayModeBar": False}
             drawn: str = figure.to_html(full_html=False, include_plotlyjs=False, config=settings)

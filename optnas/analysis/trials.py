@@ -51,10 +51,10 @@ def objective_value(study: Study, target: Target | None) -> Target:
             f"Study {study.study_name!r} has {len(study.directions)} objectives: say which one, for example "
             "target=lambda trial: trial.values[0]."
         )
-    return objective(0)
+    return objective_target(0)
 
 
-def objective(i: int) -> Target:
+def objective_target(i: int) -> Target:
     """The value of the i-th objective, as a `target`."""
     return lambda trial: float("nan") if not trial.values else trial.values[i]
 

@@ -14,7 +14,10 @@ from torch import nn
 
 from optnas.analysis.report import report
 from optnas.objective import Objective
+from optnas.search.optimize import optimize
+from optnas.search.study import create_study
 from optnas.space.explore import sample
+from optnas.space.nasbench201 import cell
 from optnas.trial import Trial, scope
 
 Browse = Callable[[str], tuple[str, list[str]]]
@@ -146,9 +149,73 @@ def test_an_objective_that_no_longer_fits_costs_only_the_drawing(
     assert "Importance" in sections(html)
 
 
+def test_a_search_from_the_seed_in_the_report_gives_the_same_trials(
+    objective: Objective, tmp_path: Path
+) -> None:
+    study = create_study(objective, study_name="first", seed=5)
+    optimize(study, objective, 6, show_progress=False)
+    text = report(study, tmp_path / "report.md").read_text()
+    [code] = re.findall(r"```\n(import optnas\n.*?)```", text, flags=re.DOTALL)
+    names = {"objective": objective}
+    exec(code, names)
+    again = names["study"]
+    assert again.study_name == "first-again"
+    assert [t.params for t in again.trials] == [t.params for t in study.trials]
+    assert [t.values for t in again.trials] == [t.values for t in study.trials]
+
+
+def test_cells_are_drawn_without_the_objective(tmp_path: Path) -> None:
+    study = optuna.create_study(study_name="cells", sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(lambda trial: cell(trial).count("none"), 2)
+    html = report(study, tmp_path / "report.html").read_text()
+    [figure] = re.findall(r"<figure>.*?</figure>", html, flags=re.DOTALL)
+    assert "The cell edge" in figure
+    assert all(f"<title>{op}</title>" in figure for op in study.best_params.values())
+
+
+@pytest.fixture
+def two() -> optuna.Study:
+    study = optuna.create_study(
+        directions=["maximize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=0), study_name="two"
+    )
+    with pytest.warns(optuna.exceptions.ExperimentalWarning):
+        study.set_metric_names(["score", "cost"])
+
+    def values(trial: optuna.Trial) -> tuple[float, float]:
+        width = trial.suggest_int("width", 1, 9)
+        if trial.suggest_categorical("op", ["conv", "pool"]) == "conv":
+            trial.suggest_int("kernel", 1, 3)
+        if trial.number == 7:
+            raise RuntimeError("no luck")
+        return width + trial.params.get("kernel", 0.0), float(width**2)
+
+    study.optimize(values, 30, catch=(RuntimeError,))
+    return study
+
+
+def test_several_objectives_get_a_front_and_what_explains_each(two: optuna.Study, tmp_path: Path) -> None:
+    html = report(two, tmp_path / "report.html").read_text()
+    assert sections(html) == [
+        *("Summary", "Front", "Best architectures", "History", "Importance", "Timeline", "How to reproduce"),
+    ]
+    assert "score (larger is better) and cost (smaller is better)" in html
+    assert f"{len(two.best_trials)} trials of them no other trial beats" in html
+    front = html[html.index('id="front"') : html.index('id="best-architectures"')]
+    assert set(re.findall(r"<tr><td>(\d+)</td>", front)) == {str(t.number) for t in two.best_trials}
+    headings = re.findall(r"<h3>([^<]*)</h3>", html)
+    assert headings[:6] == ["Best in score", "Best in cost", "score", "cost", "score", "cost"]
+    assert html.count("Plotly.newPlot(") == 6
+    text = report(two, tmp_path / "report.md").read_text()
+    assert re.findall(r"^## (.*)", text, re.MULTILINE)[:3] == ["Summary", "Front", "Best architectures"]
+
+
+def test_several_objectives_without_a_result(tmp_path: Path) -> None:
+    study = optuna.create_study(directions=["minimize"] * 3)
+    html = report(study, tmp_path / "report.html").read_text()
+    assert sections(html) == ["Summary", "How to reproduce"]
+    assert "No trial has values yet." in html
+
+
 def test_mistakes_are_named(searched: optuna.Study, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must end in \.html or \.md"):
         report(searched, tmp_path / "report.pdf")
-    two = optuna.create_study(directions=["minimize", "maximize"])
-    with pytest.raises(ValueError, match="several objectives"):
-        report(two, tmp_path / "report.html")

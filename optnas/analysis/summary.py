@@ -1,0 +1,207 @@
+"""The parts of a report in words and tables: what ended how, what is best, how sure, how to get it again."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from optuna.study import Study
+from optuna.trial import FixedTrial, FrozenTrial
+
+from optnas.analysis.cells import cells
+from optnas.analysis.leaderboard import Row, params_in_words
+from optnas.analysis.page import Code, Drawing, Heading, Part, Sentences, Table
+from optnas.analysis.trials import End, end, maximizes, objective_names
+from optnas.facts.draw import draw
+from optnas.facts.draw_cell import draw_cell
+from optnas.objective import Objective, describe_error
+
+_AGAIN = (
+    "One worker and the versions, data and threads above give the same trials. A sampler and a pruner that "
+    "the study file names belong into create_study too."
+)
+_REASONS = 3  # named in the summary
+_ON_FRONT = 20  # trials in a table
+_WORDS = {
+    End.COMPLETE: "complete",
+    End.TWIN: "repeats of a known network, which were not scored again",
+    End.PRUNED: "pruned",
+    End.INFEASIBLE: "infeasible",
+    End.FAILED: "failed",
+    End.OPEN: "not finished",
+}
+
+
+def of_one(study: Study, rows: Sequence[Row], retrained: Table | None) -> Iterator[Part]:
+    """What happened, and what is best; of a study with one objective."""
+    sentences = [*_ended(study)]
+    if not rows:
+        yield Sentences([*sentences, "No trial has a value yet."])
+    else:
+        [metric] = objective_names(study)
+        best = rows[0]
+        goal = "largest" if maximizes(study) else "smallest"
+        sentences.append(f"The {goal} {metric} is {best.value:.5g}, of trial {best.trial}.")
+        if len(rows) > 1:
+            sentences.append(f"The runner-up, trial {rows[1].trial}, has {rows[1].value:.5g}.")
+        yield Sentences(sentences)
+        n_measured = sum(end(trial) is End.COMPLETE for trial in study.get_trials(deepcopy=False))
+        sure = f"How sure: the best of {_several(n_measured, 'measurement')} is partly luck. "
+        if retrained:
+            sure += "What it reached when it was trained anew from other seeds is below."
+        else:
+            sure += "How it does from other seeds, optnas best STUDY.py --retrain 5 will show."
+        yield Sentences([sure])
+    yield from _failures(study)
+
+
+def of_several(study: Study, front: Sequence[FrozenTrial]) -> Iterator[Part]:
+    """What happened; of a study with several objectives."""
+    names = " and ".join(
+        f"{name} ({'larger' if maximizes(study, i) else 'smaller'} is better)"
+        for i, name in enumerate(objective_names(study))
+    )
+    sentences = [*_ended(study), f"Its objectives are {names}."]
+    if front:
+        sentences.append(f"{_several(len(front), 'trial')} of them no other trial beats in all objectives.")
+    else:
+        sentences.append("No trial has values yet.")
+    yield Sentences(sentences)
+    yield from _failures(study)
+
+
+def _ended(study: Study) -> Iterator[str]:
+    trials = study.get_trials(deepcopy=False)
+    ends = Counter(end(trial) for trial in trials)
+    counted = ", ".join(f"{ends[kind]} {words}" for kind, words in _WORDS.items() if ends[kind])
+    yield f"The study has {_several(len(trials), 'trial')}" + (f": {counted}." if counted else ".")
+    if seconds := sum(float(trial.user_attrs.get("duration", 0.0)) for trial in trials):
+        yield f"Their estimates took {_duration(seconds)} of one worker's time."
+
+
+def _failures(study: Study) -> Iterator[Part]:
+    """The most frequent reasons, if a trial failed."""
+    failed = [trial for trial in study.get_trials(deepcopy=False) if end(trial) is End.FAILED]
+    reasons = Counter(str(trial.user_attrs.get("reason", "unknown")) for trial in failed)
+    if reasons:
+        named = [f"{n} failed: {reason}" for reason, n in reasons.most_common(_REASONS)]
+        yield Sentences(named, listed=True)
+
+
+def architecture(trial: FrozenTrial, objective: Objective | None) -> list[Part]:
+    """Its cost, its drawing where the objective that builds it is given, its cells, its decisions."""
+    facts = {
+        "parameters": trial.user_attrs.get("n_params"),
+        "FLOPs per sample": trial.user_attrs.get("flops"),
+    }
+    known = [f"{n:,} {name}" for name, n in facts.items() if isinstance(n, int)]
+    said = Sentences([f"Trial {trial.number}" + "".join(f", {words}" for words in known) + "."])
+    drawings = [_drawing(trial, objective)] if objective is not None else []
+    drawings += [Drawing(draw_cell(edges), f"The cell {name}") for name, edges in cells(trial.params).items()]
+    decisions = [(name, f"{v:.4g}" if isinstance(v, float) else str(v)) for name, v in trial.params.items()]
+    return [said, *drawings, Table(("decision", "answer"), decisions, numbers=False)]
+
+
+def _drawing(trial: FrozenTrial, objective: Objective) -> Part:
+    try:
+        with torch.device("meta"):
+            model = objective.build(FixedTrial(trial.params))
+            return Drawing(draw(model, objective.example_for(FixedTrial(trial.params))))
+    except Exception as error:  # the objective may have changed since: the rest of the report stands
+        return Sentences([f"It could not be drawn: {describe_error(error)}"])
+
+
+def leaders(rows: Sequence[Row], metric: str) -> Table:
+    """The best trials, a row each."""
+
+    def number(n: int | None) -> str:
+        return "" if n is None else f"{n:,}"
+
+    cells = [(str(r.trial), f"{r.value:.5g}", number(r.n_params), number(r.flops)) for r in rows]
+    return Table(("trial", metric, "parameters", "FLOPs"), cells, below=[row.params for row in rows])
+
+
+def front_table(study: Study, front: Sequence[FrozenTrial]) -> list[Part]:
+    """The trials of the front, in the order of the first objective."""
+    shown = sorted(front, key=lambda trial: trial.values[0], reverse=maximizes(study))[:_ON_FRONT]
+    rows = [(str(trial.number), *(f"{value:.5g}" for value in trial.values)) for trial in shown]
+    table = Table(
+        ("trial", *objective_names(study)), rows, below=[params_in_words(trial.params) for trial in shown]
+    )
+    more = len(front) - len(shown)
+    return [table, Sentences([f"And {more} more."])] if more else [table]
+
+
+def retrained(study: Study) -> Table | None:
+    """Every retraining beside the score of the search: mean ± standard deviation, a row per metric."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for key, runs in sorted(study.user_attrs.items(), reverse=True):
+        kind, _, rest = key.partition(":")
+        who, _, epochs = rest.partition(":")
+        if runs and kind in ("retrained", "baseline"):
+            trained = "as searched" if epochs == "as searched" else f"{epochs} epochs"
+            if kind == "retrained" and (scored := study.trials[int(who)].user_attrs.get("metrics")):
+                found.setdefault(f"trial {who}, in the search", [scored])
+            name = f"trial {who}, anew" if kind == "retrained" else "by hand"
+            found[f"{name}, {trained}, {_several(len(runs), 'seed')}"] = runs
+    if not found:
+        return None
+    metrics = dict.fromkeys(name for runs in found.values() for run in runs for name in run)
+    rows = [(m, *(_mean([run[m] for run in runs if m in run]) for runs in found.values())) for m in metrics]
+    return Table(("metric", *found), rows)
+
+
+def _mean(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    mean = f"{statistics.fmean(values):.4f}"
+    return f"{mean} ± {statistics.stdev(values):.4f}" if len(values) > 1 else mean
+
+
+def reproduce(study: Study, best: FrozenTrial | None) -> list[Part]:
+    """What the results depend on, and what to type to get them again."""
+    provenance: Mapping[str, Any] = study.user_attrs.get("provenance", {})
+    seed = study.user_attrs.get("seed")
+    facts: dict[str, Any] = {"study": study.study_name, "seed": seed}
+    if best is not None:
+        facts[f"seed of trial {best.number}"] = best.user_attrs.get("seed")
+    shown = [(name, str(fact)) for name, fact in {**facts, **provenance}.items() if fact is not None]
+    name = shlex.quote(study.study_name)
+    commands = f"optnas resume STUDY.py --study-name {name}\n"
+    commands += f"optnas best STUDY.py --study-name {name} --retrain 5"
+    parts: list[Part] = [Table(("what", "was"), shown, numbers=False), Heading("Go on, and train anew")]
+    parts.append(Code(commands))
+    if seed is not None:
+        parts += [Heading("The same search again"), Sentences([_AGAIN]), Code(_again(study, seed))]
+    if best is not None:
+        parts += [
+            Heading("The best network, untrained"),
+            Code(f"from optnas.trial import replay\n\nmodel = space(replay({best.params!r}))"),
+        ]
+    return parts
+
+
+def _again(study: Study, seed: int) -> str:
+    n_trials = sum(end(t) in (End.COMPLETE, End.PRUNED) for t in study.get_trials(deepcopy=False))
+    name = f"{study.study_name}-again"
+    return (
+        "import optnas\n\n"
+        f"study = optnas.create_study(objective, study_name={name!r}, seed={seed})\n"
+        f"optnas.optimize(study, objective, n_trials={n_trials})"
+    )
+
+
+def _several(n: int, what: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{n:,} {what}" + ("" if n == 1 else "s")
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
