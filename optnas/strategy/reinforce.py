@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,8 +47,8 @@ class ReinforceSampler(TrialSampler):
 
     def __init__(
         self,
-        learning_rate: float = 0.003,
-        entropy: float = 0.1,
+        learning_rate: float = 0.05,
+        entropy: float = 0.5,
         baseline_decay: float = 0.9,
         hidden: int = 32,
         seed: int | None = None,
@@ -66,7 +68,7 @@ class ReinforceSampler(TrialSampler):
     def prepare(self, study: Study, trial: FrozenTrial, rng: np.random.Generator) -> Pick:
         """Learn from the trials that have ended since, then answer by the policy."""
         controller = self._learned(study).controller
-        state = controller.start()
+        state: State | None = None
         read: set[str] = set()
 
         def pick(name: str, distribution: BaseDistribution) -> Any:
@@ -75,14 +77,15 @@ class ReinforceSampler(TrialSampler):
                 # Optuna adds each answer to the trial, those that were enqueued too: they are context.
                 for earlier in [e for e in trial.params if e not in read]:
                     read.add(earlier)
-                    state = controller.read(
-                        state, earlier, trial.distributions[earlier], trial.params[earlier]
-                    )
+                    asked = trial.distributions[earlier]
+                    if not asked.single():
+                        state, _ = controller.step(state, earlier, asked)
+                        state = state.after(_action(earlier, asked, trial.params[earlier]))
                 read.add(name)
-                hidden, log_p = controller.step(state, name, distribution)
+                state, log_p = controller.step(state, name, distribution)
                 p = log_p.double().exp().numpy()
                 action = int(rng.choice(len(p), p=p / p.sum()))
-                state = hidden, controller.embedding(name, distribution)[action]
+                state = state.after(action)
             return _value(name, distribution, action, rng)
 
         return pick
@@ -106,113 +109,137 @@ class _Learner:
         self.numbers: list[int] = []
         self.controller = _Controller(sampler.hidden, sampler.seed)
         self._settings = sampler
-        self._losses: list[float] = []
+        self._losses: list[float] = []  # sorted
         self._baseline: float | None = None
-        self._adam = torch.optim.Adam(self.controller.shared(), lr=sampler.learning_rate)
+        self._adam = torch.optim.Adam(
+            [self.controller.answers, *self.controller.lstm.parameters()], lr=sampler.learning_rate
+        )
 
     def learn(self, study: Study, trial: FrozenTrial) -> None:
         """One step of policy gradient."""
         self.numbers.append(trial.number)
-        for parameters in self.controller.meet(trial.distributions.items()):
-            self._adam.add_param_group({"params": parameters})
+        asked = {name: d for name, d in trial.distributions.items() if not d.single()}
         sound = trial.state == TrialState.COMPLETE and all(v <= 0 for v in trial.constraints.values())
         reward = 0.0
         if sound:
             value = loss(study, trial)
-            beaten = sum((other > value) + 0.5 * (other == value) for other in self._losses)
-            reward = beaten / len(self._losses) if self._losses else 0.5
-            self._losses.append(value)
+            not_worse = bisect_right(self._losses, value)
+            ties = not_worse - bisect_left(self._losses, value)
+            reward = 1 - (not_worse - 0.5 * ties) / len(self._losses) if self._losses else 0.5
+            insort(self._losses, value)
         baseline = reward if self._baseline is None else self._baseline
         decay = self._settings.baseline_decay
         self._baseline = decay * baseline + (1 - decay) * reward
+        if not asked:
+            return
+        self._meet(asked)
         with torch.enable_grad():
-            log_p, entropy = self.controller.log_likelihood(trial)
+            log_p, entropy = self.controller.log_likelihood(asked, trial.params)
             objective = (reward - baseline) * log_p + self._settings.entropy * entropy
-            if objective.requires_grad:
-                self._adam.zero_grad()
-                (-objective).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-                self._adam.step()
+            self._adam.zero_grad()
+            (-objective).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            self._adam.step()
+
+    def _meet(self, asked: Mapping[str, BaseDistribution]) -> None:
+        """Make room for the answers to questions that no trial has asked before."""
+        old = self.controller.answers
+        new = self.controller.meet(asked)
+        if new is old:
+            return
+        self._adam.param_groups[0]["params"][0] = new
+        if moments := self._adam.state.pop(old, None):
+            for name in ("exp_avg", "exp_avg_sq"):
+                moments[name] = torch.cat([moments[name], torch.zeros_like(new[len(old) :])])
+            self._adam.state[new] = moments
 
 
-State = tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]
+@dataclass(frozen=True)
+class State:
+    """What the controller knows of the answers so far; the last of them is yet to be read."""
+
+    memory: tuple[torch.Tensor, torch.Tensor] | None
+    embeddings: torch.Tensor  # of the answers to the last question, (actions, hidden)
+    action: int = 0
+
+    def after(self, action: int) -> State:
+        return replace(self, action=action)
 
 
 class _Controller:
-    """An LSTM over the sequence of decisions; each question has its own head and its own embeddings."""
+    """An LSTM over the sequence of decisions; it reads the last answer and scores the next.
+
+    `answers` has one row for each possible answer to each question, `(answers, 2 * hidden + 1)`: its
+    embedding, and the weights and the bias of its score.
+    """
 
     def __init__(self, hidden: int, seed: int) -> None:
         self.hidden = hidden
         self._seed = seed
         with torch.random.fork_rng(devices=[]):
-            self.cell = nn.LSTMCell(hidden, hidden, device="cpu", dtype=torch.float32)
-        self._initialize(list(self.cell.parameters()), "cell")
-        self._heads: dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
-        self._met: set[tuple[str, str]] = set()
+            self.lstm = nn.LSTM(hidden, hidden, device="cpu", dtype=torch.float32)
+        for parameter in self.lstm.parameters():
+            self._initialize(parameter, "lstm")
+        self.answers = torch.zeros(0, 2 * hidden + 1, device="cpu", requires_grad=True)
+        self._rows: dict[tuple[str, str], range] = {}
 
-    def shared(self) -> list[torch.Tensor]:
-        return list(self.cell.parameters())
+    def meet(self, asked: Mapping[str, BaseDistribution]) -> torch.Tensor:
+        """The rows of `answers`, made longer where a question is new."""
+        for name, distribution in asked.items():
+            if (key := (name, repr(distribution))) not in self._rows:
+                new = self._first_rows(name, distribution)
+                self._rows[key] = range(len(self.answers), len(self.answers) + len(new))
+                self.answers = torch.cat([self.answers.detach(), new]).requires_grad_()
+        return self.answers
 
-    def start(self) -> State:
-        zeros = torch.zeros(1, self.hidden, device="cpu", dtype=torch.float32)
-        return (zeros, zeros), zeros[0]
+    def step(
+        self, state: State | None, name: str, distribution: BaseDistribution
+    ) -> tuple[State, torch.Tensor]:
+        """The state at a question, and the log probability of each action, `(actions,)`."""
+        read = state.embeddings[state.action] if state else torch.zeros(self.hidden, device="cpu")
+        output, memory = self.lstm(read[None], state.memory if state else None)
+        rows = self._rows.get((name, repr(distribution)))
+        answers = (
+            self._first_rows(name, distribution) if rows is None else self.answers[rows.start : rows.stop]
+        )
+        log_p = torch.log_softmax(self._scores(answers, output[0]), dim=0)
+        return State(memory, answers[:, : self.hidden]), log_p
 
-    def meet(self, questions: Iterable[tuple[str, BaseDistribution]]) -> list[list[torch.Tensor]]:
-        """The parameters of questions that no trial has asked before, one list for each."""
-        new = [(name, d) for name, d in questions if (name, repr(d)) not in self._met]
-        self._met.update((name, repr(d)) for name, d in new)
-        return [list(self._head(name, distribution)) for name, distribution in new]
+    def log_likelihood(
+        self, asked: Mapping[str, BaseDistribution], params: Mapping[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of a trial's answers to questions that were met, and the mean entropy of the questions."""
+        rows = [self._rows[name, repr(distribution)] for name, distribution in asked.items()]
+        actions = torch.tensor(
+            [_action(name, distribution, params[name]) for name, distribution in asked.items()]
+        )
+        starts, sizes = torch.tensor([(row.start, len(row)) for row in rows]).T
+        read = self.answers[(starts + actions)[:-1], : self.hidden]
+        outputs, _ = self.lstm(torch.cat([torch.zeros(1, self.hidden, device="cpu"), read]))
+        columns = torch.arange(int(sizes.max()))
+        possible = columns < sizes[:, None]
+        answers = self.answers[torch.where(possible, starts[:, None] + columns, 0)]
+        scores = self._scores(answers, outputs[:, :, None]).masked_fill(~possible, -1e9)
+        log_policy = torch.log_softmax(scores, dim=1)
+        log_p = log_policy.gather(1, actions[:, None]).sum()
+        return log_p, -(log_policy.exp() * log_policy).sum() / len(asked)
 
-    def step(self, state: State, name: str, distribution: BaseDistribution) -> tuple[Any, torch.Tensor]:
-        """The new hidden state and the log probability of each action, `(actions,)`."""
-        hidden = self.cell(state[1][None], state[0])
-        _, weight, bias = self._head(name, distribution)
-        return hidden, torch.log_softmax(weight @ hidden[0][0] + bias, dim=0)
+    def _scores(self, answers: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        weighted = answers[..., self.hidden : -1] @ output
+        return weighted.reshape(answers.shape[:-1]) + answers[..., -1]
 
-    def embedding(self, name: str, distribution: BaseDistribution) -> torch.Tensor:
-        """Of the answers to a question, `(actions, hidden)`: what the next step reads."""
-        return self._head(name, distribution)[0]
+    def _first_rows(self, name: str, distribution: BaseDistribution) -> torch.Tensor:
+        """Of an unknown question: by its name, so that the order in which questions turn up does not matter.
 
-    def read(self, state: State, name: str, distribution: BaseDistribution, value: Any) -> State:
-        """The state after an answer that somebody else gave."""
-        if distribution.single():
-            return state
-        hidden, _ = self.step(state, name, distribution)
-        return hidden, self.embedding(name, distribution)[_action(name, distribution, value)]
+        The bias is zero: the first policy is nearly uniform.
+        """
+        rows = torch.zeros(_n_actions(name, distribution), 2 * self.hidden + 1, device="cpu")
+        self._initialize(rows[:, :-1], name)
+        return rows
 
-    def log_likelihood(self, trial: FrozenTrial) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of a trial's answers, and the mean entropy of its questions."""
-        state = self.start()
-        log_p = entropy = torch.zeros((), device="cpu")
-        for name, distribution in trial.distributions.items():
-            if distribution.single():
-                continue
-            hidden, log_policy = self.step(state, name, distribution)
-            action = _action(name, distribution, trial.params[name])
-            log_p = log_p + log_policy[action]
-            entropy = entropy - (log_policy.exp() * log_policy).sum() / len(trial.distributions)
-            state = hidden, self.embedding(name, distribution)[action]
-        return log_p, entropy
-
-    def _head(
-        self, name: str, distribution: BaseDistribution
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        key = name, repr(distribution)
-        if key not in self._heads:
-            actions = _n_actions(name, distribution)
-            shapes = (actions, self.hidden), (actions, self.hidden), (actions,)
-            parameters = [torch.zeros(shape, device="cpu", dtype=torch.float32) for shape in shapes]
-            self._initialize(parameters[:2], name)  # without a bias: the first policy is nearly uniform
-            for parameter in parameters:
-                parameter.requires_grad_()
-            self._heads[key] = parameters[0], parameters[1], parameters[2]
-        return self._heads[key]
-
-    def _initialize(self, parameters: Sequence[torch.Tensor], name: str) -> None:
-        """By the name, so that the order in which questions turn up does not matter."""
+    def _initialize(self, parameter: torch.Tensor, name: str) -> None:
         generator = torch.Generator(device="cpu").manual_seed(self._seed + zlib.crc32(name.encode()))
         with torch.no_grad():
-            for parameter in parameters:
-                parameter.uniform_(-0.1, 0.1, generator=generator)
+            parameter.uniform_(-0.1, 0.1, generator=generator)
 
 
 def _is_binned(name: str, distribution: BaseDistribution) -> bool:

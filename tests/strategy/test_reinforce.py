@@ -34,12 +34,12 @@ def correlated(trial):
 
 
 def test_the_policy_learns_and_its_late_trials_are_better_than_chance() -> None:
-    trials = run(ReinforceSampler(learning_rate=0.02, hidden=16, seed=0), 200, correlated).trials
+    trials = run(ReinforceSampler(hidden=16, seed=0), 200, correlated).trials
     assert np.mean([trial.value for trial in trials[150:]]) < 0.3  # 0.73 by chance
 
 
 def test_later_answers_depend_on_earlier_ones() -> None:
-    study = optuna.create_study(sampler=ReinforceSampler(learning_rate=0.02, hidden=16, seed=0))
+    study = optuna.create_study(sampler=ReinforceSampler(hidden=16, seed=0))
     rng = np.random.default_rng(0)
     for _ in range(300):  # first answers are enqueued at random, so that only the second can be learned
         study.enqueue_trial({"first": "abc"[rng.integers(3)]})
@@ -56,7 +56,7 @@ def test_pruned_trials_teach_too() -> None:
             raise optuna.TrialPruned
         return trial.suggest_float("x", 0, 1)
 
-    late = run(ReinforceSampler(learning_rate=0.02, hidden=8, seed=0), 150, objective).trials[100:]
+    late = run(ReinforceSampler(hidden=8, seed=0), 150, objective).trials[100:]
     assert sum(trial.params["op"] == "b" for trial in late) > 40
 
 
@@ -97,7 +97,7 @@ def test_better_than_random_on_average() -> None:
     def objective(trial):
         return float(sum(trial.suggest_categorical(f"x{i}", list("abcd")) != "a" for i in range(8)))
 
-    ours = run(ReinforceSampler(learning_rate=0.02, hidden=16, seed=0), 200, objective)
+    ours = run(ReinforceSampler(hidden=16, seed=0), 200, objective)
     chance = run(RandomSampler(seed=0), 200, objective)
     assert ours.best_value < chance.best_value
 
