@@ -24,6 +24,7 @@ from optnas.analysis.anova import (
     joint_share,
     tabulate,
 )
+from optnas.analysis.padded import padded
 from optnas.analysis.shown import Shown
 from optnas.analysis.trials import End, Target, end, finished, objective_value, scored
 
@@ -81,6 +82,7 @@ def importance(
     *,
     evaluator: BaseImportanceEvaluator | None = None,
     target: Target | None = None,
+    pad: bool = False,
     n_bootstrap: int = 100,
     seed: int = 0,
 ) -> Importance:
@@ -88,7 +90,8 @@ def importance(
 
     `evaluator`: `ConditionalAnovaEvaluator()` unless given, which defines the share. Optuna's evaluators keep
     their own definitions, normalized to sum 1: `PedAnovaImportanceEvaluator` asks what sets the best 10 %
-    apart, over all trials; fANOVA and mean decrease impurity see only decisions that all trials share.
+    apart, over all trials; fANOVA and mean decrease impurity see only decisions that all trials share, unless
+    `pad` fills in random answers to what a trial was not asked (then over all trials, and diluted so).
     `target`: the number to explain, the objective unless given. Intervals are percentiles of `n_bootstrap`
     resamples of the trials, shifted by the bootstrap's own bias; they hold the truth in 87 to 96 of 100
     studies (studies/benchmarks/importance.py). Read a pair's with care: only pairs that passed a test are
@@ -101,7 +104,8 @@ def importance(
     Only COMPLETE, feasible trials with a finite value take part; `notes` say what was left out.
 
     Raises:
-        ValueError: fewer than 10 such trials, or several objectives and no `target`.
+        ValueError: fewer than 10 such trials, several objectives and no `target`, or `pad` with our own
+            evaluator, which knows what was asked.
     """
     value = objective_value(study, target)
     trials = scored(study, target)
@@ -111,6 +115,9 @@ def importance(
             f"{study.study_name!r} has {len(trials)}. Run more trials."
         )
     anova = evaluator if isinstance(evaluator, ConditionalAnovaEvaluator) else ConditionalAnovaEvaluator()
+    if pad and evaluator in (None, anova):
+        raise ValueError("pad=True is for Optuna's evaluators; give one with evaluator=, or leave pad out.")
+    given = padded(trials, seed) if pad else trials
     table = tabulate(trials, value, anova.levels)
     groups = group(table.names)
     coarse = tabulate(trials, value, min(anova.levels, _PAIR_LEVELS))
@@ -124,7 +131,7 @@ def importance(
         if evaluator is None or evaluator is anova:
             own = dict(zip(table.names, parts.shares.tolist(), strict=True))
             return result | own | {k: joint_share(sample, parts, v) for k, v in groups.items()}
-        own = _optuna_scores(study, [trials[row] for row in rows], evaluator, target)
+        own = _optuna_scores(study, [given[row] for row in rows], evaluator, target)
         return result | own | {k: sum(own.get(table.names[j], 0.0) for j in v) for k, v in groups.items()}
 
     estimate = scores(np.arange(len(trials)))
@@ -155,7 +162,7 @@ def importance(
         constant=tuple(name for name in table.names if name not in varied),
         method=f"conditional ANOVA, {anova.levels} levels"
         if evaluator in (None, anova)
-        else type(evaluator).__name__,
+        else type(evaluator).__name__ + ", padded" * pad,
         n_trials=len(trials),
         notes=_notes(study, table, len(finished(study)) - len(trials)),
     )
@@ -193,7 +200,12 @@ def _pair_name(table: Table, first: int, second: int) -> str:
 def _optuna_scores(
     study: Study, trials: Sequence[FrozenTrial], evaluator: BaseImportanceEvaluator, target: Target | None
 ) -> dict[str, float]:
-    sample = optuna.create_study(directions=study.directions, study_name="importance")
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # or each resample announces its study
+    try:
+        sample = optuna.create_study(directions=study.directions)
+    finally:
+        optuna.logging.set_verbosity(verbosity)
     sample.add_trials(trials)
     return optuna.importance.get_param_importances(sample, evaluator=evaluator, target=target)
 

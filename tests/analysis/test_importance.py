@@ -3,7 +3,11 @@ import json
 import numpy as np
 import optuna
 import pytest
-from optuna.importance import MeanDecreaseImpurityImportanceEvaluator, PedAnovaImportanceEvaluator
+from optuna.importance import (
+    FanovaImportanceEvaluator,
+    MeanDecreaseImpurityImportanceEvaluator,
+    PedAnovaImportanceEvaluator,
+)
 from optuna.trial import TrialState, create_trial
 
 from optnas.analysis.importance import group, importance
@@ -72,6 +76,21 @@ def test_optuna_evaluators_keep_their_numbers(
     expected = optuna.importance.get_param_importances(study, evaluator=evaluator)
     assert {s.name: s.value for s in result.decisions} == pytest.approx(expected)
     assert result.method == type(evaluator).__name__
+
+
+def test_forests_see_conditional_decisions_where_the_study_is_padded(study: optuna.Study) -> None:
+    forest = FanovaImportanceEvaluator(n_trees=16, seed=0)
+    names = {s.name for s in importance(study, evaluator=forest, n_bootstrap=0).decisions}
+    assert "block.1.op" not in names
+    result = importance(study, evaluator=forest, pad=True, n_bootstrap=3)
+    scores = {s.name: s.value for s in result.decisions}
+    assert scores["block.0.op"] > scores["block.1.op"] > max(scores["block.0.act"], scores["block.1.act"])
+    assert sum(s.value for s in result.decisions) == pytest.approx(1)
+    assert result.method == "FanovaImportanceEvaluator, padded"
+    block_1 = next(s for s in result.decisions if s.name == "block.1.op")
+    assert block_1.n_trials == sum("block.1.op" in t.params for t in study.trials)
+    with pytest.raises(ValueError, match="pad=True is for Optuna's evaluators"):
+        importance(study, pad=True)
 
 
 def test_what_is_left_out_is_said(study: optuna.Study) -> None:
