@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,9 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
+
+from optnas.space.explore import draw_value
+from optnas.trial import contains
 
 Pick = Callable[[str, BaseDistribution], Any]
 """Answers a question, given its name and its distribution."""
@@ -50,8 +53,16 @@ class TrialSampler(BaseSampler, ABC):
         """Settle how to answer; the answers themselves are given by `sample_independent`.
 
         Called again for the same trial (by a wrapper that wants another draw), it settles anew.
+
+        Raises:
+            ValueError: the study has several objectives.
         """
-        self._raise_error_if_multi_objective(study)
+        if len(study.directions) > 1:
+            raise ValueError(
+                f"{type(self).__name__} searches for one value, and study {study.study_name!r} has "
+                f"{len(study.directions)}. Take NSGAIISampler or TPESampler from optuna.samplers, or "
+                "search for one value and limit the others by trial.set_constraint."
+            )
         place = study._study_id, trial.number
         redraws = self._picks[place][1] + 1 if place in self._picks else 0
         rng = np.random.default_rng((self.seed, trial.number, redraws))
@@ -79,10 +90,29 @@ def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
     return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
-def completed(study: Study) -> list[FrozenTrial]:
+def keep_or_draw(params: Mapping[str, Any], rng: np.random.Generator) -> Pick:
+    """Answer from `params` where that is possible, else uniformly at random."""
+
+    def pick(name: str, distribution: BaseDistribution) -> Any:
+        can_keep = name in params and contains(distribution, params[name])
+        return params[name] if can_keep else draw_value(distribution, rng)
+
+    return pick
+
+
+def hashable(params: Mapping[str, Any]) -> Hashable:
+    """Equal for equal answers; 1, 1.0 and True are equal in Python, yet different answers."""
+    return frozenset((name, repr(value)) for name, value in params.items())
+
+
+def is_sound(trial: FrozenTrial) -> bool:
+    """Whether a trial is COMPLETE and keeps all its constraints."""
+    return trial.state == TrialState.COMPLETE and all(v <= 0 for v in trial.constraints.values())
+
+
+def sound_trials(study: Study) -> list[FrozenTrial]:
     """COMPLETE trials that keep all their constraints, in the order of their numbers."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [trial for trial in trials if all(value <= 0 for value in trial.constraints.values())]
+    return [trial for trial in study.get_trials(deepcopy=False) if is_sound(trial)]
 
 
 def loss(study: Study, trial: FrozenTrial) -> float:

@@ -18,7 +18,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.space.explore import draw_value, options
-from optnas.strategy.base import Pick, TrialSampler, loss
+from optnas.strategy.base import Pick, TrialSampler, is_sound, loss
 from optnas.strategy.padded import Slots, slots
 from optnas.trial import Space, contains
 
@@ -110,8 +110,7 @@ class MixedCmaEsSampler(TrialSampler):
         """What to tell; the values are ranks, which is all that the method uses."""
 
         def key(trial: FrozenTrial) -> tuple[bool, float]:
-            sound = trial.state == TrialState.COMPLETE and all(v <= 0 for v in trial.constraints.values())
-            return (False, loss(study, trial)) if sound else (True, 0.0)
+            return (False, loss(study, trial)) if is_sound(trial) else (True, 0.0)
 
         ranks = {
             value: float(rank) for rank, value in enumerate(sorted({key(trial) for trial in generation}))

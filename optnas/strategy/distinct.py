@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,11 @@ import numpy as np
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from optnas.space.explore import draw_value, enumerate_params, options
-from optnas.strategy.base import fixed_params
-from optnas.strategy.inner import Inner, keep_or_draw, walk
+from optnas.strategy.base import fixed_params, hashable, keep_or_draw
+from optnas.strategy.inner import Inner, PlanningSampler, walk
 from optnas.trial import Draw, ParamsMismatchError, Space, replay
 
 PLAN = "optnas:plan"
@@ -37,7 +37,7 @@ class _Found:
     redraws: int
 
 
-class DistinctSampler(BaseSampler):
+class DistinctSampler(PlanningSampler):
     """Any sampler, without repeats.
 
     Before a trial asks its first question, the space is replayed through the inner sampler. If what comes out
@@ -73,46 +73,20 @@ class DistinctSampler(BaseSampler):
     ) -> None:
         if redraws < 0:
             raise ValueError(f"redraws={redraws} is negative; 0 never asks the inner sampler again.")
-        self.sampler = sampler
+        super().__init__(sampler)
         self.space = space
         self.redraws = redraws
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._identity = identity
         self._identities: dict[Hashable, Hashable] = {}
         self._finished: dict[tuple[int, int], Hashable | None] = {}  # (study, trial) to identity
-        self._relative: dict[tuple[int, int], dict[str, Any]] = {}  # between infer and sample
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Plan the whole trial; its questions and those the inner sampler would answer jointly."""
+    def plan(
+        self, study: Study, trial: FrozenTrial
+    ) -> tuple[Inner, Mapping[str, Any], Mapping[str, BaseDistribution]]:
+        """The answers to all questions of the space."""
         inner, draw = self._claim(study, trial)
-        self._relative[study._study_id, trial.number] = {**inner.relative, **draw.params}
-        return {**inner.relative_space, **draw.distributions}
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """The planned answers."""
-        return self._relative.pop((study._study_id, trial.number))
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """An answer beyond the plan, from the inner sampler."""
-        return self.sampler.sample_independent(study, trial, param_name, param_distribution)
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Passed on to the inner sampler."""
-        self.sampler.before_trial(study, trial)
-
-    def after_trial(
-        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
-        """Passed on to the inner sampler."""
-        self.sampler.after_trial(study, trial, state, values)
-
-    def reseed_rng(self) -> None:
-        """Passed on to the inner sampler; our own choices differ by the trial's number."""
-        self.sampler.reseed_rng()
+        return inner, draw.params, draw.distributions
 
     def _claim(self, study: Study, trial: FrozenTrial) -> tuple[Inner, Draw]:
         """Publish a plan, then look whether a concurrent worker published the same; if so, plan again."""
@@ -163,11 +137,11 @@ class DistinctSampler(BaseSampler):
                 others = [value for value in options(name, distribution) if value != draw.params[name]]
             for j in rng.permutation(len(others)):
                 kept = {**draw.params, name: others[j], **fixed}
-                yield walk(self.space, keep_or_draw(kept, rng)).params
+                yield walk(self.space, Draw(keep_or_draw(kept, rng))).params
 
     def _random(self, fixed: Params, rng: np.random.Generator) -> Iterator[Params]:
         for _ in range(RANDOM_TRIES):
-            yield walk(self.space, keep_or_draw(fixed, rng)).params
+            yield walk(self.space, Draw(keep_or_draw(fixed, rng))).params
 
     def _rest(self, fixed: Params, rng: np.random.Generator) -> Iterator[Params]:
         """When so many random draws found nothing, the space is nearly exhausted: take it in order."""
@@ -181,8 +155,7 @@ class DistinctSampler(BaseSampler):
             raise
 
     def _key(self, params: Params) -> Hashable:
-        # 1, 1.0 and True are equal in Python, yet different answers.
-        key = frozenset((name, repr(value)) for name, value in params.items())
+        key = hashable(params)
         if self._identity is None:
             return key
         if key not in self._identities:

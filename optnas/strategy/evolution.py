@@ -10,8 +10,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optnas.space.explore import draw_value
-from optnas.strategy.base import Pick, TrialSampler, completed, fixed_params, loss
-from optnas.trial import contains
+from optnas.strategy.base import Pick, TrialSampler, fixed_params, keep_or_draw, loss, sound_trials
 
 PARENT = "optnas:parent"
 CHANGED = "optnas:changed"
@@ -60,9 +59,9 @@ class RegularizedEvolutionSampler(TrialSampler):
 
     def prepare(self, study: Study, trial: FrozenTrial, rng: np.random.Generator) -> Pick:
         """Choose a parent and the decision to change."""
-        population = completed(study)[-self.population_size :]
+        population = sound_trials(study)[-self.population_size :]
         if len(population) < self.population_size:
-            return lambda name, distribution: draw_value(distribution, rng)
+            return keep_or_draw({}, rng)
         parent = self._tournament(study, population, rng)
         inherited = dict(parent.params)
         if self.crossover:
@@ -72,10 +71,10 @@ class RegularizedEvolutionSampler(TrialSampler):
         study._storage.set_trial_system_attr(trial._trial_id, PARENT, parent.number)
         study._storage.set_trial_system_attr(trial._trial_id, CHANGED, changed)
 
+        keep = keep_or_draw(inherited, rng)
+
         def pick(name: str, distribution: BaseDistribution) -> Any:
-            if name not in inherited or not contains(distribution, inherited[name]):
-                return draw_value(distribution, rng)
-            return mutate(distribution, inherited[name], rng) if name == changed else inherited[name]
+            return mutate(distribution, inherited[name], rng) if name == changed else keep(name, distribution)
 
         return pick
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
-from optnas.space.explore import draw_value
 from optnas.trial import Draw, Space, contains
 
 
@@ -55,18 +54,61 @@ class Inner:
         return self._sampler.sample_independent(self._study, self._trial, name, distribution)
 
 
+class PlanningSampler(BaseSampler, ABC):
+    """Settles a whole trial beforehand by putting its questions to another sampler.
+
+    To Optuna all the answers are relative ones; a question that was not foreseen goes to the inner sampler.
+    """
+
+    def __init__(self, sampler: BaseSampler) -> None:
+        self.sampler = sampler
+        self._relative: dict[tuple[int, int], dict[str, Any]] = {}  # between infer and sample
+
+    @abstractmethod
+    def plan(
+        self, study: Study, trial: FrozenTrial
+    ) -> tuple[Inner, Mapping[str, Any], Mapping[str, BaseDistribution]]:
+        """The inner sampler's draw, and the answers and distributions that the trial shall have."""
+
+    def view(self, study: Study) -> Study:
+        """The study as the inner sampler sees it."""
+        return study
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Plan the trial; its questions, and those that the inner sampler would answer jointly."""
+        inner, answers, distributions = self.plan(study, trial)
+        self._relative[study._study_id, trial.number] = {**inner.relative, **answers}
+        return {**inner.relative_space, **distributions}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The planned answers."""
+        return self._relative.pop((study._study_id, trial.number))
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """An answer beyond the plan, from the inner sampler."""
+        return self.sampler.sample_independent(self.view(study), trial, param_name, param_distribution)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Passed on to the inner sampler."""
+        self.sampler.before_trial(self.view(study), trial)
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Passed on to the inner sampler."""
+        self.sampler.after_trial(self.view(study), trial, state, values)
+
+    def reseed_rng(self) -> None:
+        """Passed on to the inner sampler; our own choices differ by the trial's number."""
+        self.sampler.reseed_rng()
+
+
 def walk(space: Space[Any], draw: Draw) -> Draw:
     """Let a space put its questions to `draw`; what it builds stays on the meta device and is dropped."""
     with torch.device("meta"):
         space(draw)
     return draw
-
-
-def keep_or_draw(params: Mapping[str, Any], rng: np.random.Generator) -> Draw:
-    """A trial that answers from `params` where that is possible, else uniformly at random."""
-
-    def pick(name: str, distribution: BaseDistribution) -> Any:
-        kept = name in params and contains(distribution, params[name])
-        return params[name] if kept else draw_value(distribution, rng)
-
-    return Draw(pick)

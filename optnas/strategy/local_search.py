@@ -11,9 +11,16 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optnas.space.explore import draw_value, options
-from optnas.strategy.base import Pick, TrialSampler, completed, fixed_params, loss
+from optnas.strategy.base import (
+    Pick,
+    TrialSampler,
+    fixed_params,
+    hashable,
+    keep_or_draw,
+    loss,
+    sound_trials,
+)
 from optnas.strategy.evolution import CHANGED, PARENT
-from optnas.trial import contains
 
 START = "optnas:start"
 TRIED = "optnas:tried"
@@ -50,28 +57,22 @@ class LocalSearchSampler(TrialSampler):
 
     def prepare(self, study: Study, trial: FrozenTrial, rng: np.random.Generator) -> Pick:
         """Choose a neighbor of where the search stands that was not tried, or a new start."""
-        done = completed(study)
+        done = sound_trials(study)
         if len(done) < self.n_start:
-            return lambda name, distribution: draw_value(distribution, rng)
+            return keep_or_draw({}, rng)
         start = max((t.system_attrs[START] for t in done if START in t.system_attrs), default=None)
         path = [t for t in done if t.system_attrs.get(START) == start]
         current = min(path, key=lambda t: (loss(study, t), t.number))
         untried = self._untried(study, trial, current, rng)
         if not untried:
             study._storage.set_trial_system_attr(trial._trial_id, START, trial.number)
-            return lambda name, distribution: draw_value(distribution, rng)
+            return keep_or_draw({}, rng)
         changed, value = untried[rng.integers(len(untried))]
         attributes = {PARENT: current.number, CHANGED: changed, TRIED: value, START: start}
         for key, attribute in attributes.items():
             if attribute is not None:
                 study._storage.set_trial_system_attr(trial._trial_id, key, attribute)
-        kept = {**current.params, changed: value}
-
-        def pick(name: str, distribution: BaseDistribution) -> Any:
-            can_keep = name in kept and contains(distribution, kept[name])
-            return kept[name] if can_keep else draw_value(distribution, rng)
-
-        return pick
+        return keep_or_draw({**current.params, changed: value}, rng)
 
     def _untried(
         self, study: Study, trial: FrozenTrial, current: FrozenTrial, rng: np.random.Generator
@@ -83,7 +84,7 @@ class LocalSearchSampler(TrialSampler):
             for t in others
             if t.system_attrs.get(PARENT) == current.number
         ]
-        seen = {_key(t.params) for t in others if t.state.is_finished()}
+        seen = {hashable(t.params) for t in others if t.state.is_finished()}
         fixed = fixed_params(trial)
         return [
             (name, value)
@@ -92,7 +93,7 @@ class LocalSearchSampler(TrialSampler):
             for value in _others(name, distribution, made, rng)
             if (name, repr(value)) not in made
             and repr(value) != repr(current.params[name])
-            and _key({**current.params, name: value}) not in seen
+            and hashable({**current.params, name: value}) not in seen
         ]
 
 
@@ -107,7 +108,3 @@ def _others(
         return options(name, distribution)
     left = RANDOM_STEPS - sum(changed == name for changed, _ in made)
     return [draw_value(distribution, rng) for _ in range(left)]
-
-
-def _key(params: dict[str, Any]) -> frozenset[tuple[str, str]]:
-    return frozenset((name, repr(value)) for name, value in params.items())

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optnas.space.explore import draw_value, enumerate_params
 from optnas.space.nodes import Chain, Choice, Repeat
 from optnas.strategy.base import fixed_params
-from optnas.strategy.inner import Inner, walk
+from optnas.strategy.inner import Inner, PlanningSampler, walk
 from optnas.trial import Space, replay
 
 PADDED = "optnas:padded"
@@ -53,7 +53,7 @@ def slots(space: Space[Any], limit: int = 20_000) -> dict[str, BaseDistribution]
     return _enumerated(space, limit)
 
 
-class PaddedSampler(BaseSampler):
+class PaddedSampler(PlanningSampler):
     """Lets `sampler` answer every question that the space could ask, in every trial.
 
     Samplers that model parameters jointly (GP, CMA-ES, NSGA-II, TPE) do so for those that all trials share;
@@ -72,46 +72,28 @@ class PaddedSampler(BaseSampler):
     """
 
     def __init__(self, sampler: BaseSampler, space: Space[Any] | Slots) -> None:
-        self.sampler = sampler
+        super().__init__(sampler)
         self.slots = dict(space) if isinstance(space, Mapping) else slots(space)
-        self._relative: dict[tuple[int, int], dict[str, Any]] = {}  # between infer and sample
         self._finished: dict[tuple[int, int], FrozenTrial] = {}
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """All slots, and what the inner sampler would answer jointly beyond them."""
-        inner = Inner(self.sampler, _PaddedStudy(study, self), trial, fixed_params(trial))
+    def plan(
+        self, study: Study, trial: FrozenTrial
+    ) -> tuple[Inner, Mapping[str, Any], Mapping[str, BaseDistribution]]:
+        """The answers to all slots."""
+        inner = Inner(self.sampler, self.view(study), trial, fixed_params(trial))
         padded = {name: inner(name, distribution) for name, distribution in self.slots.items()}
         study._storage.set_trial_system_attr(trial._trial_id, PADDED, padded)
-        self._relative[study._study_id, trial.number] = {**inner.relative, **padded}
-        return {**inner.relative_space, **self.slots}
+        return inner, padded, self.slots
 
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """The answers to all slots."""
-        return self._relative.pop((study._study_id, trial.number))
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """An answer beyond the slots, from the inner sampler."""
-        return self.sampler.sample_independent(
-            _PaddedStudy(study, self), trial, param_name, param_distribution
-        )
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Passed on to the inner sampler."""
-        self.sampler.before_trial(_PaddedStudy(study, self), trial)
+    def view(self, study: Study) -> Study:
+        """The study, all of whose trials have an answer to every slot."""
+        return _PaddedStudy(study, self)
 
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """Passed on to the inner sampler."""
-        self.sampler.after_trial(_PaddedStudy(study, self), self.pad(trial), state, values)
-
-    def reseed_rng(self) -> None:
-        """Passed on to the inner sampler."""
-        self.sampler.reseed_rng()
+        """Passed on to the inner sampler, with all slots."""
+        super().after_trial(study, self.pad(trial), state, values)
 
     def pad(self, trial: FrozenTrial) -> FrozenTrial:
         """A copy of the trial with an answer to every slot."""

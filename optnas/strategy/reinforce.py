@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
 from optnas.space.explore import options
-from optnas.strategy.base import Pick, TrialSampler, loss
+from optnas.strategy.base import Pick, TrialSampler, is_sound, loss
 
 BINS = 16
 
@@ -119,9 +119,8 @@ class _Learner:
         """One step of policy gradient."""
         self.numbers.append(trial.number)
         asked = {name: d for name, d in trial.distributions.items() if not d.single()}
-        sound = trial.state == TrialState.COMPLETE and all(v <= 0 for v in trial.constraints.values())
         reward = 0.0
-        if sound:
+        if is_sound(trial):
             value = loss(study, trial)
             not_worse = bisect_right(self._losses, value)
             ties = not_worse - bisect_left(self._losses, value)

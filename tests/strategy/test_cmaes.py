@@ -5,29 +5,9 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler
-from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySamplerTestCase
 
 from optnas.space import synthetic
 from optnas.strategy.cmaes import CMA, MixedCmaEsSampler
-from optnas.testing.samplers import check_sampler
-
-CONDITIONAL = {
-    "depth": IntDistribution(1, 3),
-    **{f"layer.{i}.op": CategoricalDistribution(("conv", "pool", "skip")) for i in range(3)},
-    **{f"layer.{i}.width": IntDistribution(8, 64, step=8) for i in range(3)},
-    "dropout": FloatDistribution(0.0, 0.9),
-}
-
-
-def test_conforms() -> None:
-    check_sampler(lambda seed: MixedCmaEsSampler(CONDITIONAL, population_size=6, seed=seed))
-
-
-class TestOptunasOwn(BasicSamplerTestCase, SingleOnlySamplerTestCase):
-    @pytest.fixture
-    def sampler(self):
-        return lambda: MixedCmaEsSampler({"x": FloatDistribution(0, 10), "y": IntDistribution(0, 9)}, seed=0)
-
 
 MIXED = {
     "x": FloatDistribution(-5, 5),

@@ -6,6 +6,7 @@ from optuna.samplers import (
     BruteForceSampler,
     CmaEsSampler,
     GPSampler,
+    NSGAIIISampler,
     NSGAIISampler,
     QMCSampler,
     RandomSampler,
@@ -14,8 +15,13 @@ from optuna.samplers import (
 from optuna.testing.pytest_samplers import MultiObjectiveSamplerTestCase
 
 from optnas.space.explore import count, enumerate_params
+from optnas.strategy.cmaes import MixedCmaEsSampler
 from optnas.strategy.distinct import PLAN, DistinctSampler, SpaceExhausted
 from optnas.strategy.evolution import RegularizedEvolutionSampler
+from optnas.strategy.local_search import LocalSearchSampler
+from optnas.strategy.padded import PaddedSampler
+from optnas.strategy.predictor import PredictorSampler
+from optnas.strategy.reinforce import ReinforceSampler
 from optnas.strategy.seeded import SeededSampler
 from optnas.testing.samplers import check_sampler, conditional
 from optnas.trial import replay
@@ -37,6 +43,10 @@ def genotypes(study):
     return Counter(tuple(sorted(trial.params.items())) for trial in study.trials)
 
 
+def make_random(seed):
+    return RandomSampler(seed=seed)
+
+
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 @pytest.mark.parametrize(
     "make",
@@ -46,12 +56,22 @@ def genotypes(study):
         lambda: TPESampler(seed=0, multivariate=True, group=True),
         lambda: CmaEsSampler(seed=0, warn_independent_sampling=False),
         lambda: NSGAIISampler(population_size=10, seed=0),
+        lambda: NSGAIIISampler(population_size=10, seed=0),
         lambda: QMCSampler(seed=0, warn_independent_sampling=False, warn_asynchronous_seeding=False),
         lambda: GPSampler(seed=0, n_startup_trials=30),
         lambda: BruteForceSampler(seed=0),
         lambda: RegularizedEvolutionSampler(10, 3, seed=0),
+        lambda: LocalSearchSampler(seed=0),
+        lambda: MixedCmaEsSampler(space81, seed=0),
+        lambda: ReinforceSampler(seed=0),
+        lambda: PredictorSampler(space81, seed=0),
+        lambda: PaddedSampler(TPESampler(seed=0), space81),
+        lambda: SeededSampler(make_random, 0),
     ],
-    ids=["random", "tpe", "tpe-group", "cmaes", "nsga2", "qmc", "gp", "brute", "evolution"],
+    ids=[
+        *("random", "tpe", "tpe-group", "cmaes", "nsga2", "nsga3", "qmc", "gp", "brute", "evolution"),
+        *("local-search", "mixed-cmaes", "reinforce", "predictor", "padded", "seeded"),
+    ],
 )
 def test_every_sampler_visits_40_in_40(make) -> None:
     study = optuna.create_study(sampler=DistinctSampler(make(), space81, seed=0))
@@ -72,10 +92,6 @@ def test_an_exhausted_space_ends_the_search_after_the_last_architecture() -> Non
     complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
     assert len(complete) == count(space81) == 81
     assert len(genotypes(study)) == 82  # the failed trial has no params
-
-
-def make_random(seed):
-    return RandomSampler(seed=seed)
 
 
 def test_conforms() -> None:

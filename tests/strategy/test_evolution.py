@@ -1,22 +1,9 @@
 import numpy as np
 import optuna
 import pytest
-from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySamplerTestCase
 
 from optnas.space import synthetic
 from optnas.strategy.evolution import CHANGED, PARENT, RegularizedEvolutionSampler
-from optnas.testing.samplers import check_sampler
-
-
-class TestOptunasOwn(BasicSamplerTestCase, SingleOnlySamplerTestCase):
-    @pytest.fixture
-    def sampler(self):
-        return lambda: RegularizedEvolutionSampler(population_size=3, tournament_size=2, seed=0)
-
-
-@pytest.mark.parametrize("crossover", [0.0, 0.5])
-def test_conforms(crossover) -> None:
-    check_sampler(lambda seed: RegularizedEvolutionSampler(10, 3, crossover=crossover, seed=seed))
 
 
 def run(sampler, n_trials):

@@ -1,22 +1,10 @@
 import optuna
 import pytest
 from optuna.samplers import RandomSampler
-from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySamplerTestCase
 
 from optnas.space import synthetic
 from optnas.strategy.evolution import CHANGED, PARENT
 from optnas.strategy.local_search import START, LocalSearchSampler
-from optnas.testing.samplers import check_sampler
-
-
-def test_conforms() -> None:
-    check_sampler(lambda seed: LocalSearchSampler(5, seed=seed))
-
-
-class TestOptunasOwn(BasicSamplerTestCase, SingleOnlySamplerTestCase):
-    @pytest.fixture
-    def sampler(self):
-        return lambda: LocalSearchSampler(n_start=3, seed=0)
 
 
 def run(sampler, n_trials, objective):

@@ -3,21 +3,9 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler
-from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySamplerTestCase
 
 from optnas.strategy.reinforce import BINS, ReinforceSampler, _action, _n_actions, _value
-from optnas.testing.samplers import check_sampler
 from optnas.trial import contains
-
-
-def test_conforms() -> None:
-    check_sampler(lambda seed: ReinforceSampler(hidden=8, seed=seed))
-
-
-class TestOptunasOwn(BasicSamplerTestCase, SingleOnlySamplerTestCase):
-    @pytest.fixture
-    def sampler(self):
-        return lambda: ReinforceSampler(hidden=8, seed=0)
 
 
 def run(sampler, n_trials, objective):

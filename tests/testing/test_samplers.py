@@ -6,7 +6,7 @@ import pytest
 from optuna.samplers import BaseSampler, RandomSampler
 
 from optnas.space.explore import draw_value
-from optnas.strategy.base import TrialSampler, completed
+from optnas.strategy.base import TrialSampler, sound_trials
 from optnas.testing import samplers as checks
 
 
@@ -37,13 +37,13 @@ class StateInProcess(Sound):
 
 class SameForAll(Sound):
     def prepare(self, study, trial, rng):
-        n_done = len(completed(study))
+        n_done = len(sound_trials(study))
         return super().prepare(study, trial, checks_rng(self.seed, n_done))
 
 
 class Minimizes(Sound):
     def prepare(self, study, trial, rng):
-        done = completed(study)
+        done = sound_trials(study)
         best = min(done, key=lambda t: t.value) if done else None
         base = super().prepare(study, trial, rng)
         return lambda name, d: (
@@ -60,7 +60,7 @@ class NeedsParams(Sound):
 
 class NeedsItsMark(Sound):
     def prepare(self, study, trial, rng):
-        for other in completed(study):
+        for other in sound_trials(study):
             assert other.system_attrs["mine"]
         study._storage.set_trial_system_attr(trial._trial_id, "mine", True)
         return super().prepare(study, trial, rng)
