@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -207,6 +208,7 @@ def dashboard(
 ) -> None:
     """Serve optuna-dashboard on a storage, to this machine only unless told otherwise."""
     opened = open_existing(storage)
+    from optnas.cli.pages import keep_plots
     from optnas.cli.serve import make_server
 
     try:
@@ -214,8 +216,15 @@ def dashboard(
     except OSError as error:
         fail(f"Cannot listen on {host}:{port} ({error.strerror}); choose another one with --port.")
     say(f"http://{host}:{server.server_port}/ shows {without_password(storage)}; Ctrl-C ends it.")
-    with server, suppress(KeyboardInterrupt):
-        server.serve_forever()
+    stop = threading.Event()
+    plots = threading.Thread(target=keep_plots, args=(opened, stop))
+    plots.start()
+    try:
+        with server, suppress(KeyboardInterrupt):
+            server.serve_forever()
+    finally:
+        stop.set()
+        plots.join()
 
 
 def _search(job: Job, trials: int | None, timeout: float | None, workers: int) -> optuna.Study:

@@ -7,9 +7,8 @@ from typing import Any
 from wsgiref import simple_server
 
 import optuna
-from optuna_dashboard import wsgi
 
-from optnas.search.dashboard import StudyArtifacts
+from optnas.cli.pages import Pages
 
 
 class _Server(ThreadingMixIn, simple_server.WSGIServer):
@@ -24,10 +23,9 @@ class _Handler(simple_server.WSGIRequestHandler):
 
 
 def make_server(storage: optuna.storages.BaseStorage, host: str, port: int) -> simple_server.WSGIServer:
-    """A server that shows `storage` and the drawings in its studies' folders; port 0 takes a free one.
+    """A server of the pages of `storage`; port 0 takes a free one.
 
     Raises:
         OSError: the address cannot be had.
     """
-    app = wsgi(storage, artifact_store=StudyArtifacts(storage))
-    return simple_server.make_server(host, port, app, server_class=_Server, handler_class=_Handler)
+    return simple_server.make_server(host, port, Pages(storage), server_class=_Server, handler_class=_Handler)

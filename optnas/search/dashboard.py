@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from pathlib import Path
@@ -12,13 +13,14 @@ import torch
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
-from optuna.trial import FixedTrial
+from optuna.trial import FixedTrial, FrozenTrial
 
 from optnas.facts.draw import draw
 from optnas.objective import Objective
 
 DRAWING = "network.svg"
 _FOLDER = "artifacts"
+_ARTIFACT = "artifacts:"  # what the system attributes of Optuna's artifacts begin with
 _log = logging.getLogger(__name__)
 
 
@@ -42,6 +44,14 @@ def attach_drawing(study: optuna.Study, objective: Objective, trial: optuna.Tria
             upload_artifact(artifact_store=store, file_path=str(file), study_or_trial=trial)
     except Exception:
         _log.debug("Trial %d has no drawing.", trial.number, exc_info=True)
+
+
+def drawing_id(trial: FrozenTrial) -> str | None:
+    """The artifact that is the trial's drawing, if it has one."""
+    for key, value in trial.system_attrs.items():
+        if key.startswith(_ARTIFACT) and json.loads(value)["filename"] == DRAWING:
+            return key.removeprefix(_ARTIFACT)
+    return None
 
 
 class StudyArtifacts:

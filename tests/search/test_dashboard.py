@@ -19,7 +19,7 @@ from torch import nn
 
 from optnas.cli.serve import make_server
 from optnas.objective import Objective
-from optnas.search.dashboard import DRAWING, StudyArtifacts
+from optnas.search.dashboard import DRAWING, StudyArtifacts, drawing_id
 from optnas.search.optimize import optimize
 from optnas.search.study import create_study
 from optnas.trial import Trial
@@ -110,11 +110,14 @@ def test_a_search_that_keeps_no_files_or_cannot_draw_runs_as_before(tmp_path: Pa
         assert not [name for name in study.trials[0].system_attrs if name.startswith("artifacts:")]
 
 
-def test_a_browser_shows_the_drawing_on_the_page_of_a_trial(
+def test_a_browser_shows_the_drawing_and_the_note_on_the_page_of_a_trial(
     searched: optuna.Study, url: str, browse: Callable[[str], tuple[str, list[str]]]
 ) -> None:
-    dom, _ = browse(f"{url}/dashboard/studies/{searched._study_id}/trials?numbers=0")
-    best = searched._storage.get_trial(searched.trials[0]._trial_id)
-    [name] = [name for name in best.system_attrs if name.startswith("artifacts:")]
-    image = f"/artifacts/{searched._study_id}/{best._trial_id}/{name.removeprefix('artifacts:')}"
-    assert re.search(rf'<img[^>]* src="{image}"', dom)
+    dom, console = browse(f"{url}/dashboard/studies/{searched._study_id}/trials?numbers=0")
+    trial = searched.trials[0]
+    image = f"/artifacts/{searched._study_id}/{trial._trial_id}/{drawing_id(trial)}"
+    images = re.findall(r'<img[^>]* src="([^"]*)"', dom)
+    assert images.count(image) == 2  # in the note, and small among the artifacts
+    assert f"{trial.user_attrs['n_params']:,} parameters" in dom
+    assert re.search(rf"width <code[^>]*>{trial.params['width']}</code>", dom)
+    assert not [line for line in console if "Content Security Policy" in line]

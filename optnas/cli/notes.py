@@ -1,0 +1,138 @@
+"""What the page of a trial says in words: how it ended, what it is, where it comes from, what is kept of it.
+
+Everything is read from what was stored before the trial ended, but for its weights, which may be deleted
+later: the study's `deleted_checkpoints` tells.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from optnas.analysis.leaderboard import leaderboard
+from optnas.analysis.lineage import changes
+from optnas.estimation.checkpoints import weights_path
+from optnas.search.dashboard import drawing_id
+from optnas.strategy.evolution import PARENT
+
+CURVES = "/optnas/curves"
+"""Where the server of the dashboard has the learning curves: `<study id>/<trial number>.svg` below it."""
+
+
+class Notes:
+    """Notes on the trials of a study, as it is now."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+        self._trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+        self._metric = next(iter(study.metric_names or ["value"]))
+        self._deleted = set(study.user_attrs.get("deleted_checkpoints", []))
+        self._twins_of: dict[int, list[int]] = defaultdict(list)
+        for trial in self._trials.values():
+            if "twin_of" in trial.user_attrs:
+                self._twins_of[trial.user_attrs["twin_of"]].append(trial.number)
+        self.best: FrozenTrial | None = None
+        if len(study.directions) == 1 and (rows := leaderboard(study, 1)):
+            self.best = self._trials[rows[0].trial]
+
+    def of(self, number: int) -> str:
+        """The note on one trial, in Markdown; links lead to the pages of other trials.
+
+        Raises:
+            KeyError: no such trial.
+        """
+        trial = self._trials[number]
+        facts = {
+            "Outcome": self._outcome(trial),
+            "Size": _size(trial),
+            "Scores": ", ".join(f"{k} {v:.5g}" for k, v in trial.user_attrs.get("metrics", {}).items()),
+            "Lineage": self._lineage(trial),
+            "Twins": self._twins(trial),
+            "Weights": self._weights(trial),
+            "Worker": _worker(trial),
+        }
+        lines = [f"- **{name}**: {words}" for name, words in facts.items() if words]
+        if trial.params:
+            lines += ["- **Decisions**", *(f"  - {line}" for line in _decisions(trial))]
+        if trial.intermediate_values:
+            lines += ["", f"![learning curve]({CURVES}/{self._study._study_id}/{number}.svg)"]
+        if (drawing := drawing_id(trial)) is not None:
+            lines += ["", f"![network](/artifacts/{self._study._study_id}/{trial._trial_id}/{drawing})"]
+        return "\n".join(lines)
+
+    def _outcome(self, trial: FrozenTrial) -> str:
+        words = trial.state.name.lower()
+        if trial.values is not None:
+            words += f", {self._metric} " + ", ".join(f"{value:.5g}" for value in trial.values)
+        if self.best is not None and trial.number == self.best.number:
+            words += ": the best so far"
+        elif self.best is not None and trial.value is not None:
+            words += f" (the best has {self.best.value:.5g}: {self._link(self.best.number)})"
+        if reason := trial.user_attrs.get("reason"):
+            words += f" because of {_code(reason)}"
+        return words
+
+    def _lineage(self, trial: FrozenTrial) -> str:
+        parent = self._trials.get(trial.system_attrs.get(PARENT, -1))
+        if parent is None:
+            return ""
+        value = "" if parent.value is None else f" ({parent.value:.5g})"
+        changed = [
+            f"{_code(name)} " + " → ".join("not asked" if a is None else _code(a) for a in answers)
+            for name, answers in changes(parent.params, trial.params).items()
+        ]
+        return f"from {self._link(parent.number)}{value} by {', '.join(changed) or 'no change'}"
+
+    def _twins(self, trial: FrozenTrial) -> str:
+        if "twin_of" in trial.user_attrs:
+            other = self._link(trial.user_attrs["twin_of"])
+            return f"the same network as {other}, whose value it carries; it was not trained"
+        others = ", ".join(map(self._link, self._twins_of[trial.number]))
+        return f"{others} came to the same network later and carry this value" if others else ""
+
+    def _weights(self, trial: FrozenTrial) -> str:
+        if "folder" not in self._study.user_attrs or trial.state != TrialState.COMPLETE:
+            return ""
+        if trial.number in self._deleted:
+            return "deleted, as others are better"
+        path = weights_path(self._study, trial.number)
+        return "none on this machine" if path is None else f"kept in {_code(path)}"
+
+    def _link(self, number: int) -> str:
+        return f"[trial {number}](/dashboard/studies/{self._study._study_id}/trials?numbers={number})"
+
+
+def _size(trial: FrozenTrial) -> str:
+    units = {"n_params": "parameters", "flops": "FLOPs per sample"}
+    known = [f"{trial.user_attrs[key]:,} {unit}" for key, unit in units.items() if key in trial.user_attrs]
+    missing = [f"no {fact}: {_code(why)}" for fact, why in trial.user_attrs.get("missing", {}).items()]
+    return ", ".join(known + missing)
+
+
+def _worker(trial: FrozenTrial) -> str:
+    attempts = trial.user_attrs.get("attempts", [])
+    words = ", then ".join(f"{attempt['host']}, process {attempt['pid']}" for attempt in attempts)
+    if "duration" in trial.user_attrs:
+        words += f", for {trial.user_attrs['duration']:.3g} s"
+    return words
+
+
+def _decisions(trial: FrozenTrial) -> Iterator[str]:
+    """The parameters in words, those of one place together."""
+    places: dict[str, list[tuple[str, Any]]] = defaultdict(list)
+    for name, answer in trial.params.items():
+        place, _, what = name.rpartition(".")
+        places[place].append((what, answer))
+    for place, answers in places.items():
+        words = ", ".join(f"{what} {_code(answer)}" for what, answer in answers)
+        yield f"**{place}**: {words}" if place else words
+
+
+def _code(value: Any) -> str:
+    """As code, in which nothing is markup."""
+    words = f"{value:.5g}" if isinstance(value, float) else str(value)
+    return "`" + words.replace("`", "'").replace("\n", " ") + "`"

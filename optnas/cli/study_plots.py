@@ -1,0 +1,65 @@
+"""Plots that a study carries along, so that any optuna-dashboard shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import optuna
+import plotly.graph_objects as go
+from optuna.trial import TrialState
+from optuna_dashboard import save_plotly_graph_object
+
+from optnas.analysis import importance, plots
+from optnas.analysis.anova import ConditionalAnovaEvaluator
+from optnas.analysis.trials import Target, finished
+
+_MOST = 1000  # trials in a plot with a line per trial, which the study's attributes have to hold
+
+
+def save_plots(study: optuna.Study) -> list[str]:
+    """Save what optnas plots of a study into it, over what was saved before; returns the names.
+
+    What a plot cannot show yet is left out: a study of ten trials gets all.
+    """
+    names = []
+    for name, figure in _figures(study):
+        figure.update_layout(
+            template=go.layout.Template(),  # or each carries plotly's own, of 7 kB
+            title={"text": name, "x": 0.01, "y": 0.98, "yanchor": "top"},
+            margin={
+                "t": 72,
+                "b": 24,
+            },  # the page puts its buttons over the plot, which is no higher than this
+            height=430,
+            modebar={"bgcolor": "rgba(0, 0, 0, 0)"},
+        )
+        plot_id = f"optnas-{name.replace(' ', '-')}"
+        save_plotly_graph_object(study, figure, graph_object_id=plot_id)
+        names.append(name)
+    return names
+
+
+def choose_params(study: optuna.Study, n: int) -> list[str]:
+    """The `n` most important decisions of the first objective: Optuna's plots of all pairs never end."""
+    value: Target | None = None
+    if len(study.directions) > 1:
+        value = lambda trial: trial.values[0]  # noqa: E731  # a name for it would say no more
+    if len(finished(study)) < 2:
+        return []
+    return list(ConditionalAnovaEvaluator().evaluate(study, target=value))[:n]
+
+
+def _figures(study: optuna.Study) -> Iterator[tuple[str, go.Figure]]:
+    n_complete = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    if n_complete < 2 or len(study.directions) > 1:
+        return
+    metric = next(iter(study.metric_names or ["value"]))
+    yield "history", plots.plot_history(study, name=metric)
+    if any("n_params" in trial.user_attrs for trial in finished(study)):
+        yield "size", plots.plot_front(study)
+    yield "timeline", plots.plot_timeline(study)
+    if n_complete <= _MOST:
+        yield "learning curves", plots.plot_learning_curves(study)
+        yield "decisions", plots.plot_parallel(study, n=6)
+    if n_complete >= 10:
+        yield "importance", plots.plot_importance(importance(study))

@@ -1,0 +1,146 @@
+"""The pages have what optuna-dashboard lacks, of studies that still run, on SQLite and on Postgres."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.error import HTTPError
+from xml.etree import ElementTree
+
+import optuna
+import pytest
+from optuna_dashboard import save_note
+from torch import nn
+
+from optnas.cli.pages import keep_plots
+from optnas.cli.serve import make_server
+from optnas.objective import Objective
+from optnas.search.optimize import optimize
+from optnas.search.storage import open_storage
+from optnas.search.study import create_study
+from optnas.trial import Trial
+
+
+@contextmanager
+def served(storage: optuna.storages.BaseStorage) -> Iterator[str]:
+    with make_server(storage, "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def get(url: str, **headers: str) -> bytes:
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as answer:
+        body: bytes = answer.read()
+        return body
+
+
+def notes(url: str, study_id: int) -> dict[int, str]:
+    detail: dict[str, Any] = json.loads(get(f"{url}/api/studies/{study_id}?after=0"))
+    return {trial["number"]: trial["note"]["body"] for trial in detail["trials"]}
+
+
+def space(trial: Trial) -> nn.Module:
+    return nn.Linear(4, trial.suggest_int("width", 1, 99))
+
+
+def estimate(model: nn.Module, trial: optuna.Trial) -> dict[str, float]:
+    for step in range(3):
+        trial.report(step * trial.params["width"], step)
+        time.sleep(0.02)
+    return {"score": float(trial.params["width"])}
+
+
+OBJECTIVE = Objective(space, estimate, values={"score": "maximize"}, example=(2, 4), reuse_twins=False)
+
+
+def test_pages_follow_a_search_that_runs(new_url: Callable[[], str]) -> None:
+    url = new_url()
+    study = create_study(OBJECTIVE, study_name="s", storage=url, seed=0)
+    worker = threading.Thread(target=optimize, args=(study, OBJECTIVE, 30), kwargs={"show_progress": False})
+    seen: list[int] = []
+    with served(open_storage(url)) as page:
+        worker.start()
+        while worker.is_alive():
+            seen.append(len(notes(page, study._study_id)))
+            time.sleep(0.2)
+        worker.join()
+        time.sleep(2.1)  # the dashboard's own cache of trials
+        last = notes(page, study._study_id)
+    assert seen == sorted(seen)
+    assert seen[0] < 30
+    assert sorted(last) == list(range(30))
+    for trial in study.trials:
+        assert last[trial.number].startswith(f"- **Outcome**: complete, score {trial.value:g}")
+
+
+def test_a_note_that_a_user_wrote_stands_in_place_of_ours(new_url: Callable[[], str]) -> None:
+    study = create_study(OBJECTIVE, storage=new_url(), seed=0)
+    trial = study.ask()
+    save_note(trial, "mine")
+    study.ask()
+    with served(study._storage) as page:
+        assert notes(page, study._study_id) == {0: "mine", 1: "- **Outcome**: running"}
+
+
+def test_learning_curves_are_drawn_and_missing_ones_not_found() -> None:
+    study = create_study(OBJECTIVE, seed=0)
+    optimize(study, OBJECTIVE, 2, show_progress=False)
+    with served(study._storage) as page:
+        curve = get(f"{page}/optnas/curves/{study._study_id}/1.svg")
+        assert ElementTree.fromstring(curve).tag.endswith("svg")
+        for path in ("0/7.svg", "99/0.svg"):
+            with pytest.raises(HTTPError, match="404"):
+                get(f"{page}/optnas/curves/{path}")
+        with pytest.raises(HTTPError, match="404"):
+            get(f"{page}/api/studies/99")
+
+
+def test_plots_of_pairs_return_on_55_decisions() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(lambda t: sum(t.suggest_float(f"p{i}", 0, i) for i in range(55)), 40)
+    with served(study._storage) as page:
+        for kind in ("contour", "rank"):
+            started = time.perf_counter()
+            figure = json.loads(get(f"{page}/api/studies/{study._study_id}/plot/{kind}"))
+            assert time.perf_counter() - started < 30
+            assert len([name for name in figure["layout"] if name.startswith("xaxis")]) == 16  # 4 by 4
+
+
+def test_the_dashboard_is_styled_whatever_the_browser_has() -> None:
+    with served(optuna.storages.InMemoryStorage()) as page:
+        new = {"If-Modified-Since": "Fri, 01 Jan 2100 00:00:00 GMT"}
+        assert b"min-width: 0" in get(f"{page}/dashboard", **new)
+        assert get(f"{page}/static/bundle.js")[:100]
+
+
+def test_plots_are_kept_up_to_date_until_stopped() -> None:
+    study = create_study(OBJECTIVE, seed=0)
+    stop = threading.Event()
+    keeper = threading.Thread(target=keep_plots, args=(study._storage, stop, 0.05))
+    keeper.start()
+
+    def points() -> int:
+        with served(study._storage) as page:
+            detail = json.loads(get(f"{page}/api/studies/{study._study_id}?after=0"))
+        plots = {plot["id"]: plot["graph_object"] for plot in detail["plotly_graph_objects"]}
+        if "optnas-history" not in plots:
+            return 0
+        return sum(
+            len(t["x"]) for t in json.loads(plots["optnas-history"])["data"] if t["name"] == "complete"
+        )
+
+    for n_trials in (2, 4):
+        optimize(study, OBJECTIVE, n_trials, show_progress=False)
+        deadline = time.monotonic() + 30
+        while points() != n_trials and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert points() == n_trials
+    stop.set()
+    keeper.join(timeout=30)
+    assert not keeper.is_alive()
