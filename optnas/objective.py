@@ -9,9 +9,7 @@ import os
 import random
 import socket
 import time
-import traceback
 from collections.abc import Callable, Hashable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
@@ -22,17 +20,8 @@ from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
 from optnas.facts import materialize, sketch
+from optnas.failures import SpaceError, describe_error, failing_layer, is_infrastructure
 from optnas.trial import Draw, ParamsMismatchError, Space, Trial, ask, replay
-
-_INSTALLED = tuple(
-    str(folder)
-    for folder in (
-        Path(torch.__file__).parents[1],
-        Path(os.__file__).parent,
-        Path(__file__).parent,
-        "<frozen",
-    )
-)
 
 Direction = Literal["maximize", "minimize"]
 
@@ -48,10 +37,6 @@ class Estimator(Protocol):
     """
 
     def __call__(self, model: nn.Module, trial: optuna.Trial, /) -> Mapping[str, float]: ...
-
-
-class SpaceError(RuntimeError):
-    """The sampled model does not run; the message has the place in the user's code and the parameters."""
 
 
 class Objective:
@@ -123,7 +108,8 @@ class Objective:
             raise
         except Exception as error:
             # A finished trial is immutable: the reason is written while the trial still runs.
-            trial.set_user_attr("reason", describe_error(error))
+            if not is_infrastructure(error):  # that ends an attempt, not the trial
+                trial.set_user_attr("reason", describe_error(error))
             raise
 
     def build(self, trial: Any) -> nn.Module:
@@ -181,7 +167,9 @@ class Objective:
         except (optuna.TrialPruned, ParamsMismatchError):
             raise
         except Exception as error:
-            layer = f" in {where}" if (where := _failing_layer(model, error)) else ""
+            if is_infrastructure(error):
+                raise
+            layer = f" in {where}" if (where := failing_layer(model, error)) else ""
             raise SpaceError(f"{describe_error(error)}{layer} [parameters: {dict(trial.params)}]") from error
 
     def _begin(self, trial: optuna.Trial) -> None:
@@ -229,6 +217,8 @@ class Objective:
         except (optuna.TrialPruned, ParamsMismatchError):
             raise
         except Exception as error:
+            if is_infrastructure(error):
+                raise
             # It may still build and run on a real device, which is tried next and judges.
             return {"missing": {"sketch": describe_error(error)}}
         known = {"n_params": facts.n_params, "flops": facts.flops, "fingerprint": facts.fingerprint}
@@ -304,31 +294,3 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002  # the global generator is the one that user code may draw from
     torch.manual_seed(seed)
-
-
-def describe_error(error: BaseException) -> str:
-    """`Type at file:line in function: message`, with the last place that is the user's own code."""
-    message = next(iter(str(error).strip().splitlines()), "no message")
-    if isinstance(error, SpaceError):
-        return message
-    own = [f for f in traceback.extract_tb(error.__traceback__) if is_users_code(f.filename)]
-    place = f" at {Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}" if own else ""
-    return f"{type(error).__name__}{place}: {message}"
-
-
-def is_users_code(filename: str) -> bool:
-    """Whether a source file belongs neither to Python, nor to an installed package, nor to optnas."""
-    return not filename.startswith(_INSTALLED)
-
-
-def _failing_layer(model: nn.Module | None, error: BaseException) -> str:
-    """The innermost layer of the model whose code raised the error, by its path in the model."""
-    layers = {id(module): name for name, module in model.named_modules()} if model is not None else {}
-    selves = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    inner = [m for m in selves if layers.get(id(m))]
-    return f"layer {layers[id(inner[-1])]!r} ({type(inner[-1]).__name__})" if inner else ""
-
-
-def error_kind(reason: str) -> str:
-    """The part of a reason that is the same for the same error in other trials: its type and place."""
-    return reason.split(": ", 1)[0]

@@ -9,6 +9,7 @@ again disturbs nobody.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import random
@@ -24,6 +25,8 @@ import optuna
 import torch
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+
+from optnas.failures import CheckpointError
 
 _WEIGHTS = "weights.pt"
 _STATES = "epoch-*"
@@ -124,7 +127,9 @@ class Attempt:
         (self.folder / f"epoch-{epoch - 2:05}.ckpt").unlink(missing_ok=True)
 
     def write_weights(self, weights: Mapping[str, Any]) -> None:
-        _replace(self.folder / _WEIGHTS, lambda path: torch.save(dict(weights), path))
+        data = io.BytesIO()  # written to a full disk, torch.save says nothing of the disk
+        torch.save(dict(weights), data)
+        _replace(self.folder / _WEIGHTS, lambda path: path.write_bytes(data.getbuffer()))
 
     def end(self) -> None:
         """Delete what only an interrupted training needs, of all attempts."""
@@ -190,12 +195,17 @@ def _clean(trial_folder: Path, keep_weights: bool) -> None:
                 folder.rmdir()
 
 
-def _replace(file: Path, save: Callable[[Path], None]) -> None:
+def _replace(file: Path, save: Callable[[Path], object]) -> None:
     """Write a file so that whoever reads finds the old or the new one, never a part."""
     aside = file.with_name(f"{file.name}.part")
-    with _told(file):
-        save(aside)
-        os.replace(aside, file)
+    try:
+        with _told(file):
+            save(aside)
+            os.replace(aside, file)
+    except CheckpointError:
+        with suppress(OSError):  # a part of it may be what fills the disk
+            aside.unlink()
+        raise
 
 
 @contextmanager
@@ -203,7 +213,7 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(
+        raise CheckpointError(
             f"Cannot write {path}: {error.strerror or error}. Make room, or choose another place with "
             "Training(folder=...)."
         ) from error

@@ -16,9 +16,10 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.objective import Objective, derive_seed, error_kind
+from optnas.failures import error_kind, is_infrastructure
+from optnas.objective import Objective, derive_seed
 from optnas.search.dashboard import attach_drawing
-from optnas.search.progress import Progress
+from optnas.search.progress import Progress, Show
 from optnas.search.recovery import recover, requeue
 from optnas.search.storage import SharedStorage, claim
 from optnas.search.study import check_fits, counts
@@ -41,24 +42,28 @@ def optimize(
     *,
     timeout: float | None = None,
     n_workers: int = 1,
-    show_progress: bool | None = None,
+    show_progress: Show = None,
 ) -> None:
     """Run trials until the whole study has `n_trials` that count, or `timeout` seconds have passed.
 
     A trial counts if its estimate ran and it ended COMPLETE or PRUNED; repeats (`twin_of`), infeasible and
     failed trials do not. So calling it again after an interruption finishes the rest, and calling it when all
-    is done does nothing. Ctrl-C and SIGTERM put the running trial back into the queue; a trial whose process
-    was killed is found and goes on from its last finished epoch.
+    is done does nothing. Ctrl-C, SIGTERM, the end of the terminal (SIGHUP) and a storage or disk that fails
+    put the running trial back into the queue; a trial whose process was killed is found and goes on from its
+    last finished epoch.
 
     Args:
         n_trials: of the whole study, over all calls, processes and machines; None: no limit.
         timeout: seconds after which no new trial begins; None: no limit.
         n_workers: processes on this machine; more than one needs a storage that processes can share.
-        show_progress: by default only where somebody watches (a terminal or a notebook).
+        show_progress: by default only where somebody watches (a terminal or a notebook). "json" writes a
+            line per event for other programs (`optnas.search.json_lines.JsonLines`).
 
     Raises:
         SearchFailedError: the first five trials, or eight of the last ten, failed for the same reason.
         ParamsMismatchError: stored trials do not fit the space.
+        StorageUnavailableError: the storage cannot be read or written for longer than its patience.
+        CheckpointError: the state of a training cannot be written; a full disk, for example.
         ValueError: several workers, but a storage that they cannot share.
     """
     check_fits(study, objective)
@@ -87,9 +92,9 @@ def work(
     failures: deque[str] = deque(maxlen=10)
     n_finished = idle = 0
     with signals_raise(), _without_repeats(study, objective):
-        while (trial := _next_trial(study, n_trials, deadline)) is not None:
-            error = run_trial(study, objective, trial)
-            finished = study._storage.get_trial(trial._trial_id)
+        while (trial_id := _next_trial(study, n_trials, deadline)) is not None:
+            error = run_trial(study, objective, trial_id)
+            finished = study._storage.get_trial(trial_id)
             if not finished.state.is_finished():
                 continue  # it was taken over by another process
             yield finished
@@ -110,58 +115,56 @@ def work(
                 return
 
 
-def run_trial(study: optuna.Study, objective: Objective, trial: optuna.Trial) -> Exception | None:
+def run_trial(study: optuna.Study, objective: Objective, trial_id: int) -> Exception | None:
     """Run one trial and tell the study; returns the error of a trial that failed.
 
-    An interruption (Ctrl-C, SIGTERM, `sys.exit`) queues the trial again, under the same number, and goes on
-    upward. A trial that was taken over by another process is left to that one.
+    What is no fault of the trial (Ctrl-C, SIGTERM, `sys.exit`, a storage or a disk that fails) queues it
+    again, under the same number, and goes on upward. A trial that was taken over by another process is left
+    to that one.
     """
     error: Exception | None = None
     try:
+        trial = optuna.Trial(study, trial_id)
         try:
             outcome: dict[str, Any] = {"values": objective(trial)}
         except optuna.TrialPruned:
             outcome = {"state": TrialState.PRUNED}
-        except UpdateFinishedTrialError:
-            raise
         except Exception as failure:
+            if is_infrastructure(failure):
+                raise
             outcome, error = {"state": TrialState.FAIL}, failure
         attach_drawing(study, objective, trial)
         with _signals_wait():
             study.tell(trial, **outcome)
     except UpdateFinishedTrialError as lost:
         logger.warning("%s", lost)
-    except Exception:
-        raise
     except BaseException:
         with _signals_wait():
-            requeue(study, trial, "interrupted")
-        logger.warning(
-            "Interrupted in trial %d, which is queued again. To go on, run the same search again; "
-            "finished trials are kept.",
-            trial.number,
-        )
+            requeue(study, trial_id)
         raise
     return error
 
 
-def _next_trial(study: optuna.Study, n_trials: int | None, deadline: float | None) -> optuna.Trial | None:
-    """The next trial to run; None when the budget is spent or the time is over.
+def _next_trial(study: optuna.Study, n_trials: int | None, deadline: float | None) -> int | None:
+    """The id of the next trial to run; None when the budget is spent or the time is over.
 
     Where the rest of the budget is running elsewhere, wait: one of those may come back or not count.
     """
     wait = 0.05
     while deadline is None or time.time() < deadline:
-        with _signals_wait():
+        with _signals_wait() as held:
             recover(study)
             taken = claim(study, n_trials)
-            if taken.trial_id is not None:
-                return optuna.Trial(study, taken.trial_id)
+            if taken.trial_id is None and not isinstance(study._storage, SharedStorage):
+                # Without owners nobody knows whether RUNNING trials still run: do not wait for ever.
+                taken = claim(study, n_trials and n_trials + taken.running)
+            if held and taken.trial_id is not None:  # nobody is going to run it
+                requeue(study, taken.trial_id)
+                continue
+        if taken.trial_id is not None:
+            return taken.trial_id
         if n_trials is not None and taken.counted >= n_trials:
             return None
-        if not isinstance(study._storage, SharedStorage):
-            # Without owners nobody knows whether RUNNING trials still run: do not wait for ever.
-            return study.ask()
         time.sleep(wait)
         wait = min(2 * wait, 1.0)
     return None
@@ -191,21 +194,30 @@ def _without_repeats(study: optuna.Study, objective: Objective) -> Iterator[None
 
 @contextmanager
 def signals_raise() -> Iterator[None]:
-    """Turn SIGTERM, which schedulers send before they take a machine away, into an exception."""
+    """Turn SIGTERM, which schedulers send before they take a machine away, into an exception.
+
+    SIGHUP, the end of the terminal or of the ssh connection, becomes SIGTERM, unless `nohup` has it ignored.
+    """
 
     def terminate(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    with _handlers({signal.SIGTERM: terminate}):
+    handlers: dict[signal.Signals, Any] = {signal.SIGTERM: terminate}
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        handlers[signal.SIGHUP] = lambda number, frame: signal.raise_signal(signal.SIGTERM)
+    with _handlers(handlers):
         yield
 
 
 @contextmanager
-def _signals_wait() -> Iterator[None]:
-    """Hold interruptions back while a trial changes its state, then let them through."""
+def _signals_wait() -> Iterator[list[int]]:
+    """Hold interruptions back while a trial changes its state, then let them through.
+
+    Gives the list of those that have come so far.
+    """
     held: list[int] = []
     with _handlers(dict.fromkeys((signal.SIGINT, signal.SIGTERM), lambda number, frame: held.append(number))):
-        yield
+        yield held
     for number in held:
         signal.raise_signal(number)
 

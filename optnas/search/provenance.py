@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from optnas.objective import Objective, is_users_code
+from optnas.failures import is_users_code
+from optnas.objective import Objective
 
 _PACKAGES = ("optnas", "optuna", "torch", "pytorch-lightning")
 

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from optnas.search.storage import Loss, SharedStorage, StaleTrial
@@ -18,15 +18,29 @@ MAX_KILLS = 3
 """How often a trial may be found with its process dead before it ends as FAIL."""
 
 
-def requeue(study: optuna.Study, trial: optuna.Trial, how: str) -> None:
-    """Put an own running trial back into the queue, in place: number, parameters and reports stay."""
-    attempts = _ended(trial.user_attrs.get("attempts", []), how)
-    trial.set_user_attr("attempts", attempts)
-    study._storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
+def requeue(study: optuna.Study, trial_id: int) -> None:
+    """Put an own running trial, which was interrupted, back into the queue, in place.
+
+    Number, parameters and reports stay. Where a shared storage does not answer now, this process does it as
+    soon as it does. A trial that has ended, or that another process has taken over, stays as it is.
+    """
+    storage = study._storage
+    try:
+        attempts = storage.get_trial_user_attrs(trial_id).get("attempts", [])
+        storage.set_trial_user_attr(trial_id, "attempts", _ended(attempts, "interrupted"))
+        storage.set_trial_state_values(trial_id, TrialState.WAITING)
+        number = storage.get_trial_number_from_id(trial_id)
+    except (UpdateFinishedTrialError, StorageInternalError, KeyError):
+        return  # what interrupted the trial goes on upward
+    logger.warning(
+        "Interrupted in trial %d, which is queued again. To go on, run the same search again; "
+        "finished trials are kept.",
+        number,
+    )
 
 
-def recover(study: optuna.Study, *, unowned: bool = False) -> int:
-    """Queue again every trial whose process died or whose lease ended. Returns their number.
+def recover(study: optuna.Study, *, unowned: bool = False) -> None:
+    """Queue again every trial whose process died or whose lease ended, or that this process gave up.
 
     A trial that was found with a dead process `MAX_KILLS` times becomes FAIL instead, with the reason.
 
@@ -36,15 +50,17 @@ def recover(study: optuna.Study, *, unowned: bool = False) -> int:
     """
     storage = study._storage
     if not isinstance(storage, SharedStorage):
-        return 0  # a storage without owners: nothing is known about who runs what
+        return  # a storage without owners: nothing is known about who runs what
+    storage.requeue_abandoned()
     stale = [t for t in storage.stale_trials(study._study_id) if unowned or t.loss is not Loss.UNOWNED]
-    return sum(_recover(storage, trial) for trial in stale)
+    for trial in stale:
+        _recover(storage, trial)
 
 
-def _recover(storage: SharedStorage, stale: StaleTrial) -> bool:
+def _recover(storage: SharedStorage, stale: StaleTrial) -> None:
     try:
         if not storage.take_over(stale):
-            return False  # another worker was faster
+            return  # another worker was faster
         how = "killed" if stale.loss is Loss.DEAD else "lost"
         attempts = _ended(storage.get_trial_user_attrs(stale.trial_id).get("attempts", []), how)
         storage.set_trial_user_attr(stale.trial_id, "attempts", attempts)
@@ -52,17 +68,18 @@ def _recover(storage: SharedStorage, stale: StaleTrial) -> bool:
         if kills < MAX_KILLS:
             logger.warning("Trial %d is queued again: %s.", stale.number, stale.loss.value)
             storage.set_trial_state_values(stale.trial_id, TrialState.WAITING)
-            return True
+            return
         reason = f"gave up: {kills} processes that ran this trial died (killed, crashed, or out of memory)"
         storage.set_trial_user_attr(stale.trial_id, "reason", reason)
         storage.set_trial_state_values(stale.trial_id, TrialState.FAIL)
         logger.warning("Trial %d %s.", stale.number, reason)
     except UpdateFinishedTrialError:
-        return False
-    return True
+        return
 
 
 def _ended(attempts: list[dict[str, Any]], how: str) -> list[dict[str, Any]]:
     """The attempts with how and when the last one ended."""
-    *before, last = attempts or [{}]
-    return [*before, {**last, "ended": time.time(), "how": how}]
+    end = {"ended": time.time(), "how": how}
+    if not attempts or "ended" in attempts[-1]:  # it ended before its beginning was stored
+        return [*attempts, end]
+    return [*attempts[:-1], {**attempts[-1], **end}]

@@ -57,6 +57,7 @@ class _Own:
     attempt: int
     pending: Changes = field(default_factory=Changes)
     lost: bool = False
+    abandoned: bool = False  # to be WAITING, which could not be written yet
 
     def show(self, news: Mapping[str, Mapping[Any, Any]]) -> None:
         """Put `{field: {key: value}}` into a new trial: the one given out before stays as it was."""
@@ -68,8 +69,8 @@ class _Own:
 class SharedStorage(StudyStorage):
     """Optuna's storage interface on a `Database`; made by `open_storage`.
 
-    Beyond the interface: `claim`, `flush`, `owns`, `owned`, `stale_trials`, `take_over`, `requeue`,
-    `arguments`, `close`.
+    Beyond the interface: `claim`, `flush`, `owns`, `stale_trials`, `take_over`, `requeue`,
+    `requeue_abandoned`, `arguments`, `close`.
     """
 
     def __init__(self, database: Database, lease: float) -> None:
@@ -214,10 +215,6 @@ class SharedStorage(StudyStorage):
         own = self._own.get(trial_id)
         return own is not None and not own.lost
 
-    def owned(self, study_id: int) -> list[int]:
-        """Ids of the RUNNING trials of this process, whose leases it renews until they end or it dies."""
-        return [key for key, own in self._own.items() if own.study_id == study_id and not own.lost]
-
     def stale_trials(self, study_id: int) -> list[StaleTrial]:
         """RUNNING trials whose process is dead, whose lease has ended, or which nobody ever leased."""
         rows = self._database.read(
@@ -262,6 +259,13 @@ class SharedStorage(StudyStorage):
             trial = trial.trial_id
         return self.set_trial_state_values(trial, TrialState.WAITING)
 
+    def requeue_abandoned(self) -> None:
+        """Queue again what this process runs no more, but could not say so when the storage failed."""
+        with self._lock:
+            for trial_id in [key for key, own in self._own.items() if own.abandoned and not own.lost]:
+                with suppress(UpdateFinishedTrialError, KeyError):
+                    self.set_trial_state_values(trial_id, TrialState.WAITING)
+
     def _beat(self) -> None:
         """Renew the leases, learn which trials are lost, and write what waits to be flushed."""
         with self._lock:
@@ -277,6 +281,7 @@ class SharedStorage(StudyStorage):
             for token in mine.keys() - kept:
                 mine[token].lost = True
             with suppress(StorageUnavailableError):
+                self.requeue_abandoned()
                 self.flush()
 
     # ---- writing ----
@@ -356,6 +361,7 @@ class SharedStorage(StudyStorage):
             own.pending.write(connection, trial_id)
             return tables.end_trial(connection, trial_id, state, values)
 
+        own.abandoned = state == TrialState.WAITING
         complete = self._while_owned(own, work, state)
         del self._own[trial_id]
         if state.is_finished():

@@ -18,11 +18,13 @@ from typing import IO, Any
 import cloudpickle
 import optuna
 import torch
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
+from optnas.failures import is_infrastructure
 from optnas.objective import Objective
 from optnas.search.optimize import SearchFailedError, signals_raise, work
-from optnas.search.progress import Progress
+from optnas.search.progress import Progress, Show
 from optnas.search.recovery import recover
 from optnas.search.storage import SharedStorage, open_storage
 
@@ -62,13 +64,14 @@ def run_workers(
     n_trials: int | None,
     deadline: float | None,
     n_workers: int,
-    show_progress: bool | None,
+    show_progress: Show,
 ) -> None:
     """Run `n_workers` processes until the budget is spent, replacing those that die. See `optimize`.
 
     Raises:
         ValueError: the study's storage cannot be shared between processes.
-        SearchFailedError: the trials of a worker fail for one reason, or workers die as soon as they start.
+        SearchFailedError: the trials of a worker fail for one reason, its storage or disk fails, or workers
+            die as soon as they start.
     """
     if not isinstance(study._storage, SharedStorage):
         raise ValueError(
@@ -90,7 +93,8 @@ def run_workers(
                         progress.show(trial)
         finally:
             team.stop()
-            recover(study)
+            with suppress(StorageInternalError):  # which would hide why the search ends
+                recover(study)
     if team.deaths:
         died = ", ".join(f"{n} by {how}" for how, n in team.deaths.items())
         states = Counter(t.state for t in study.get_trials(deepcopy=False))
@@ -210,7 +214,9 @@ def run_worker() -> int:
     try:
         for _ in work(study, objective, n_trials, deadline):
             pass
-    except SearchFailedError as error:
+    except Exception as error:
+        if not isinstance(error, SearchFailedError) and not is_infrastructure(error):
+            raise
         print(error, file=sys.stderr)
         return _FAILED
     return 0

@@ -73,6 +73,25 @@ def test_a_trial_that_kills_its_worker_again_and_again_fails_and_the_search_goes
     assert f"{MAX_KILLS} workers died ({MAX_KILLS} by SIGKILL)" in caplog.text
 
 
+def test_so_does_a_trial_that_kills_its_worker_before_anything_is_stored(tmp_path):
+    parent = os.getpid()
+
+    def killing(trial):
+        width = trial.suggest_int("width", 1, 10_000)
+        if width == 7 and os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return nn.Linear(4, width)
+
+    objective = Objective(killing, Sleeping())
+    study = study_of(objective, tmp_path)
+    study.enqueue_trial({"width": 1})
+    study.enqueue_trial({"width": 7})
+    optimize(study, objective, n_trials=3, n_workers=2)
+    assert states(study)[1] == TrialState.FAIL
+    assert [a["how"] for a in study.trials[1].user_attrs["attempts"]] == ["killed"] * MAX_KILLS
+    assert sum(map(counts, study.trials)) == 3
+
+
 def test_the_reason_of_failing_workers_reaches_the_user(tmp_path):
     objective = Objective(linear, Sleeping(seconds=0.0, fail=True))
     study = study_of(objective, tmp_path)
