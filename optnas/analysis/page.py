@@ -103,7 +103,11 @@ figcaption { color: var(--quiet); font-size: 0.85rem; }
 figure + .scroll { display: inline-block; vertical-align: top; max-width: 100%; }
 svg[role=img] { max-width: 100%; height: auto; }
 .plot { width: 100%; }
-@media (max-width: 30rem) { .numbers th + th, .numbers td + td { white-space: normal; } }
+@media (max-width: 30rem) {
+  .numbers th + th, .numbers td + td { white-space: normal; }
+  .numbers { font-size: 0.85rem; }
+  .numbers td:first-child { overflow-wrap: anywhere; min-width: 5.5rem; }
+}
 """
 
 

@@ -109,7 +109,9 @@ def _importance(shares: Importance) -> list[Part]:
         return []
     # Groups and pairs after the decisions, which are plotted already.
     top = [*shares.decisions[:_LEADERS], *shares.positions[:5], *shares.kinds[:5], *shares.pairs[:5]]
-    rows = [(s.name, f"{s.value:.3f}", f"{s.low:.3f} to {s.high:.3f}", str(s.n_trials)) for s in top]
+    rows = [
+        (s.name, f"{s.value:.3f}", f"{s.low:.3f}\u00a0to\u00a0{s.high:.3f}", str(s.n_trials)) for s in top
+    ]
     said = "The share of the variance that a decision explains, among the trials where it is active."
     table = Table(("decision", "share", "95 %", "trials"), rows)
     return [Sentences([said]), *_plot(lambda: plots.plot_importance(shares)), table]

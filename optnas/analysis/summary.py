@@ -67,7 +67,9 @@ def of_several(study: Study, front: Sequence[FrozenTrial]) -> Iterator[Part]:
     )
     sentences = [*_ended(study), f"Its objectives are {names}."]
     if front:
-        sentences.append(f"{_several(len(front), 'trial')} of them no other trial beats in all objectives.")
+        sentences.append(
+            f"{_several(len(front), 'trial')} on the front: none other is as good in all and better in one."
+        )
     else:
         sentences.append("No trial has values yet.")
     yield Sentences(sentences)
@@ -86,7 +88,7 @@ def _ended(study: Study) -> Iterator[str]:
 def _failures(study: Study) -> Iterator[Part]:
     """The most frequent reasons, if a trial failed."""
     failed = [trial for trial in study.get_trials(deepcopy=False) if end(trial) is End.FAILED]
-    reasons = Counter(str(trial.user_attrs.get("reason", "unknown")) for trial in failed)
+    reasons = Counter(str(trial.user_attrs.get("reason", "not recorded why")) for trial in failed)
     if reasons:
         named = [f"{n} failed: {reason}" for reason, n in reasons.most_common(_REASONS)]
         yield Sentences(named, listed=True)
@@ -100,8 +102,10 @@ def architecture(trial: FrozenTrial, objective: Objective | None) -> list[Part]:
     }
     known = [f"{n:,} {name}" for name, n in facts.items() if isinstance(n, int)]
     said = Sentences([f"Trial {trial.number}" + "".join(f", {words}" for words in known) + "."])
-    drawings = [_drawing(trial, objective)] if objective is not None else []
-    drawings += [Drawing(draw_cell(edges), f"The cell {name}") for name, edges in cells(trial.params).items()]
+    found = cells(trial.params).items()
+    drawings: list[Part] = [Drawing(draw_cell(edges), f"The cell {name}") for name, edges in found]
+    if objective is not None:
+        drawings.append(_drawing(trial, objective))
     decisions = [(name, f"{v:.4g}" if isinstance(v, float) else str(v)) for name, v in trial.params.items()]
     return [said, *drawings, Table(("decision", "answer"), decisions, numbers=False)]
 
@@ -110,7 +114,7 @@ def _drawing(trial: FrozenTrial, objective: Objective) -> Part:
     try:
         with torch.device("meta"):
             model = objective.build(FixedTrial(trial.params))
-            return Drawing(draw(model, objective.example_for(FixedTrial(trial.params))))
+            return Drawing(draw(model, objective.example_for(FixedTrial(trial.params))), "The network")
     except Exception as error:  # the objective may have changed since: the rest of the report stands
         return Sentences([f"It could not be drawn: {describe_error(error)}"])
 

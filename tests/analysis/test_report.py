@@ -199,7 +199,7 @@ def test_several_objectives_get_a_front_and_what_explains_each(two: optuna.Study
         *("Summary", "Front", "Best architectures", "History", "Importance", "Timeline", "How to reproduce"),
     ]
     assert "score (larger is better) and cost (smaller is better)" in html
-    assert f"{len(two.best_trials)} trials of them no other trial beats" in html
+    assert f"{len(two.best_trials)} trials on the front" in html
     front = html[html.index('id="front"') : html.index('id="best-architectures"')]
     assert set(re.findall(r"<tr><td>(\d+)</td>", front)) == {str(t.number) for t in two.best_trials}
     headings = re.findall(r"<h3>([^<]*)</h3>", html)

@@ -48,7 +48,7 @@ def plot_importance(importance: Importance, *, n: int = 15, of: str = "decisions
             "<br>active in %{customdata[3]} trials<extra></extra>",
         )
     )
-    style(figure, height=90 + 26 * len(shown), x="share of variance where active")
+    style(figure, height=90 + 26 * len(shown), x="share of variance")
     if not importance.method.startswith("conditional ANOVA"):
         figure.update_xaxes(title_text="importance")
     figure.update_xaxes(rangemode="tozero", nticks=5)
@@ -99,7 +99,7 @@ def plot_parallel(
             y=ys,
             mode="lines",
             line={"color": color, "width": 1 + 0.3 * k},
-            opacity=0.35 + 0.1 * k,
+            opacity=0.55 + 0.1 * k,
             name=label,
             showlegend=bool(label),
             hoverinfo="skip",
