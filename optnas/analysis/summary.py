@@ -18,7 +18,8 @@ from optnas.analysis.page import Code, Drawing, Heading, Part, Sentences, Table
 from optnas.analysis.trials import End, end, maximizes, objective_names
 from optnas.facts.draw import draw
 from optnas.facts.draw_cell import draw_cell
-from optnas.objective import Objective, describe_error
+from optnas.failures import describe_error
+from optnas.objective import Objective
 
 _AGAIN = (
     "One worker and the versions, data and threads above give the same trials. A sampler and a pruner that "
