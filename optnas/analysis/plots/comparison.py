@@ -15,12 +15,14 @@ _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 def plot_comparison(groups: Groups, *, name: str = "best value so far") -> go.Figure:
     """Mean best value after so many trials that count, with Student's 95 % band over each group's studies.
 
-    `groups`: as for `compare`. A group's curve ends with its shortest study; a group of one has no band.
+    `groups`: as for `compare`. A group's curve ends with its shortest study; a group of one has no band. The
+    first tenth of the trials, where all are bad, may lie outside of what is seen at first.
 
     Raises:
         ValueError: fewer than two groups, an empty group, several objectives or different directions.
     """
     figure = go.Figure()
+    shown: list[float] = []
     for i, (group_name, studies) in enumerate(named_groups(groups).items()):
         color, dash = SERIES[i % len(SERIES)], _DASHES[i % len(_DASHES)]
         length = min(len(best_so_far(study)) for study in studies)
@@ -30,6 +32,7 @@ def plot_comparison(groups: Groups, *, name: str = "best value so far") -> go.Fi
             continue
         x = np.flatnonzero(complete) + 1
         mean = curves[:, complete].mean(axis=0)
+        reach = np.zeros_like(mean)
         if len(studies) > 1:
             error = curves[:, complete].std(axis=0, ddof=1) / np.sqrt(len(studies))
             reach = stats.t.ppf(0.975, len(studies) - 1) * error
@@ -43,6 +46,8 @@ def plot_comparison(groups: Groups, *, name: str = "best value so far") -> go.Fi
                 showlegend=False,
                 legendgroup=group_name,
             )
+        late = x > length / 10
+        shown += [*(mean - reach)[late], *(mean + reach)[late]]
         figure.add_scatter(
             x=x,
             y=mean,
@@ -54,4 +59,7 @@ def plot_comparison(groups: Groups, *, name: str = "best value so far") -> go.Fi
         )
     if not figure.data:
         return empty("No study has a COMPLETE trial yet.")
-    return style(figure, x="trials", y=name)
+    style(figure, x="trials", y=name)
+    if margin := 0.05 * (max(shown) - min(shown)):
+        figure.update_yaxes(range=[min(shown) - margin, max(shown) + margin])
+    return figure

@@ -108,6 +108,7 @@ def plot_timeline(study: Study) -> go.Figure:
             x=[1000 * (b["ended"] - b["started"]) for b in group],  # milliseconds, as a date axis counts
             y=[workers.index(b["worker"]) for b in group],
             orientation="h",
+            width=0.75,  # or each kind of bar gets its own
             marker={
                 "color": VERMILION if kind == "interrupted" else ENDS[End(kind)]["color"],
                 "line": {"color": INK, "width": 0.5},
