@@ -7,7 +7,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,20 +14,23 @@ import typer
 
 from optnas.cli.job import DEFAULT_STORAGE, Job, load_job, load_only_study, open_existing, without_password
 from optnas.cli.messages import fail, say
+from optnas.cli.options import (
+    DEFAULT_TRIALS,
+    Epochs,
+    File,
+    Format,
+    Json,
+    Storage,
+    StorageUrl,
+    StudyName,
+    Timeout,
+    Trials,
+    Workers,
+)
 from optnas.cli.results import best_values, export_best, show_best, show_trials
 
 if TYPE_CHECKING:
     import optuna
-
-DEFAULT_TRIALS = 50
-
-
-class Format(StrEnum):
-    """Of a report."""
-
-    HTML = "html"
-    MD = "md"
-
 
 app = typer.Typer(
     help="Neural architecture search with Optuna and PyTorch Lightning. A STUDY.py is plain Python that "
@@ -39,50 +41,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-File = Annotated[Path, typer.Argument(metavar="STUDY.py", help="Plain Python that defines `objective`.")]
-StudyName = Annotated[str | None, typer.Option(help="By default the file's `study_name`, or its file name.")]
-Storage = Annotated[
-    str | None,
-    # From the environment, a password is in nobody's list of processes.
-    typer.Option(envvar="OPTNAS_STORAGE", help=f"By default the file's `storage`, or {DEFAULT_STORAGE}."),
-]
-StorageUrl = Annotated[str, typer.Argument(metavar="[STORAGE]", help="Such as sqlite:///nas.db.")]
-Trials = Annotated[
-    int | None,
-    typer.Option(min=1, help=f"Of the whole study; by default the file's `n_trials`, or {DEFAULT_TRIALS}."),
-]
-Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds after which no new trial begins.")]
-Workers = Annotated[int, typer.Option(min=1, help="Processes on this machine.")]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Of training anew; by default as in the search.")]
 
-
-@app.command()
-def run(
+@app.command("resume", help="Go on with a search that exists; unlike `run`, never begin a new one.")
+@app.command("run", help="Search; go on where an earlier run of the same study stopped.")
+def search(
+    context: typer.Context,
     file: File,
     trials: Trials = None,
     timeout: Timeout = None,
     workers: Workers = 1,
+    json: Json = False,
     storage: Storage = None,
     study_name: StudyName = None,
 ) -> None:
-    """Search; go on where an earlier run of the same study stopped."""
     job = load_job(file, storage, study_name)
-    _summary(job, _search(job, trials, timeout, workers))
-
-
-@app.command()
-def resume(
-    file: File,
-    trials: Trials = None,
-    timeout: Timeout = None,
-    workers: Workers = 1,
-    storage: Storage = None,
-    study_name: StudyName = None,
-) -> None:
-    """Go on with a search that exists; unlike `run`, never begin a new one."""
-    job = load_job(file, storage, study_name)
-    job.load_study()
-    _summary(job, _search(job, trials, timeout, workers))
+    if context.info_name == "resume":
+        job.load_study()
+    study = _search(job, trials, timeout, workers, json)
+    if not json:
+        _summary(job, study)
 
 
 @app.command()
@@ -90,6 +67,7 @@ def worker(
     file: File,
     trials: Trials = None,
     timeout: Timeout = None,
+    json: Json = False,
     storage: Storage = None,
     study_name: StudyName = None,
 ) -> None:
@@ -103,7 +81,7 @@ def worker(
     job = load_job(file, storage, study_name)
     if isinstance(job.sampler, optuna.samplers.BaseSampler):
         job.sampler.reseed_rng()  # its own generator would draw what that of another worker drew
-    _search(job, trials, timeout, workers=1)
+    _search(job, trials, timeout, 1, json)
 
 
 @app.command()
@@ -227,10 +205,11 @@ def dashboard(
         plots.join()
 
 
-def _search(job: Job, trials: int | None, timeout: float | None, workers: int) -> optuna.Study:
+def _search(job: Job, trials: int | None, timeout: float | None, workers: int, json: bool) -> optuna.Study:
     import optuna
 
     from optnas.search.optimize import SearchFailedError, optimize
+    from optnas.search.progress import Show
     from optnas.search.study import counts
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # the progress says it
@@ -243,11 +222,12 @@ def _search(job: Job, trials: int | None, timeout: float | None, workers: int) -
         typer.echo(str(warning.message), err=True)
     with _fitting(job):
         n_done = sum(map(counts, study.get_trials(deepcopy=False)))
-        if n_trials is not None and n_done >= n_trials:
+        if n_trials is not None and n_done >= n_trials and not json:
             say(f"Study {study.study_name!r} has its {n_trials} trials; nothing is searched again.")
             return study
         try:
-            optimize(study, job.objective, n_trials, timeout=timeout, n_workers=workers, show_progress=True)
+            show: Show = "json" if json else True
+            optimize(study, job.objective, n_trials, timeout=timeout, n_workers=workers, show_progress=show)
         except SearchFailedError as error:
             fail(str(error), code=1)
         except KeyboardInterrupt:

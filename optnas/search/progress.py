@@ -1,79 +1,140 @@
-"""What a search shows while it runs: a line per finished trial and a bar with the best and the time left."""
+"""What a search shows while it runs: a live table to who watches, lines in logs, JSON for machines."""
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
 from types import TracebackType
+from typing import Literal
 
 import optuna
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
+from rich.live import Live
+from rich.table import Table
 
+from optnas.search.json_lines import JsonLines
+from optnas.search.progress_table import best_words, note, progress_table, values
 from optnas.search.study import counts
+
+Show = bool | Literal["json"] | None
 
 
 class Progress:
-    """A context in which `show(trial)` prints finished trials.
+    """A context in which `show(trial)` says that a trial has finished.
+
+    In a terminal and in a notebook, a table of the running trials, whoever runs them, and the latest finished
+    ones, which stays in its place. Elsewhere a line per finished trial.
 
     Args:
         n_trials: the budget of the study, or None.
-        show: True, False, or None for only where somebody watches (a terminal or a notebook).
+        show: True, False, or None for only where somebody watches; "json" for one JSON object per event on
+            the standard output, as `JsonLines` has it.
     """
 
-    def __init__(self, study: optuna.Study, n_trials: int | None, show: bool | None = None) -> None:
-        self._study = study
+    def __init__(self, study: optuna.Study, n_trials: int | None, show: Show = None) -> None:
         console = Console(stderr=True, highlight=False)
-        self._shown = show if show is not None else console.is_terminal or console.is_jupyter
-        self._bar = RichProgress(
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not (self._shown and (console.is_terminal or console.is_jupyter)),
-        )
-        self._n_trials = n_trials
+        watched = (console.is_terminal and not console.is_dumb_terminal) or console.is_jupyter
+        self._view: JsonLines | _LiveTable | _Lines | None = None
+        if show == "json":
+            self._view = JsonLines(study, n_trials)
+        elif watched and show is not False:
+            self._view = _LiveTable(study, n_trials, console)
+        elif show:
+            self._view = _Lines(study, console)
 
     def __enter__(self) -> Progress:
-        self._bar.start()
-        finished = [t for t in self._study.get_trials(deepcopy=False) if counts(t)]
-        self._task = self._bar.add_task(self._best(), total=self._n_trials, completed=len(finished))
-        if self._shown and finished:
-            self._bar.console.print(
-                f"Study {self._study.study_name!r} goes on: {len(finished)} trials are done and kept."
-            )
+        if self._view is not None:
+            self._view.begin()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, place: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._view is not None:
+            self._view.finish(error)
 
     def show(self, trial: FrozenTrial) -> None:
-        """Print one finished trial and move the bar."""
-        if not self._shown:
-            return
-        value = "" if trial.value is None else f"{trial.value:.4g}"
-        seconds = trial.duration.total_seconds() if trial.duration else 0.0
-        note = trial.user_attrs.get("reason", "")
-        if "twin_of" in trial.user_attrs:
-            note = f"same network as trial {trial.user_attrs['twin_of']}"
-        self._bar.console.print(
-            f"trial {trial.number:>4}  {trial.state.name:<8}  {value:>8}  {seconds:>6.1f} s  "
-            f"{self._best():<28}  {note}".rstrip(),
-            markup=False,
-            soft_wrap=True,
-        )
-        self._bar.update(self._task, description=self._best(), advance=int(counts(trial)))
+        """A trial of the study has finished."""
+        if self._view is not None:
+            self._view.show(trial)
 
-    def _best(self) -> str:
-        complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if not complete:
-            return "no best yet"
-        sign = -1 if self._study.direction == StudyDirection.MAXIMIZE else 1
-        best = min(complete, key=lambda t: (sign * (t.value or 0.0), t.number))
-        return f"best {best.value:.4g} (trial {best.number})"
+
+class _Lines:
+    def __init__(self, study: optuna.Study, console: Console) -> None:
+        self._study, self._console = study, console
+
+    def begin(self) -> None:
+        n_counted = sum(map(counts, self._study.get_trials(deepcopy=False)))
+        if n_counted:
+            self._print(f"Study {self._study.study_name!r} goes on: {n_counted} trials are done and kept.")
+
+    def show(self, trial: FrozenTrial) -> None:
+        seconds = trial.duration.total_seconds() if trial.duration else 0.0
+        best_now = best_words(self._study, self._study.get_trials(deepcopy=False))
+        self._print(
+            f"trial {trial.number:>4}  {trial.state.name:<8}  {values(trial):>8}  {seconds:>6.1f} s  "
+            f"{best_now:<28}  {note(trial)}".rstrip()
+        )
+
+    def finish(self, error: BaseException | None) -> None:
+        pass
+
+    def _print(self, words: str) -> None:
+        self._console.print(words, markup=False, soft_wrap=True)
+
+
+class _LiveTable:
+    """A table that a thread of its own brings up to date."""
+
+    def __init__(self, study: optuna.Study, n_trials: int | None, console: Console) -> None:
+        self._study, self._n_trials, self._console = study, n_trials, console
+        self._over = threading.Event()
+
+    def begin(self) -> None:
+        self._started = time.perf_counter()
+        self._n_before = sum(map(counts, self._study.get_trials(deepcopy=False)))
+        live = Live(self._table(), console=self._console, auto_refresh=False)
+        if self._console.is_jupyter:
+            self._update = _notebook_output(self._table())
+        else:
+            live.start(refresh=True)
+            self._update = lambda table: live.update(table, refresh=True)
+        self._stop = live.stop
+        self._ticker = threading.Thread(target=self._tick, daemon=True)
+        self._ticker.start()
+
+    def show(self, trial: FrozenTrial) -> None:
+        """The next tick does."""
+
+    def finish(self, error: BaseException | None) -> None:
+        self._over.set()
+        self._ticker.join()
+        self._update(self._table())
+        self._stop()
+
+    def _table(self) -> Table:
+        seconds = time.perf_counter() - self._started
+        return progress_table(self._study, self._n_trials, self._n_before, seconds)
+
+    def _tick(self) -> None:
+        pause = 0.5
+        while not self._over.wait(pause):
+            begun = time.perf_counter()
+            try:
+                self._update(self._table())
+            except Exception:  # a database that does not answer just now is the search's affair
+                continue
+            finally:
+                pause = max(0.5, 20 * (time.perf_counter() - begun))  # 5 % of one processor
+
+
+def _notebook_output(table: Table) -> Callable[[Table], None]:
+    """Show a table below the cell; what comes back replaces it."""
+    from IPython.display import DisplayHandle
+
+    handle = DisplayHandle()  # type: ignore[no-untyped-call]  # IPython leaves it untyped
+    handle.display(table)  # type: ignore[no-untyped-call]  # as above
+    update: Callable[[Table], None] = handle.update
+    return update

@@ -179,3 +179,12 @@ def test_dashboard_serves_the_study_to_this_machine(toy: Path, optnas_cli: Cli) 
         finally:
             process.kill()
     assert process.returncode == 0
+
+
+def test_json_is_all_that_programs_get(optnas_cli: Cli, toy: Path) -> None:
+    for command, kinds in (("run", {"start", "trial", "best", "end"}), ("resume", {"start", "end"})):
+        result = optnas_cli(command, toy, "--json")
+        assert result.exit_code == 0
+        events = [json.loads(line) for line in result.stdout.splitlines()]
+        assert {event["event"] for event in events} == kinds
+        assert (events[-1]["status"], events[-1]["complete"]) == ("done", 4)

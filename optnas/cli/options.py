@@ -1,0 +1,45 @@
+"""The options that commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from optnas.cli.job import DEFAULT_STORAGE
+
+DEFAULT_TRIALS = 50
+
+
+class Format(StrEnum):
+    """Of a report."""
+
+    HTML = "html"
+    MD = "md"
+
+
+File = Annotated[Path, typer.Argument(metavar="STUDY.py", help="Plain Python that defines `objective`.")]
+StudyName = Annotated[str | None, typer.Option(help="By default the file's `study_name`, or its file name.")]
+Storage = Annotated[
+    str | None,
+    # From the environment, a password is in nobody's list of processes.
+    typer.Option(envvar="OPTNAS_STORAGE", help=f"By default the file's `storage`, or {DEFAULT_STORAGE}."),
+]
+StorageUrl = Annotated[str, typer.Argument(metavar="[STORAGE]", help="Such as sqlite:///nas.db.")]
+Trials = Annotated[
+    int | None,
+    typer.Option(min=1, help=f"Of the whole study; by default the file's `n_trials`, or {DEFAULT_TRIALS}."),
+]
+Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds after which no new trial begins.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes on this machine.")]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="For programs: an object per line on the standard output for each event (start, trial, best, "
+        "end), and no summary.",
+    ),
+]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Of training anew; by default as in the search.")]

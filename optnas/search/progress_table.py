@@ -1,0 +1,152 @@
+"""What a search looks like at a moment: who runs what, what finished last, how much is done."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from rich.table import Table
+
+from optnas.search.study import counts
+
+_LATEST, _RUNNING = 5, 12  # trials shown
+_BAR = 24  # characters
+
+
+def progress_table(
+    study: optuna.Study, n_trials: int | None, n_before: int = 0, seconds: float = 0.0
+) -> Table:
+    """The latest trials that finished, the running ones with their workers, and the counts, in 80 columns.
+
+    Args:
+        n_trials: the budget of the study, or None.
+        n_before: trials that counted before the search went on; what came since gives the rate.
+        seconds: for how long it goes on.
+    """
+    trials = study.get_trials(deepcopy=False)
+    ended = [(t.datetime_complete, t.number, t) for t in trials if t.datetime_complete is not None]
+    finished = [trial for _, _, trial in sorted(ended)[-_LATEST:]]
+    running = [t for t in trials if t.state == TrialState.RUNNING]
+    n_done = sum(map(counts, trials))
+    columns: dict[str, Any] = {
+        "box": None,
+        "pad_edge": False,
+        "title_justify": "left",
+        "caption_justify": "left",
+    }
+    table = Table(
+        title=_headline(n_done, n_trials, n_done - n_before, seconds),
+        caption=f"{_tally(trials)}; {best_words(study, trials)}",
+        title_style="bold",
+        caption_style="",
+        **columns,
+    )
+    table.add_column("trial", justify="right", no_wrap=True)
+    table.add_column("state", no_wrap=True, min_width=10)
+    table.add_column("step", justify="right", no_wrap=True, min_width=4)
+    table.add_column("value", justify="right", no_wrap=True, min_width=9)
+    table.add_column("time", justify="right", no_wrap=True, min_width=7)
+    table.add_column("worker or note", no_wrap=True, overflow="ellipsis", max_width=38)
+    for trial in (*finished, *running[:_RUNNING]):
+        table.add_row(*_row(trial))
+    if len(running) > _RUNNING:
+        table.add_row("", f"{len(running) - _RUNNING} more running")
+    return table
+
+
+def note(trial: FrozenTrial) -> str:
+    """What is to be said of a finished trial beside its value."""
+    if "twin_of" in trial.user_attrs:
+        return f"same network as trial {trial.user_attrs['twin_of']}"
+    return str(trial.user_attrs.get("reason", ""))
+
+
+def ending(trial: FrozenTrial) -> str:
+    """How a trial ended: complete, twin, pruned, infeasible or failed; "running" before it has."""
+    if not trial.state.is_finished():
+        return "running"
+    if trial.state == TrialState.FAIL:
+        return "failed"
+    if "infeasible" in trial.user_attrs or any(violation > 0 for violation in trial.constraints.values()):
+        return "infeasible"
+    if trial.state == TrialState.PRUNED:
+        return "pruned"
+    return "twin" if "twin_of" in trial.user_attrs else "complete"
+
+
+def values(trial: FrozenTrial) -> str:
+    """Of a finished trial: its value, or its values."""
+    return ", ".join(f"{value:.4g}" for value in trial.values or ())
+
+
+def best(study: optuna.Study, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """The best of a study of one objective; the earlier of two."""
+    sign = -1 if study.directions[0] == StudyDirection.MAXIMIZE else 1
+    scored = [(sign * t.values[0], t.number, t) for t in trials if ending(t) in ("complete", "twin")]
+    return min(scored)[2] if scored and len(study.directions) == 1 else None
+
+
+def best_words(study: optuna.Study, trials: Sequence[FrozenTrial]) -> str:
+    if len(study.directions) > 1:
+        return f"{len(study.best_trials)} on the front"
+    found = best(study, trials)
+    return "no best yet" if found is None else f"best {values(found)} (trial {found.number})"
+
+
+def _row(trial: FrozenTrial) -> tuple[str, ...]:
+    begun, ended = trial.datetime_start, trial.datetime_complete
+    seconds = (ended or datetime.now()).timestamp() - begun.timestamp() if begun else 0.0
+    reports = trial.intermediate_values
+    step = max(reports, default=None)
+    value = values(trial)
+    if not value and step is not None and trial.state in (TrialState.RUNNING, TrialState.PRUNED):
+        value = f"{reports[step]:.4g}"
+    words = note(trial) if trial.state.is_finished() else _worker(trial)
+    return (
+        str(trial.number),
+        ending(trial),
+        "" if step is None else str(step),
+        value,
+        duration(seconds),
+        words,
+    )
+
+
+def _worker(trial: FrozenTrial) -> str:
+    attempts = trial.user_attrs.get("attempts", [])
+    return f"{attempts[-1]['host']}, process {attempts[-1]['pid']}" if attempts else ""
+
+
+def _headline(n_done: int, n_trials: int | None, n_new: int, seconds: float) -> str:
+    done = f"{n_done} trials" if n_trials is None else f"{_bar(n_done / n_trials)} {n_done}/{n_trials}"
+    words = [f"{done} in {duration(seconds)}"]
+    if n_new and seconds:
+        words.append(f"{60 * n_new / seconds:.3g} a minute")
+        if n_trials is not None and n_done < n_trials:
+            words.append(f"{duration((n_trials - n_done) * seconds / n_new)} left")
+    return ", ".join(words)
+
+
+def _bar(share: float) -> str:
+    full = round(_BAR * min(1.0, share))
+    return "━" * full + "─" * (_BAR - full)
+
+
+def _tally(trials: Sequence[FrozenTrial]) -> str:
+    ends = Counter(ending(trial) for trial in trials if trial.state.is_finished())
+    names = ["complete", "pruned", "failed", "twin", *(["infeasible"] if ends["infeasible"] else [])]
+    return ", ".join(f"{ends[name]} {name}" for name in names)
+
+
+def duration(seconds: float) -> str:
+    """1:02, 1:00:05, 2 d 3:00:00."""
+    days, rest = divmod(round(max(0.0, seconds)), 86_400)
+    minutes, second = divmod(rest, 60)
+    hour, minute = divmod(minutes, 60)
+    clock = f"{hour}:{minute:02}:{second:02}" if hour or days else f"{minute}:{second:02}"
+    return f"{days} d {clock}" if days else clock
