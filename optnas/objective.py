@@ -9,7 +9,8 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
@@ -99,18 +100,19 @@ class Objective:
             SpaceError: the model does not run.
             ParamsMismatchError: the trial's stored answers do not fit the space.
         """
-        self._begin(trial)
-        try:
-            return self._value(trial)
-        except optuna.TrialPruned as pruned:
-            if "reason" not in trial.user_attrs:
-                trial.set_user_attr("reason", str(pruned) or "pruned")
-            raise
-        except Exception as error:
-            # A finished trial is immutable: the reason is written while the trial still runs.
-            if not is_infrastructure(error):  # that ends an attempt, not the trial
-                trial.set_user_attr("reason", describe_error(error))
-            raise
+        with _threads_of(trial):
+            self._begin(trial)
+            try:
+                return self._value(trial)
+            except optuna.TrialPruned as pruned:
+                if "reason" not in trial.user_attrs:
+                    trial.set_user_attr("reason", str(pruned) or "pruned")
+                raise
+            except Exception as error:
+                # A finished trial is immutable: the reason is written while the trial still runs.
+                if not is_infrastructure(error):  # that ends an attempt, not the trial
+                    trial.set_user_attr("reason", describe_error(error))
+                raise
 
     def build(self, trial: Any) -> nn.Module:
         """The untrained model of any trial: a stored one, a running one, or `optnas.trial.replay(params)`.
@@ -281,6 +283,26 @@ class _Recorder:
             return self.answers[name]
 
         return suggest
+
+
+@contextmanager
+def _threads_of(trial: optuna.Trial) -> Iterator[None]:
+    """Compute with as many CPU threads as the first attempt at the trial, where this machine has as many.
+
+    Only then its result is equal, bit for bit, to that of a trial that nothing interrupted.
+    """
+    now = torch.get_num_threads()
+    recorded = [
+        attempt["threads"] for attempt in trial.user_attrs.get("attempts", []) if "threads" in attempt
+    ]
+    threads = recorded[0] if recorded else now
+    if threads > max(now, os.cpu_count() or 1):
+        threads = now
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(now)
 
 
 def derive_seed(*parts: object) -> int:

@@ -224,3 +224,26 @@ def test_the_users_random_state_does_not_decide():
 def test_fixed_trial_of_optuna_builds_too():
     model = Objective(mlp, CountingEstimator()).build(FixedTrial({"width": 3, "skip": "identity"}))
     assert model[0].out_features == 3
+
+
+@pytest.mark.parametrize(("recorded", "used"), [(1, 1), (2, 2), (10_000, 3)])
+def test_a_later_attempt_uses_the_threads_of_the_first_where_there_are_as_many(recorded, used, monkeypatch):
+    class Counting(CountingEstimator):
+        def __call__(self, model, trial):
+            self.threads = torch.get_num_threads()
+            return super().__call__(model, trial)
+
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    objective = Objective(mlp, Counting())
+    study = optuna.create_study(direction="maximize")
+    attempts = [{"ended": 0.0, "how": "killed"}, {"threads": recorded}, {"threads": 7}]
+    study.enqueue_trial({"width": 3}, user_attrs={"attempts": attempts})
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        study.optimize(objective, n_trials=1)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert objective.estimator.threads == used
+    assert study.trials[0].user_attrs["attempts"][-1]["threads"] == used

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
@@ -38,6 +39,7 @@ from optnas.trial import Trial
 
 Task: TypeAlias = Callable[[Any, Any], pl.LightningModule]
 Callbacks: TypeAlias = Sequence[pl.Callback] | Callable[[Any], Sequence[pl.Callback]]
+_log = logging.getLogger(__name__)
 
 
 class Training:
@@ -298,6 +300,13 @@ def _resume(monitor: Monitor, trial: Any) -> Path | None:
     if found is None:
         return None
     path, state = found
+    if (before := state["threads"]) != (now := torch.get_num_threads()):
+        _log.warning(
+            "Trial %d was trained with %d CPU threads until it was interrupted, and goes on with %d: on the "
+            "CPU its result may differ from that of an uninterrupted training. For an equal one, stop the "
+            "search and resume it with OMP_NUM_THREADS=%d, on a machine with as many cores.",
+            trial.number, before, now, before,
+        )  # fmt: skip
     monitor.load_state_dict(dict(state))
     return path
 

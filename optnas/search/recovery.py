@@ -10,6 +10,7 @@ import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 
+from optnas.search.lease import Process
 from optnas.search.storage import Loss, SharedStorage, StaleTrial
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ def requeue(study: optuna.Study, trial_id: int) -> None:
     storage = study._storage
     try:
         attempts = storage.get_trial_user_attrs(trial_id).get("attempts", [])
-        storage.set_trial_user_attr(trial_id, "attempts", _ended(attempts, "interrupted"))
+        storage.set_trial_user_attr(trial_id, "attempts", _ended(attempts, "interrupted", Process.this()))
         storage.set_trial_state_values(trial_id, TrialState.WAITING)
         number = storage.get_trial_number_from_id(trial_id)
     except (UpdateFinishedTrialError, StorageInternalError, KeyError):
@@ -62,7 +63,8 @@ def _recover(storage: SharedStorage, stale: StaleTrial) -> None:
         if not storage.take_over(stale):
             return  # another worker was faster
         how = "killed" if stale.loss is Loss.DEAD else "lost"
-        attempts = _ended(storage.get_trial_user_attrs(stale.trial_id).get("attempts", []), how)
+        attempts = storage.get_trial_user_attrs(stale.trial_id).get("attempts", [])
+        attempts = _ended(attempts, how, stale.process)
         storage.set_trial_user_attr(stale.trial_id, "attempts", attempts)
         kills = sum(attempt.get("how") == "killed" for attempt in attempts)
         if kills < MAX_KILLS:
@@ -77,9 +79,12 @@ def _recover(storage: SharedStorage, stale: StaleTrial) -> None:
         return
 
 
-def _ended(attempts: list[dict[str, Any]], how: str) -> list[dict[str, Any]]:
-    """The attempts with how and when the last one ended."""
+def _ended(attempts: list[dict[str, Any]], how: str, process: Process | None) -> list[dict[str, Any]]:
+    """The attempts with how and when the last one, by `process`, ended."""
     end = {"ended": time.time(), "how": how}
-    if not attempts or "ended" in attempts[-1]:  # it ended before its beginning was stored
-        return [*attempts, end]
-    return [*attempts[:-1], {**attempts[-1], **end}]
+    if attempts and "ended" not in attempts[-1]:
+        return [*attempts[:-1], {**attempts[-1], **end}]
+    if process is None:
+        return attempts
+    # It ended before its beginning was stored.
+    return [*attempts, {"host": process.host, "pid": process.pid, "started": end["ended"], **end}]

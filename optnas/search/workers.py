@@ -119,7 +119,7 @@ def make_job(
 class _Team:
     def __init__(self, job: bytes, size: int) -> None:
         self._job = job
-        self._environments = [_environment(i, size) for i in range(size)]
+        self._environments = [worker_environment(i, size) for i in range(size)]
         self._workers = [self._start(i) for i in range(size)]
         self._in_a_row = 0
         self.deaths: Counter[str] = Counter()
@@ -190,9 +190,14 @@ def _give(process: subprocess.Popen[bytes], job: bytes) -> None:
             rest = rest[process.stdin.write(rest) :]
 
 
-def _environment(index: int, size: int) -> dict[str, str]:
-    """CPU threads divided between the workers, one accelerator each where there are several."""
-    threads = max(1, (os.cpu_count() or 1) // size)
+def worker_environment(index: int, size: int) -> dict[str, str]:
+    """The environment of the worker `index` of `size`: a share of our CPU threads, one of our accelerators.
+
+    Where there are more workers than accelerators, they take turns; where there is one, they share it.
+    """
+    threads = max(
+        1, torch.get_num_threads() // size
+    )  # knows of OMP_NUM_THREADS and of our share of the cores
     own = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     if (n_devices := torch.cuda.device_count()) > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(n_devices)))).split(",")

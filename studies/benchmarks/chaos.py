@@ -229,7 +229,9 @@ def train_again(trials: list[FrozenTrial], folder: Path) -> list[int]:
     for trial in trials:
         study.enqueue_trial(trial.params, user_attrs={"seed": trial.user_attrs["seed"]})
     n_threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // WORKERS))  # as the workers had
+    attempts = [attempt for trial in trials for attempt in trial.user_attrs["attempts"]]
+    [recorded] = {attempt["threads"] for attempt in attempts if "threads" in attempt}
+    torch.set_num_threads(recorded)
     try:
         optimize(study, objective, len(trials))
     finally:

@@ -1,4 +1,6 @@
-"""A study of one trial, run as a process that tests interrupt: `interrupted.py FOLDER DATA EPOCHS PAUSE`.
+"""A study of one trial, run as a process that tests interrupt.
+
+    interrupted.py FOLDER DATA EPOCHS PAUSE THREADS
 
 Everything random that a training may use is used: torch (dropout), NumPy and Python (a callback), and the
 order of the samples. Every batch and every finished epoch leaves a line in FOLDER/log.
@@ -107,8 +109,8 @@ def run(folder: Path, data: str, epochs: int, pause: float) -> None:
 
 
 if __name__ == "__main__":
-    folder, data, epochs, pause = globals().get("arguments") or sys.argv[1:]
+    folder, data, epochs, pause, threads = globals().get("arguments") or sys.argv[1:]
     with Path(folder, "errors").open("w") as errors:
         os.dup2(errors.fileno(), 2)
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(threads))
     run(Path(folder), data, int(epochs), float(pause))

@@ -23,16 +23,17 @@ context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["optnas.estimation.training", "optnas.tasks", "sklearn.datasets"])
 
 
-def start(folder, data, pause=0.0):
+def start(folder, data, pause=0.0, threads=1):
     folder.mkdir(exist_ok=True)
-    given = {"init_globals": {"arguments": (str(folder), data, EPOCHS, pause)}, "run_name": "__main__"}
+    arguments = (str(folder), data, EPOCHS, pause, threads)
+    given = {"init_globals": {"arguments": arguments}, "run_name": "__main__"}
     process = context.Process(target=runpy.run_path, args=(str(SCRIPT),), kwargs=given)
     process.start()
     return process
 
 
-def finish(folder, data):
-    process = start(folder, data)
+def finish(folder, data, threads=1):
+    process = start(folder, data, threads=threads)
     process.join(120)
     assert process.exitcode == 0, (folder / "errors").read_text()
 
@@ -114,6 +115,16 @@ def test_signals_leave_within_a_batch_and_lose_no_epoch(tmp_path, uninterrupted,
     finish(tmp_path, "tensors")
     assert epochs(tmp_path) == list(range(EPOCHS))
     assert_same(tmp_path, uninterrupted("tensors"))
+
+
+def test_other_threads_than_before_are_told_with_the_way_out(tmp_path):
+    process = start(tmp_path, "tensors", pause=0.02)
+    wait_for(tmp_path, "batch 1 3")
+    kill(process)
+    finish(tmp_path, "tensors", threads=2)
+    told = (tmp_path / "errors").read_text()
+    assert "Trial 0 was trained with 1 CPU threads until it was interrupted, and goes on with 2" in told
+    assert "resume it with OMP_NUM_THREADS=1" in told
 
 
 def test_a_truncated_newest_state_falls_back_to_the_one_before(tmp_path, uninterrupted):

@@ -10,6 +10,7 @@ import optuna
 import pytest
 import pytorch_lightning as pl
 import sqlalchemy as sa
+import torch
 from optuna.trial import TrialState
 from torch import nn
 
@@ -360,6 +361,51 @@ def test_a_full_disk_costs_no_trial_and_no_epoch(tmp_path, url):
     assert_finishes(study, objective, 1)
     assert Filling.started == [0, 1, 1, 2]
     assert "reason" not in study.trials[0].user_attrs
+
+
+class Interrupting(pl.Callback):
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == (2, 1):
+            raise KeyboardInterrupt
+
+
+def test_resumed_with_other_threads_a_trial_ends_as_if_nothing_had_happened(tmp_path, caplog):
+    def conv(trial):
+        convolution = nn.Conv2d(1, trial.suggest_int("width", 8, 9), 3)
+        return nn.Sequential(convolution, nn.Flatten(), nn.Dropout(0.2), nn.LazyLinear(10))
+
+    def run(name, threads, *callbacks):
+        torch.set_num_threads(threads)
+        training = Training(
+            Classification(10),
+            Digits(batch_size=64),
+            monitor="val_loss",
+            mode="min",
+            max_epochs=4,
+            folder=tmp_path / name,
+            callbacks=callbacks,
+        )
+        objective = Objective(conv, training)
+        storage = f"sqlite:///{tmp_path}/{name}.db"
+        study = create_study(objective, study_name="s", storage=storage, seed=0)
+        try:
+            optimize(study, objective, n_trials=1)
+        except KeyboardInterrupt:
+            return study, {}
+        return study, training.load_weights(study, study.trials[0])
+
+    threads = torch.get_num_threads()
+    try:
+        undisturbed, weights = run("undisturbed", 1)
+        assert run("interrupted", 1, Interrupting())[1] == {}
+        with pytest.warns(UserWarning, match="threads: 1 when the study began, 2 now"):
+            resumed, weights_again = run("interrupted", 2)
+    finally:
+        torch.set_num_threads(threads)
+    assert resumed.trials[0].intermediate_values == undisturbed.trials[0].intermediate_values
+    assert resumed.trials[0].values == undisturbed.trials[0].values
+    assert all(torch.equal(weights[name], weights_again[name]) for name in weights)
+    assert "CPU threads" not in caplog.text
 
 
 # ---- other processes ----

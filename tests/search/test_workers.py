@@ -10,6 +10,7 @@ import cloudpickle
 import optuna
 import pytest
 import sqlalchemy as sa
+import torch
 from optuna.trial import TrialState
 from torch import nn
 
@@ -18,7 +19,7 @@ from optnas.search.optimize import SearchFailedError, optimize
 from optnas.search.recovery import MAX_KILLS
 from optnas.search.storage import open_storage
 from optnas.search.study import counts, create_study
-from optnas.search.workers import make_job
+from optnas.search.workers import make_job, worker_environment
 
 
 def linear(trial):
@@ -36,6 +37,7 @@ class Sleeping:
 
     def __call__(self, model, trial):
         time.sleep(self.seconds)
+        trial.set_user_attr("device", os.environ.get("CUDA_VISIBLE_DEVICES"))
         if trial.number in self.kill:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.fail:
@@ -51,7 +53,11 @@ def states(study):
     return [t.state for t in study.trials]
 
 
-def test_workers_share_the_budget_exactly(tmp_path):
+def test_workers_share_budget_threads_and_accelerators(tmp_path, monkeypatch):
+    # No machine of ours has accelerators: only what workers are told about them is tested.
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
     objective = Objective(linear, Sleeping())
     study = study_of(objective, tmp_path)
     optimize(study, objective, n_trials=12, n_workers=3)
@@ -60,6 +66,35 @@ def test_workers_share_the_budget_exactly(tmp_path):
     assert len(pids) == 3
     assert os.getpid() not in pids
     assert len({t.params["width"] for t in study.trials}) == 12
+    assert {(a["pid"], a["threads"]) for t in study.trials for a in t.user_attrs["attempts"]} == {
+        (pid, 2) for pid in pids
+    }
+    devices = {(t.user_attrs["attempts"][0]["pid"], t.user_attrs["device"]) for t in study.trials}
+    assert sorted(device for _, device in devices) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("n_devices", "visible", "expected"),
+    [
+        (0, None, [None, None, None]),
+        (1, None, [None, None, None]),
+        (2, None, ["0", "1", "0"]),
+        (2, "4,7", ["4", "7", "4"]),
+        (3, "GPU-a,GPU-b,GPU-c", ["GPU-a", "GPU-b", "GPU-c"]),
+    ],
+)
+def test_an_accelerator_each_of_those_that_we_may_use(n_devices, visible, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_devices)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [worker_environment(i, 3).get("CUDA_VISIBLE_DEVICES") for i in range(3)] == expected
+
+
+@pytest.mark.parametrize(("n_threads", "size", "each"), [(8, 2, "4"), (8, 3, "2"), (2, 4, "1")])
+def test_cpu_threads_are_divided(n_threads, size, each, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: n_threads)
+    assert {worker_environment(i, size)["OMP_NUM_THREADS"] for i in range(size)} == {each}
 
 
 def test_a_trial_that_kills_its_worker_again_and_again_fails_and_the_search_goes_on(tmp_path, caplog):
@@ -89,6 +124,7 @@ def test_so_does_a_trial_that_kills_its_worker_before_anything_is_stored(tmp_pat
     optimize(study, objective, n_trials=3, n_workers=2)
     assert states(study)[1] == TrialState.FAIL
     assert [a["how"] for a in study.trials[1].user_attrs["attempts"]] == ["killed"] * MAX_KILLS
+    assert len({a["pid"] for a in study.trials[1].user_attrs["attempts"]}) == MAX_KILLS
     assert sum(map(counts, study.trials)) == 3
 
 
