@@ -5,10 +5,11 @@ Also the REINFORCE baseline of NATS-Bench (Dong et al., TPAMI 2021), whose contr
 
 from __future__ import annotations
 
+import itertools
 import math
 import zlib
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,9 +25,12 @@ from optnas.strategy.base import Pick, TrialSampler, is_sound, loss
 
 BINS = 16
 
+Answered = list[tuple[str, BaseDistribution, Any]]
+"""The questions of a trial that had a choice, in order: name, distribution, answer."""
+
 
 class ReinforceSampler(TrialSampler):
-    """An LSTM answers question after question, knowing its earlier answers; each trial that ends teaches it.
+    """An LSTM answers question after question, knowing its earlier answers; trials that end teach it.
 
     The reward of a trial is the share of the trials before it that are worse (so no scale of the objective
     matters); pruned and infeasible trials have none. The update is `(reward - baseline) * grad log p` plus an
@@ -37,30 +41,34 @@ class ReinforceSampler(TrialSampler):
     Args:
         learning_rate: Of Adam.
         entropy: The weight of the entropy bonus.
+        batch: Trials in an update.
         baseline_decay: Of the moving average of the rewards.
         hidden: Units of the LSTM.
         seed: See `TrialSampler`.
 
     Raises:
-        ValueError: `learning_rate` or `hidden` is not positive, or not `0 <= baseline_decay < 1`.
+        ValueError: `learning_rate`, `batch` or `hidden` is not positive, or not `0 <= baseline_decay < 1`.
     """
 
     def __init__(
         self,
-        learning_rate: float = 0.05,
-        entropy: float = 0.5,
+        learning_rate: float = 0.1,
+        entropy: float = 0.7,
+        batch: int = 5,
         baseline_decay: float = 0.9,
         hidden: int = 32,
         seed: int | None = None,
     ) -> None:
-        if not (learning_rate > 0 and hidden > 0 and 0 <= baseline_decay < 1):
+        if not (learning_rate > 0 and batch > 0 and hidden > 0 and 0 <= baseline_decay < 1):
             raise ValueError(
-                "ReinforceSampler needs learning_rate > 0, hidden > 0 and 0 <= baseline_decay < 1, got "
-                f"learning_rate={learning_rate}, hidden={hidden}, baseline_decay={baseline_decay}."
+                "ReinforceSampler needs learning_rate, batch and hidden above 0 and 0 <= baseline_decay < 1, "
+                f"got learning_rate={learning_rate}, batch={batch}, hidden={hidden}, "
+                f"baseline_decay={baseline_decay}."
             )
         super().__init__(seed)
         self.learning_rate = learning_rate
         self.entropy = entropy
+        self.batch = batch
         self.baseline_decay = baseline_decay
         self.hidden = hidden
         self._learners: dict[int, _Learner] = {}  # per study; lost with the process, rebuilt from its trials
@@ -111,14 +119,14 @@ class _Learner:
         self._settings = sampler
         self._losses: list[float] = []  # sorted
         self._baseline: float | None = None
+        self._batch: list[tuple[Answered, float]] = []
         self._adam = torch.optim.Adam(
             [self.controller.answers, *self.controller.lstm.parameters()], lr=sampler.learning_rate
         )
 
     def learn(self, study: Study, trial: FrozenTrial) -> None:
-        """One step of policy gradient."""
+        """Note the trial's advantage; after as many as make a batch, one step of policy gradient."""
         self.numbers.append(trial.number)
-        asked = {name: d for name, d in trial.distributions.items() if not d.single()}
         reward = 0.0
         if is_sound(trial):
             value = loss(study, trial)
@@ -129,20 +137,30 @@ class _Learner:
         baseline = reward if self._baseline is None else self._baseline
         decay = self._settings.baseline_decay
         self._baseline = decay * baseline + (1 - decay) * reward
-        if not asked:
-            return
-        self._meet(asked)
+        asked = [
+            (name, distribution, trial.params[name])
+            for name, distribution in trial.distributions.items()
+            if not distribution.single()
+        ]
+        if asked:
+            self._batch.append((asked, reward - baseline))
+        if len(self._batch) == self._settings.batch:
+            self._step(*zip(*self._batch, strict=True))
+            self._batch.clear()
+
+    def _step(self, answered: Sequence[Answered], advantages: Sequence[float]) -> None:
+        self._meet(answered)
         with torch.enable_grad():
-            log_p, entropy = self.controller.log_likelihood(asked, trial.params)
-            objective = (reward - baseline) * log_p + self._settings.entropy * entropy
+            log_p, entropy = self.controller.log_likelihood(answered)
+            objective = torch.tensor(advantages, device="cpu") * log_p + self._settings.entropy * entropy
             self._adam.zero_grad()
-            (-objective).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            (-objective.mean()).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             self._adam.step()
 
-    def _meet(self, asked: Mapping[str, BaseDistribution]) -> None:
+    def _meet(self, answered: Iterable[Answered]) -> None:
         """Make room for the answers to questions that no trial has asked before."""
         old = self.controller.answers
-        new = self.controller.meet(asked)
+        new = self.controller.meet(answered)
         if new is old:
             return
         self._adam.param_groups[0]["params"][0] = new
@@ -175,15 +193,15 @@ class _Controller:
         self.hidden = hidden
         self._seed = seed
         with torch.random.fork_rng(devices=[]):
-            self.lstm = nn.LSTM(hidden, hidden, device="cpu", dtype=torch.float32)
+            self.lstm = nn.LSTM(hidden, hidden, batch_first=True, device="cpu", dtype=torch.float32)
         for parameter in self.lstm.parameters():
             self._initialize(parameter, "lstm")
         self.answers = torch.zeros(0, 2 * hidden + 1, device="cpu", requires_grad=True)
         self._rows: dict[tuple[str, str], range] = {}
 
-    def meet(self, asked: Mapping[str, BaseDistribution]) -> torch.Tensor:
+    def meet(self, answered: Iterable[Answered]) -> torch.Tensor:
         """The rows of `answers`, made longer where a question is new."""
-        for name, distribution in asked.items():
+        for name, distribution, _ in itertools.chain.from_iterable(answered):
             if (key := (name, repr(distribution))) not in self._rows:
                 new = self._first_rows(name, distribution)
                 self._rows[key] = range(len(self.answers), len(self.answers) + len(new))
@@ -203,28 +221,30 @@ class _Controller:
         log_p = torch.log_softmax(self._scores(answers, output[0]), dim=0)
         return State(memory, answers[:, : self.hidden]), log_p
 
-    def log_likelihood(
-        self, asked: Mapping[str, BaseDistribution], params: Mapping[str, Any]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of a trial's answers to questions that were met, and the mean entropy of the questions."""
-        rows = [self._rows[name, repr(distribution)] for name, distribution in asked.items()]
-        actions = torch.tensor(
-            [_action(name, distribution, params[name]) for name, distribution in asked.items()]
+    def log_likelihood(self, answered: Sequence[Answered]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of each trial's answers to questions that were met, and the mean entropy of these, both `(n,)`."""
+        lengths = torch.tensor([len(questions) for questions in answered], device="cpu")
+        # What pads a short trial is a question with one answer, which has neither surprise nor entropy.
+        starts, sizes, actions = torch.zeros(
+            3, len(answered), int(lengths.max()), dtype=torch.long, device="cpu"
         )
-        starts, sizes = torch.tensor([(row.start, len(row)) for row in rows]).T
-        read = self.answers[(starts + actions)[:-1], : self.hidden]
-        outputs, _ = self.lstm(torch.cat([torch.zeros(1, self.hidden, device="cpu"), read]))
-        columns = torch.arange(int(sizes.max()))
-        possible = columns < sizes[:, None]
-        answers = self.answers[torch.where(possible, starts[:, None] + columns, 0)]
-        scores = self._scores(answers, outputs[:, :, None]).masked_fill(~possible, -1e9)
-        log_policy = torch.log_softmax(scores, dim=1)
-        log_p = log_policy.gather(1, actions[:, None]).sum()
-        return log_p, -(log_policy.exp() * log_policy).sum() / len(asked)
+        sizes += 1
+        for i, questions in enumerate(answered):
+            rows = [self._rows[name, repr(distribution)] for name, distribution, _ in questions]
+            starts[i, : len(rows)] = torch.tensor([row.start for row in rows])
+            sizes[i, : len(rows)] = torch.tensor([len(row) for row in rows])
+            actions[i, : len(rows)] = torch.tensor([_action(*question) for question in questions])
+        read = self.answers[(starts + actions)[:, :-1], : self.hidden]
+        outputs, _ = self.lstm(nn.functional.pad(read, (0, 0, 1, 0)))  # at first, nothing was answered
+        columns = torch.arange(int(sizes.max()), device="cpu")
+        possible = columns < sizes[..., None]
+        answers = self.answers[torch.where(possible, starts[..., None] + columns, 0)]
+        log_policy = torch.log_softmax(self._scores(answers, outputs).masked_fill(~possible, -1e9), dim=-1)
+        log_p = log_policy.gather(-1, actions[..., None]).sum(dim=(1, 2))
+        return log_p, -(log_policy.exp() * log_policy).sum(dim=(1, 2)) / lengths
 
-    def _scores(self, answers: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        weighted = answers[..., self.hidden : -1] @ output
-        return weighted.reshape(answers.shape[:-1]) + answers[..., -1]
+    def _scores(self, answers: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+        return (answers[..., self.hidden : -1] * outputs[..., None, :]).sum(dim=-1) + answers[..., -1]
 
     def _first_rows(self, name: str, distribution: BaseDistribution) -> torch.Tensor:
         """Of an unknown question: by its name, so that the order in which questions turn up does not matter.

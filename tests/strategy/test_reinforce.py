@@ -4,6 +4,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler
 
+from optnas.space import synthetic
 from optnas.strategy.reinforce import BINS, ReinforceSampler, _action, _n_actions, _value
 from optnas.trial import contains
 
@@ -14,6 +15,11 @@ def run(sampler, n_trials, objective):
     return study
 
 
+def greedy():
+    """With little reward for entropy, so that the policy settles soon."""
+    return ReinforceSampler(learning_rate=0.02, entropy=0.1, batch=1, hidden=16, seed=0)
+
+
 def correlated(trial):
     """The second answer is right or wrong by the first: what an autoregressive controller can learn."""
     first = trial.suggest_categorical("first", ["a", "b", "c"])
@@ -22,12 +28,12 @@ def correlated(trial):
 
 
 def test_the_policy_learns_and_its_late_trials_are_better_than_chance() -> None:
-    trials = run(ReinforceSampler(hidden=16, seed=0), 200, correlated).trials
+    trials = run(greedy(), 200, correlated).trials
     assert np.mean([trial.value for trial in trials[150:]]) < 0.3  # 0.73 by chance
 
 
 def test_later_answers_depend_on_earlier_ones() -> None:
-    study = optuna.create_study(sampler=ReinforceSampler(hidden=16, seed=0))
+    study = optuna.create_study(sampler=greedy())
     rng = np.random.default_rng(0)
     for _ in range(300):  # first answers are enqueued at random, so that only the second can be learned
         study.enqueue_trial({"first": "abc"[rng.integers(3)]})
@@ -38,13 +44,33 @@ def test_later_answers_depend_on_earlier_ones() -> None:
     assert np.mean([trial.value for trial in study.trials[220:]]) < 0.3  # 0.67 by chance
 
 
+def test_a_batch_of_trials_is_as_likely_as_each_of_them_answer_by_answer() -> None:
+    study = run(RandomSampler(seed=0), 12, synthetic.loss)
+    controller = ReinforceSampler(hidden=8, seed=0)._learned(study).controller
+    batch = [[(n, d, t.params[n]) for n, d in t.distributions.items()] for t in study.trials]
+    assert len({len(questions) for questions in batch}) > 3
+    controller.meet(batch)
+    log_p, entropy = controller.log_likelihood(batch)
+    for i, questions in enumerate(batch):
+        state, logs, entropies = None, [], []
+        for name, distribution, answer in questions:
+            state, log_policy = controller.step(state, name, distribution)
+            assert log_policy.exp().sum().item() == pytest.approx(1, abs=1e-5)
+            action = _action(name, distribution, answer)
+            logs.append(log_policy[action].item())
+            entropies.append(-(log_policy.exp() * log_policy).sum().item())
+            state = state.after(action)
+        assert log_p[i].item() == pytest.approx(sum(logs), abs=1e-4)
+        assert entropy[i].item() == pytest.approx(np.mean(entropies), abs=1e-4)
+
+
 def test_pruned_trials_teach_too() -> None:
     def objective(trial):
         if trial.suggest_categorical("op", ["a", "b"]) == "a":
             raise optuna.TrialPruned
         return trial.suggest_float("x", 0, 1)
 
-    late = run(ReinforceSampler(hidden=8, seed=0), 150, objective).trials[100:]
+    late = run(greedy(), 150, objective).trials[100:]
     assert sum(trial.params["op"] == "b" for trial in late) > 40
 
 
@@ -93,3 +119,5 @@ def test_better_than_random_on_average() -> None:
 def test_impossible_settings_are_named() -> None:
     with pytest.raises(ValueError, match=r"learning_rate=0\.0"):
         ReinforceSampler(learning_rate=0.0)
+    with pytest.raises(ValueError, match="batch=0"):
+        ReinforceSampler(batch=0)
