@@ -1,4 +1,7 @@
-"""The part of the storage interface that concerns studies, not trials: rare, so Optuna's own code does it."""
+"""The part of the storage interface that concerns studies, not trials.
+
+Most of it is rare and left to Optuna's code; user attributes (seed, folder) are read several times a trial.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,7 @@ class StudyStorage(BaseStorage):
         return self._patiently(self._rdb.get_study_directions, study_id)
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        return self._patiently(self._rdb.get_study_user_attrs, study_id)
+        return self._database.read(lambda connection: tables.read_study_user_attrs(connection, study_id))
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         return self._patiently(self._rdb.get_study_system_attrs, study_id)

@@ -27,6 +27,7 @@ SCHEMAS = frozenset({"v3.2.0.a"})
 NOT_COUNTED = ("twin_of", "infeasible")
 
 studies: sa.Table = models.StudyModel.__table__
+study_user_attrs: sa.Table = models.StudyUserAttributeModel.__table__
 trials: sa.Table = models.TrialModel.__table__
 params: sa.Table = models.TrialParamModel.__table__
 values: sa.Table = models.TrialValueModel.__table__
@@ -163,6 +164,19 @@ def read_headers(connection: Connection, study_id: int, last: int, unfinished: I
     """Of the trials newer than the id `last`, and of those in `unfinished`."""
     rows = connection.execute(_NEW_OR_OPEN, {"study_id": study_id, "last": last, "open": list(unfinished)})
     return [Header(*row) for row in rows]
+
+
+_STUDY_USER_ATTRS = sa.select(study_user_attrs.c.key, study_user_attrs.c.value_json).where(
+    study_user_attrs.c.study_id == sa.bindparam("study_id")
+)
+
+
+def read_study_user_attrs(connection: Connection, study_id: int) -> dict[str, Any]:
+    """Raises KeyError where there is no such study."""
+    rows = connection.execute(_STUDY_USER_ATTRS, {"study_id": study_id}).all()
+    if not rows:
+        check_study(connection, study_id)
+    return {key: json.loads(text) for key, text in rows}
 
 
 def check_study(connection: Connection, study_id: int) -> None:

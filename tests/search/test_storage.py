@@ -109,6 +109,9 @@ def test_mixes_with_plain_optuna(url: str) -> None:
         study.optimize(objective, n_trials=2)
     assert [trial.number for trial in ours.trials] == list(range(8))
     assert ours.trials == theirs.trials
+    assert ours.user_attrs == {}
+    theirs.set_user_attr("folder", "runs")
+    assert ours.user_attrs == {"folder": "runs"}
     running = theirs.ask()
     assert ours.trials[-1].state == TrialState.RUNNING
     theirs.tell(running, 1.0)
