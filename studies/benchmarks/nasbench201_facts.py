@@ -3,9 +3,9 @@
     python studies/benchmarks/nasbench201_facts.py path/to/nasbench201_cifar10.npz
 
 Prints two lines, in about ten minutes. A published network stacks its cell five times in each of three
-stages, which is where nearly all the time would go. So every cell is built once in each stage, and what these three
-add to the network without cells is counted five times. That this is what all fifteen add is seen on `--whole`
-random cells, whose networks are built as published.
+stages, which is where nearly all the time would go. So every cell is built once in each stage, and what these
+three add to the network without cells is counted five times. That this is what all fifteen add is seen on
+`--whole` random cells, whose networks are built as published.
 """
 
 from __future__ import annotations
