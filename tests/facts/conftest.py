@@ -1,10 +1,13 @@
-"""What every drawing must keep to."""
+"""What every drawing must keep to, and a second opinion on what a model computes."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
 from xml.etree import ElementTree
 
 import pytest
@@ -19,6 +22,17 @@ def boxes(root: ElementTree.Element) -> list[Box]:
         [float(rect.attrib[key]) for key in ("x", "y", "width", "height")] for rect in root.iter(f"{NS}rect")
     ]
     return [(x, y, width, height) for x, y, width, height in edges]
+
+
+@pytest.fixture(scope="session")
+def interpreter() -> ModuleType:
+    """interpreter.py beside this file."""
+    spec = importlib.util.spec_from_file_location("interpreter", Path(__file__).with_name("interpreter.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
