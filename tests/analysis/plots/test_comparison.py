@@ -24,6 +24,14 @@ def test_mean_and_band() -> None:
     assert single.line.dash != mean.line.dash
 
 
+def test_bad_beginnings_do_not_hide_the_differences() -> None:
+    values = [100.0, *np.linspace(3.0, 1.0, 29)]
+    groups = {"a": [study_of(values)], "b": [study_of([v + 0.5 for v in values])]}
+    low, high = plot_comparison(groups).layout.yaxis.range
+    assert low < 1.0
+    assert 3.0 < high < 4.0
+
+
 def test_nothing_finished_says_so() -> None:
     empty = {name: [optuna.create_study()] for name in "ab"}
     assert "No study" in plot_comparison(empty).layout.annotations[0].text
