@@ -31,7 +31,17 @@ from pathlib import Path
 
 import numpy as np
 import optuna
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import (
+    BaseSampler,
+    BruteForceSampler,
+    CmaEsSampler,
+    GPSampler,
+    NSGAIIISampler,
+    NSGAIISampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
 from scipy import stats
 
 from optnas.estimation import tables
@@ -128,11 +138,26 @@ def _samplers(problem: Problem) -> dict[str, Make]:
     def nsga2(seed: int) -> BaseSampler:
         return NSGAIISampler(seed=seed, population_size=25)
 
+    def nsga3(seed: int) -> BaseSampler:
+        return NSGAIIISampler(seed=seed, population_size=25)
+
     def gp(seed: int) -> BaseSampler:
         return GPSampler(seed=seed)
 
+    def cma_es(seed: int) -> BaseSampler:
+        return CmaEsSampler(seed=seed, warn_independent_sampling=False)
+
+    def qmc(seed: int) -> BaseSampler:
+        return QMCSampler(
+            seed=seed, scramble=True, warn_independent_sampling=False, warn_asynchronous_seeding=False
+        )
+
     alone: dict[str, Make] = {
         "random": lambda seed: RandomSampler(seed=seed),
+        "QMC": qmc,
+        "brute force": lambda seed: BruteForceSampler(seed=seed),
+        "CMA-ES": cma_es,
+        "NSGA-III": nsga3,
         "NSGA-II": nsga2,
         "NSGA-II, padded": padded(nsga2),
         "TPE": tpe,
@@ -149,6 +174,8 @@ def _samplers(problem: Problem) -> dict[str, Make]:
     if problem.table:
         for name in ("NSGA-II, padded", "TPE, padded", "TPE group", "GP, padded"):
             del alone[name]  # every trial asks all questions: there is nothing to pad or to group
+    else:
+        del alone["brute force"]  # it refuses what is continuous
     return alone | {f"{name}, distinct": distinct(make) for name, make in alone.items()}
 
 
@@ -215,7 +242,7 @@ def _row(runs: list[Run], chance: list[Run], problem: Problem, counts: list[int]
     best = [_best(run, problem) for run in runs]
     means = np.array([np.array(run.means)[chosen] for run, chosen in zip(runs, best, strict=True)])
     cells = [_interval(means[:, count - 1]) for count in counts]
-    if len(means[0]) < COMPARED or runs is chance:
+    if len(means[0]) < COMPARED or len(runs) == 1 or runs is chance:
         cells.append("")
     else:
         random = [run.means[_best(run, problem)[COMPARED - 1]] for run in chance]
