@@ -148,12 +148,13 @@ def compare(
 
 def best_so_far(study: Study) -> Floats:
     """Best value after each trial that counts (COMPLETE or PRUNED, neither twin nor infeasible); NaN until
-    the first COMPLETE one."""
+    the first COMPLETE one with a finite value."""
     values = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
         kind = end(trial)
         if kind in (End.COMPLETE, End.PRUNED):
-            values.append(trial.value if kind is End.COMPLETE and trial.value is not None else np.nan)
+            value = np.nan if kind is End.PRUNED or trial.value is None else trial.value
+            values.append(value if np.isfinite(value) else np.nan)
     best = np.fmax if maximizes(study) else np.fmin
     result: Floats = best.accumulate(np.array(values, dtype=np.float64))
     return result
@@ -176,15 +177,19 @@ def named_groups(groups: Groups) -> dict[str, Sequence[Study]]:
     for name, group in named.items():
         if not group:
             raise ValueError(f"Group {name!r} has no studies.")
-    directions = {tuple(study.directions) for group in named.values() for study in group}
-    if len(directions) > 1 or len(next(iter(directions))) > 1:
-        raise ValueError(f"Compared studies need the same single direction, got {sorted(directions)}.")
+    studies = [study for group in named.values() for study in group]
+    found = {", ".join(d.name.lower() for d in study.directions): study.study_name for study in studies}
+    if len(found) > 1 or len(studies[0].directions) > 1:
+        listed = "; ".join(f"{directions} in {name!r}" for directions, name in found.items())
+        raise ValueError(f"Compared studies must all have the same one objective; there is {listed}.")
     return named
 
 
 def _best_within(n_trials: int) -> Callable[[Study], float]:
     def best(study: Study) -> float:
         curve = best_so_far(study)
+        if not len(curve):
+            raise ValueError(f"Study {study.study_name!r} has no trial that counts yet. Run it first.")
         if len(curve) < n_trials or n_trials < 1:
             raise ValueError(
                 f"Study {study.study_name!r} has {len(curve)} trials that count, which does not fit "
@@ -192,8 +197,8 @@ def _best_within(n_trials: int) -> Callable[[Study], float]:
             )
         if np.isnan(curve[n_trials - 1]):
             raise ValueError(
-                f"Study {study.study_name!r} has no COMPLETE trial among its first {n_trials}. "
-                "Compare more trials."
+                f"Study {study.study_name!r} has no COMPLETE trial with a finite value among its first "
+                f"{n_trials}. Compare more trials, or run it further."
             )
         return float(curve[n_trials - 1])
 

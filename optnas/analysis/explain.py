@@ -74,6 +74,11 @@ def explain(study: Study, *, n_bootstrap: int = 100) -> Explanation:
     Raises:
         ValueError: fewer than two such trials, or several objectives.
     """
+    if len(study.directions) > 1:
+        raise ValueError(
+            f"Study {study.study_name!r} has {len(study.directions)} objectives; an explanation is of one. "
+            "See plots.plot_front(study), and importance(study, target=...) for each objective."
+        )
     value = objective_value(study, None)
     trials = scored(study)
     if len(trials) < 2:

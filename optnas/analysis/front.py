@@ -72,7 +72,7 @@ def points(study: Study, x: Quantity, y: Quantity) -> list[tuple[float, float, F
     if trials and not found:
         raise ValueError(
             f"No COMPLETE trial of study {study.study_name!r} has both {x!r} and {y!r}. "
-            f"There are: {', '.join(quantities(trials))}."
+            f"Choose x= and y= among {', '.join(quantities(trials))}."
         )
     return found
 

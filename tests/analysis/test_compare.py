@@ -132,7 +132,10 @@ def test_reads_as_words_and_as_data() -> None:
     [
         ({"a": [study_of(1.0)]}, "at least two"),
         ({"a": [study_of(1.0)], "b": []}, "no studies"),
-        ({"a": [study_of(1.0)], "b": [study_of(1.0, direction="minimize")]}, "single direction"),
+        ({"a": [study_of(1.0)], "b": [study_of(1.0, direction="minimize")]}, "maximize in .*; minimize in "),
+        ({k: [optuna.create_study(directions=["minimize"] * 2)] for k in "ab"}, "minimize, minimize in"),
+        ({k: [optuna.create_study()] for k in "ab"}, "no trial that counts yet. Run it first"),
+        ({k: [study_of(float("inf"))] for k in "ab"}, "no COMPLETE trial with a finite value"),
         ({"a": [study_of(None)], "b": [study_of(1.0)]}, "no COMPLETE trial"),
     ],
 )

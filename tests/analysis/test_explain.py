@@ -92,7 +92,7 @@ def test_infeasible_trials_are_never_the_best(study: optuna.Study) -> None:
     ("study", "message"),
     [
         (optuna.create_study(), "has 0 COMPLETE trials"),
-        (optuna.create_study(directions=["minimize", "minimize"]), "2 objectives"),
+        (optuna.create_study(directions=["minimize", "minimize"]), "2 objectives; .* See plots.plot_front"),
     ],
 )
 def test_refuses_what_cannot_be_explained(study: optuna.Study, message: str) -> None:
