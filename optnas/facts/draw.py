@@ -68,7 +68,10 @@ def network(model: Any, example: Example | Builder | None) -> tuple[nn.Module, E
             "draw(study.best_trial, objective)."
         )
     builder: Any = example
-    with torch.device("meta"):
+    try:
+        with torch.device("meta"):
+            return builder.build(model), builder.example_for(model)
+    except Exception:  # its construction looks at values, for example; or it fails for real as well
         return builder.build(model), builder.example_for(model)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import optuna
-import torch
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
@@ -34,9 +33,7 @@ def attach_drawing(study: optuna.Study, objective: Objective, trial: optuna.Tria
     if folder is None:
         return
     try:
-        asked = FixedTrial(trial.params)
-        with torch.device("meta"):
-            svg = draw(objective.build(asked), objective.example_for(asked))
+        svg = draw(FixedTrial(trial.params), objective)
         with tempfile.TemporaryDirectory() as temporary:
             file = Path(temporary) / DRAWING
             file.write_text(svg, encoding="utf-8")

@@ -99,6 +99,16 @@ def test_a_trial_is_drawn_with_its_objective() -> None:
         draw(study.trials[0])
 
 
+def test_a_trial_that_cannot_be_built_on_meta_is_drawn(words: Words) -> None:
+    def space(trial: Trial) -> nn.Module:
+        width = int(torch.full((2,), trial.suggest_int("width", 2, 3)).sum())  # looks at values
+        return nn.Linear(3, width)
+
+    objective = Objective(space, lambda model, trial: {"x": 0.0}, values={"x": "minimize"}, example=(2, 3))
+    trial = optuna.trial.FixedTrial({"width": 3})
+    assert words(draw(trial, objective))[-1] == "24 parameters"
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_nothing_overlaps_and_nothing_is_cut(seed: int, check_layout: Callable[[str], list[object]]) -> None:
     assert len(check_layout(draw(random_network(seed), (2, 3, 32, 32)))) > 5
