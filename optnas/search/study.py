@@ -127,12 +127,24 @@ def check_fits(study: optuna.Study, objective: Objective) -> None:
         try:
             with torch.device("meta"):
                 objective.space(answers)
+            _check_all_asked(trial, answers)
         except ParamsMismatchError as error:
             raise ParamsMismatchError(
                 f"Study {study.study_name!r} does not fit the space: trial {trial.number}: {error}"
             ) from None
         except Exception:  # the model cannot be built on meta, or at all: no question of what is stored
             continue
+
+
+def _check_all_asked(trial: FrozenTrial, answers: Draw) -> None:
+    if "asked" not in trial.user_attrs:  # not finished: who asked for its parameters is not known
+        return
+    more = trial.params.keys() - trial.user_attrs["asked"].keys() - answers.params.keys()
+    if more:
+        raise ParamsMismatchError(
+            f"The space no longer asks for {', '.join(map(repr, sorted(more)))} and would build another "
+            "model. Start a study of another name, or use the space of that time."
+        )
 
 
 def _complete(given: dict[str, Any]) -> Draw:

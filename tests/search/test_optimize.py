@@ -55,6 +55,13 @@ class Score:
         return {"score": float(width)}
 
 
+class Named(Score):
+    """Asks for a parameter of its own."""
+
+    def __call__(self, model, trial):
+        return {"score": trial.suggest_float("lr", 0, 1)}
+
+
 def states(study):
     return [t.state for t in study.trials]
 
@@ -159,6 +166,21 @@ def test_a_study_that_no_longer_fits_names_parameter_and_way_out():
     assert len(study.trials) == 1
 
 
+def test_a_study_whose_space_asked_for_more_is_not_gone_on_with():
+    def two_layers(trial):
+        return nn.Sequential(linear(trial), nn.LazyLinear(trial.suggest_int("second", 1, 5)))
+
+    study = create_study(Objective(two_layers, Score()), study_name="layers", seed=0)
+    study.enqueue_trial({"width": 3, "second": 4})
+    optimize(study, Objective(two_layers, Named()), n_trials=1)
+    with pytest.raises(
+        ParamsMismatchError, match=r"'layers'.*trial 0.*no longer asks for 'second'.*another name"
+    ):
+        optimize(study, Objective(linear, Named()), n_trials=2)
+    optimize(study, Objective(two_layers, Named()), n_trials=2)
+    assert states(study) == [TrialState.COMPLETE] * 2
+
+
 def test_an_enqueued_trial_that_does_not_fit_is_found_before_the_search():
     objective = Objective(linear, Score())
     study = create_study(objective)
@@ -256,13 +278,15 @@ def test_ctrl_c_while_a_trial_is_taken_leaves_none_running(url):
     objective = Objective(linear, Score())
     study = study_of(objective, url)
 
-    def interrupt(connection):
-        if study.trials[-1:] and states(study)[-1] == TrialState.RUNNING:
-            sa.event.remove(study._storage._database.engine, "commit", interrupt)
+    sent = []
+
+    def interrupt(connection, cursor, statement, *_):
+        if statement.startswith("UPDATE trials") and not sent:  # WAITING becomes RUNNING
+            sent.append(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
-    sa.event.listen(study._storage._database.engine, "commit", interrupt)
     study.enqueue_trial({"width": 7})
+    sa.event.listen(study._storage._database.engine, "after_cursor_execute", interrupt)
     with pytest.raises(KeyboardInterrupt):
         optimize(study, objective, n_trials=2)
     assert states(study) == [TrialState.WAITING]
