@@ -21,6 +21,7 @@ PLAN = "optnas:plan"
 
 Params = Mapping[str, Any]
 Identity = Callable[[Params], Hashable]
+Recorded = Callable[[FrozenTrial], Hashable | None]
 
 RANDOM_TRIES = 50
 CLAIMS = 5
@@ -55,6 +56,8 @@ class DistinctSampler(PlanningSampler):
             hyperparameters that is more than the architecture; a function may ask for both.
         identity: Params to what must not repeat. The default takes the params themselves; one that returns a
             fingerprint recognizes different answers that build the same network.
+        recorded: A finished trial to its identity, where the trial itself tells. Where it is None, `identity`
+            is asked, which may have to build all networks so far before a resumed search goes on.
         redraws: How often the inner sampler is asked again.
         seed: Of the neighbor and the random choice; see `TrialSampler`.
 
@@ -68,6 +71,7 @@ class DistinctSampler(PlanningSampler):
         sampler: BaseSampler,
         space: Space[Any],
         identity: Identity | None = None,
+        recorded: Recorded | None = None,
         redraws: int = 3,
         seed: int | None = None,
     ) -> None:
@@ -78,6 +82,7 @@ class DistinctSampler(PlanningSampler):
         self.redraws = redraws
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._identity = identity
+        self._recorded = recorded
         self._identities: dict[Hashable, Hashable] = {}
         self._finished: dict[tuple[int, int], Hashable | None] = {}  # (study, trial) to identity
 
@@ -177,6 +182,8 @@ class DistinctSampler(PlanningSampler):
 
     def _key_of(self, trial: FrozenTrial) -> Hashable | None:
         """What a trial is or will be; None where that is not known."""
+        if self._recorded and trial.state.is_finished() and (key := self._recorded(trial)) is not None:
+            return key
         known = {**trial.system_attrs.get(PLAN, {}).get("params", {}), **fixed_params(trial)}
         try:
             return self._key(walk(self.space, replay(known)).params)

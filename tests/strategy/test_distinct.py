@@ -144,6 +144,38 @@ def test_identity_can_say_that_different_answers_are_the_same_network() -> None:
     assert len(study.trials) - 1 == len(distinct) == 10
 
 
+def test_what_trials_have_recorded_is_not_worked_out_again() -> None:
+    def identity(params):
+        return "".join(sorted(space81(replay(params))))
+
+    def recording(trial):
+        value = objective(trial)
+        trial.set_user_attr("network", identity(trial.params))
+        return value
+
+    def search(recorded):
+        """Eight trials, after four of which the process ends; what the second process works out."""
+        study = optuna.create_study()
+        for _ in range(2):
+            worked_out = []
+            study.sampler = DistinctSampler(
+                SeededSampler(make_random, 0),
+                space81,
+                lambda params, seen=worked_out: seen.append(params) or identity(params),
+                recorded,
+                seed=0,
+            )
+            study.optimize(recording, n_trials=4)
+        return [trial.params for trial in study.trials], worked_out
+
+    plain, worked_out = search(None)
+    recorded, less = search(lambda trial: trial.user_attrs["network"])
+    assert recorded == plain
+    assert len({identity(params) for params in plain}) == 8
+    assert all(params in worked_out for params in plain[:4])
+    assert not any(params in less for params in plain[:4])
+
+
 def test_enqueued_answers_win_even_when_they_repeat() -> None:
     study = optuna.create_study(sampler=DistinctSampler(RandomSampler(seed=0), space81, seed=0))
     whole = {"kind": "deep", "n": 1, "deep1.0": "a", "deep1.1": "b", "deep1.2": "c"}
