@@ -1,13 +1,15 @@
 """A model of finished trials with uncertainty: what would this architecture score?
 
 A Gaussian process over the answers of a trial, for conditional spaces too. The distance between two trials is
-the sum over decisions of how differently they answered, each with a weight fitted to the trials; a decision
+the sum over answers of how differently they gave them, each with a weight fitted to the trials; a decision
 that one of them was not asked stands in the middle. Values are compared on the logarithm of the distance to
 the best one: among architectures the good ones are close together, and the bad ones are bad in many ways.
 """
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +29,9 @@ from optnas.gaussian_process import GaussianProcess
 
 Array = NDArray[np.float64]
 Params = Mapping[str, Any]
+MOST_TRIALS = 300
+"""Predictions rest on at most so many trials."""
+
 Features = Callable[[Params], Mapping[str, float]]
 """Numbers about an architecture that cost no training, by name: FLOPs, parameters, zero-cost scores."""
 
@@ -41,18 +46,15 @@ class Surrogate:
         direction: Of the study.
         features: More about an architecture than its answers, if given; called with the params of each trial
             and of each candidate.
-        spread: How much the weights of decisions may differ; see `GaussianProcess`.
     """
 
     def __init__(
         self,
         direction: StudyDirection = StudyDirection.MINIMIZE,
         features: Features | None = None,
-        spread: float = 1.0,
     ) -> None:
         self._sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
         self._features = features
-        self._spread = spread
 
     def fit(self, trials: Sequence[FrozenTrial]) -> Surrogate:
         """Learn from finished trials; others among them are ignored.
@@ -67,10 +69,11 @@ class Surrogate:
                 f"there are {len(observed)}. Run more trials first."
             )
         losses = np.array([loss for _, loss in observed])
+        kept = _most_telling(losses)[:MOST_TRIALS]
         self._warp = _Warp(losses)
         self._encoder = _Encoder([trial for trial, _ in observed], self._features)
-        rows = self._encoder.encode([trial.params for trial, _ in observed])
-        self._gp = GaussianProcess(self._encoder.groups, self._spread).fit(rows, self._warp.to_latent(losses))
+        rows = self._encoder.encode([observed[i][0].params for i in kept])
+        self._gp = GaussianProcess().fit(rows, self._warp.to_latent(losses[kept]))
         self._best = float(self._gp.predict(rows)[0].min())
         return self
 
@@ -79,15 +82,23 @@ class Surrogate:
         mean, std = self._warp.to_losses(*self._gp.predict(self._encoder.encode(params)))
         return self._sign * mean, std
 
-    def improvement(self, params: Sequence[Params], running: Sequence[Params] = ()) -> Array:
+    def believe(self, running: Sequence[Params]) -> Surrogate:
+        """A copy that believes trials still running to end as predicted.
+
+        So what they will tell is not asked for again (the kriging believer, Ginsbourger et al. 2010).
+        """
+        if not running:
+            return self
+        other = copy.copy(self)
+        other._gp = self._gp.believe(self._encoder.encode(running))
+        return other
+
+    def improvement(self, params: Sequence[Params]) -> Array:
         """Logarithm of the expected improvement over the best trial (Jones et al. 1998), `(n,)`.
 
-        It is taken on the scale on which values are modeled. Trials still `running` are believed to end as
-        predicted, so that what they will tell is not asked for again (the kriging believer, Ginsbourger et
-        al. 2010).
+        It is taken on the scale on which values are modeled.
         """
-        gp = self._gp.believe(self._encoder.encode(running)) if running else self._gp
-        mean, std = gp.predict(self._encoder.encode(params))
+        mean, std = self._gp.predict(self._encoder.encode(params))
         return _log_improvement((self._best - mean) / std) + np.log(std)
 
     def _observe(self, trials: Sequence[FrozenTrial]) -> list[tuple[FrozenTrial, float]]:
@@ -101,6 +112,13 @@ class Surrogate:
             if t.state == TrialState.PRUNED and t.last_step is not None
         ]
         return [(t, loss) for t, loss in complete + pruned if np.isfinite(loss)]
+
+
+def _most_telling(losses: Array) -> NDArray[np.intp]:
+    """All indices, the best and the latest taking turns."""
+    turns = np.column_stack([np.argsort(losses, kind="stable"), np.arange(len(losses))[::-1]]).ravel()
+    _, first = np.unique(turns, return_index=True)
+    return turns[np.sort(first)]
 
 
 def is_feasible(trial: FrozenTrial) -> bool:
@@ -131,69 +149,74 @@ class _Warp:
 
 
 class _Encoder:
-    """Params to rows whose squared distance, group by group, says how different two trials are.
+    """Params to rows: two trials are as different as their rows are apart, column by column.
 
-    A group is a decision; or how often an answer was given in a family, the decisions that have the same
-    distribution (operations of the edges of a cell, widths of layers), which tells much from few trials; or
-    a feature.
+    There is a column for each answer of a categorical decision and one for a number, so that the surrogate
+    can learn that one answer of one decision is special; for each family, the decisions that have the same
+    distribution (operations of the edges of a cell, widths of layers), the sums of these columns, which say
+    how often an answer was given and tell much from few trials; and one for each feature.
     """
 
     def __init__(self, trials: Sequence[FrozenTrial], features: Features | None) -> None:
-        self._distributions: dict[str, BaseDistribution] = {}
+        distributions: dict[str, BaseDistribution] = {}
         for trial in trials:
-            self._distributions |= trial.distributions
-        widths = [_width(distribution) for distribution in self._distributions.values()]
-        starts = [sum(widths[:i]) for i in range(len(widths))]
-        self._first = dict(zip(self._distributions, starts, strict=True))  # column of each decision
-        self._families = [
-            np.array(
-                [np.arange(self._first[n], self._first[n] + _width(self._distributions[n])) for n in names]
-            )
-            for names in _families(self._distributions)
-        ]
-        groups = [*np.repeat(np.arange(len(widths)), widths)]
-        n_more = sum(columns.shape[1] for columns in self._families)
+            distributions |= trial.distributions
+        self._columns: dict[str, Callable[[Any], tuple[int, float]]] = {}
+        self._first: dict[str, int] = {}
+        self._width = 0
+        for name, distribution in distributions.items():
+            self._first[name] = self._width
+            self._columns[name] = _column(distribution, self._width)
+            self._width += _width(distribution)
+        self._sums = self._sum_matrix(distributions)
         self._features = features
         if features is not None:
             known = [features(trial.params) for trial in trials]
             self._feature_names = sorted({name for row in known for name in row})
             raw = self._table(known)
-            self._center, self._scale = np.nanmean(raw, axis=0), 3 * np.nanstd(raw, axis=0) + 1e-12
-            n_more += len(self._feature_names)
-        self.groups = np.array([*groups, *range(len(widths), len(widths) + n_more)], dtype=np.intp)
+            self._center, self._scale = np.nanmean(raw, axis=0), np.nanstd(raw, axis=0) + 1e-12
 
     def encode(self, params: Sequence[Params]) -> Array:
-        rows = np.zeros((len(params), sum(map(_width, self._distributions.values()))))
-        for name, first in self._first.items():
-            self._write(rows, first, name, [p.get(name, _ABSENT) for p in params])
-        # Scaled so that a sum varies about as much as one decision.
-        sums = [rows[:, columns].sum(axis=1) * np.sqrt(4 / 3 / len(columns)) for columns in self._families]
+        rows = np.zeros((len(params), self._width))
+        for row, answers in zip(rows, params, strict=True):
+            for name, value in answers.items():
+                if name in self._columns:
+                    column, number = self._columns[name](value)
+                    row[column] = number
+        parts = [rows, rows @ self._sums]
         if self._features is not None:
             table = self._table([self._features(p) for p in params])
-            sums.append(np.nan_to_num((table - self._center) / self._scale))
-        return np.hstack([rows, *sums])
+            parts.append(np.nan_to_num((table - self._center) / self._scale))
+        return np.hstack(parts)
+
+    def _sum_matrix(self, distributions: Mapping[str, BaseDistribution]) -> Array:
+        """What rows are multiplied with to get the sums of each family."""
+        families = _families(distributions)
+        widths = [_width(distributions[names[0]]) for names in families]
+        matrix = np.zeros((self._width, sum(widths)))
+        start = 0
+        for names, width in zip(families, widths, strict=True):
+            for name in names:
+                matrix[self._first[name] + np.arange(width), start + np.arange(width)] = 1.0
+            start += width
+        return matrix
 
     def _table(self, features: Sequence[Mapping[str, float]]) -> Array:
         return np.array([[row.get(name, np.nan) for name in self._feature_names] for row in features])
 
-    def _write(self, rows: Array, first: int, name: str, values: list[Any]) -> None:
-        distribution = self._distributions[name]
-        if isinstance(distribution, CategoricalDistribution):
-            # Two different answers are 1 apart, an answer and no answer 1/2.
-            column = {repr(choice): first + i for i, choice in enumerate(distribution.choices)}
-            for row, value in enumerate(values):
-                if value is not _ABSENT:
-                    rows[row, column[repr(value)]] = np.sqrt(0.5)
-            return
-        assert isinstance(distribution, IntDistribution | FloatDistribution)
-        low, high = float(distribution.low), float(distribution.high)
-        numbers = np.array([np.nan if value is _ABSENT else float(value) for value in values])
-        if distribution.log:
-            low, high, numbers = np.log(low), np.log(high), np.log(numbers)
-        rows[:, first] = np.nan_to_num((numbers - low) / (high - low or 1.0), nan=0.5)
 
-
-_ABSENT = object()
+def _column(distribution: BaseDistribution, first: int) -> Callable[[Any], tuple[int, float]]:
+    """What an answer writes: into which column which number. No answer is 0 everywhere."""
+    if isinstance(distribution, CategoricalDistribution):
+        # Two different answers are 1 apart, an answer and no answer 1/2. 1, 1.0 and True are different.
+        known = {(type(c), c): (first + i, 0.5**0.5) for i, c in enumerate(distribution.choices)}
+        return lambda value: known[type(value), value]
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high = float(distribution.low), float(distribution.high)
+    if distribution.log:
+        low, high = math.log(low), math.log(high)
+        return lambda value: (first, (math.log(value) - low) / (high - low or 1.0) - 0.5)
+    return lambda value: (first, (value - low) / (high - low or 1.0) - 0.5)
 
 
 def _width(distribution: BaseDistribution) -> int:

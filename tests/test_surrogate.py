@@ -118,8 +118,8 @@ def test_running_trials_lower_the_improvement_near_them() -> None:
     surrogate = Surrogate().fit([point(x, value=(x - 0.6) ** 2) for x in (0.0, 0.2, 1.0)])
     grid = [{"x": x} for x in np.linspace(0, 1, 101)]
     best = grid[int(surrogate.improvement(grid).argmax())]
-    assert surrogate.improvement([best], [best])[0] < surrogate.improvement([best])[0]
-    elsewhere = grid[int(surrogate.improvement(grid, [best]).argmax())]
+    assert surrogate.believe([best]).improvement([best])[0] < surrogate.improvement([best])[0]
+    elsewhere = grid[int(surrogate.believe([best]).improvement(grid).argmax())]
     assert elsewhere != best
 
 

@@ -15,16 +15,16 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.space.explore import draw_value
-from optnas.strategy.base import Pick, TrialSampler, fixed_params, loss
+from optnas.strategy.base import Pick, TrialSampler, fixed_params, hashable, is_sound, loss
 from optnas.strategy.candidates import Candidates, Params, Questions
 from optnas.strategy.distinct import PLAN
-from optnas.surrogate import Features, Surrogate, is_feasible
+from optnas.surrogate import Features, Surrogate
 from optnas.trial import Space, contains
 
 N_PARENTS = 5
-N_RANDOM = 100
-N_MUTATIONS = 40
-ROUNDS = 6
+N_RANDOM = 50
+N_MUTATIONS = 12
+ROUNDS = 8
 
 
 class PredictorSampler(TrialSampler):
@@ -46,9 +46,6 @@ class PredictorSampler(TrialSampler):
     Raises:
         ValueError: `n_startup_trials` is less than 2.
     """
-
-    spreads = (1.0, 0.6)
-    """Priors of the surrogate's kernel that take turns: what one is blind to, the other may see."""
 
     def __init__(
         self,
@@ -95,16 +92,15 @@ class PredictorSampler(TrialSampler):
         rng: np.random.Generator,
     ) -> Params:
         running = [_expected_params(t) for t in others if not t.state.is_finished()]
-        seen = {_key(p) for p in (*(t.params for t in others), *running, *proposed)}
-        finished = [t for t in others if t.state == TrialState.COMPLETE and is_feasible(t)]
+        seen = {hashable(p) for p in (*(t.params for t in others), *running, *proposed)}
+        finished = [t for t in others if is_sound(t)]
         best = sorted(finished, key=lambda t: loss(study, t))[:N_PARENTS]
         candidates = Candidates(self._questions, self._asked_beyond(best), fixed, rng)
         if len(finished) < self.n_startup_trials:
             tries = [candidates.random() for _ in range(20)]
-            return next((params for params in tries if _key(params) not in seen), tries[0])
-        spread = self.spreads[len(finished) % len(self.spreads)]
-        surrogate = Surrogate(study.direction, self._features and self._remember, spread).fit(others)
-        pool = _Pool(surrogate, [params for params in (*running, *proposed) if params], seen)
+            return next((params for params in tries if hashable(params) not in seen), tries[0])
+        surrogate = Surrogate(study.direction, self._features and self._remember).fit(others)
+        pool = _Pool(surrogate.believe([params for params in (*running, *proposed) if params]), seen)
         pool.add(candidates.random() for _ in range(N_RANDOM))
         parents: list[Params] = [trial.params for trial in best]
         for _ in range(ROUNDS):
@@ -125,7 +121,7 @@ class PredictorSampler(TrialSampler):
 
     def _remember(self, params: Params) -> Mapping[str, float]:
         assert self._features is not None
-        key = _key(params)
+        key = hashable(params)
         if key not in self._known_features:
             self._known_features[key] = self._features(params)
         return self._known_features[key]
@@ -134,20 +130,19 @@ class PredictorSampler(TrialSampler):
 class _Pool:
     """Distinct candidates and the improvement expected of each."""
 
-    def __init__(self, surrogate: Surrogate, running: list[Params], seen: set[Hashable]) -> None:
+    def __init__(self, surrogate: Surrogate, seen: set[Hashable]) -> None:
         self._surrogate = surrogate
-        self._running = running
         self._met = set(seen)
         self._scored: list[tuple[float, Params]] = []
 
     def add(self, candidates: Iterable[Params]) -> None:
         new = []
         for params in candidates:
-            if (key := _key(params)) not in self._met:
+            if (key := hashable(params)) not in self._met:
                 self._met.add(key)
                 new.append(params)
         if new:
-            scores = self._surrogate.improvement(new, self._running)
+            scores = self._surrogate.improvement(new)
             self._scored += zip(scores.tolist(), new, strict=True)
             self._scored.sort(key=lambda scored: -scored[0])
 
@@ -158,8 +153,3 @@ class _Pool:
 def _expected_params(trial: FrozenTrial) -> dict[str, Any]:
     """What an unfinished trial was or will be answered, as far as anyone knows."""
     return {**trial.system_attrs.get(PLAN, {}).get("params", {}), **fixed_params(trial)}
-
-
-def _key(params: Params) -> Hashable:
-    # 1, 1.0 and True are equal in Python, yet different answers.
-    return frozenset((name, repr(value)) for name, value in params.items())

@@ -105,7 +105,8 @@ def test_running_trials_are_not_asked_for_again() -> None:
 
 
 def test_features_tell_what_answers_do_not() -> None:
-    """Of 1,000 unrelated names one number tells the value; 30 at random come within 16 of it on average."""
+    """Of 1,000 unrelated names a number tells the value. Five in 1,000 names come within 2 of the best, so
+    that 30 trials that know nothing find one in 14 % of runs, and in three runs of five with 2 %."""
     number = np.random.default_rng(0).permutation(1000)
     names = [f"n{i}" for i in range(1000)]
 
@@ -115,13 +116,16 @@ def test_features_tell_what_answers_do_not() -> None:
     def objective(trial):
         return abs(number[int(space(trial)[1:])] - 300.0)
 
-    def best(features):
-        study = optuna.create_study(sampler=PredictorSampler(space, features=features, seed=0))
+    def best(seed, features):
+        study = optuna.create_study(sampler=PredictorSampler(space, features=features, seed=seed))
         study.optimize(objective, n_trials=30)
         return study.best_value
 
-    assert best(lambda params: {"number": number[int(params["name"][1:])]}) <= 5
-    assert best(None) > 5
+    def tell(params):
+        return {"number": number[int(params["name"][1:])]}
+
+    assert np.median([best(seed, tell) for seed in range(5)]) <= 2
+    assert np.median([best(seed, None) for seed in range(5)]) > 2
 
 
 def test_startup_must_suffice_for_a_surrogate() -> None:
