@@ -16,6 +16,7 @@ from optnas.facts.svg import CHAR, INK, QUIET, SHORTCUT, SMALL, TEXT, WIDTH
 LINE, TITLE, GAP, INSET = 23, 21, 11, 15
 SHAPE, PARAMS = 318, WIDTH - 12  # right edges of the columns
 _MIDDLE = WIDTH // 2
+_LONGEST = 20  # path
 
 
 class Builder(Protocol):
@@ -97,6 +98,8 @@ def heading(with_shapes: bool, y: float = 14) -> list[str]:
 def title(item: Item, within: str = "") -> str:
     """Of a group: its path in the module `within`, and its class."""
     path = item.path.removeprefix(f"{within}.") if within else item.path
+    if len(path) > _LONGEST:
+        path = "…" + path.rpartition(".")[2][1 - _LONGEST :]  # its end tells most
     return f"{path} {item.label}".strip()
 
 
