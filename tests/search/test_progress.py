@@ -12,8 +12,10 @@ import sys
 import termios
 from pathlib import Path
 
+import nbformat
 import optuna
 import pytest
+from nbclient import NotebookClient
 
 from optnas.search.progress import Progress
 
@@ -131,6 +133,21 @@ def test_an_interrupted_search_leaves_the_terminal_as_it_was(tmp_path: Path) -> 
     assert status != 0
     assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")
     assert "which is queued again" in written
+
+
+def test_a_notebook_shows_one_table(tmp_path: Path) -> None:
+    code = SCRIPT.partition("if __name__")[0].replace("sys.argv", "[]") + (
+        'objective = optnas.Objective(space, estimate, values={"score": "maximize"}, example=(2, 4))\n'
+        "study = optnas.create_study(objective, seed=0)\n"
+        "optnas.optimize(study, objective, 2)\n"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    shown = [o for o in notebook.cells[0].outputs if o.output_type == "display_data"]
+    assert len(shown) == 1
+    assert "2/2 in 0:" in shown[0].data["text/html"]
+    assert "worker or note" in shown[0].data["text/html"]
 
 
 def test_nobody_watches_so_nothing_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
