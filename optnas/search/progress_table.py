@@ -51,7 +51,7 @@ def progress_table(
     table.add_column("step", justify="right", no_wrap=True, min_width=4)
     table.add_column("value", justify="right", no_wrap=True, min_width=9)
     table.add_column("time", justify="right", no_wrap=True, min_width=7)
-    table.add_column("worker or note", no_wrap=True, overflow="ellipsis", max_width=38)
+    table.add_column("worker or note", no_wrap=True, overflow="ellipsis", min_width=30, max_width=35)
     for trial in (*finished, *running[:_RUNNING]):
         table.add_row(*_row(trial))
     if len(running) > _RUNNING:

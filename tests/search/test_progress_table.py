@@ -14,8 +14,8 @@ from rich.console import Console
 from optnas.search.progress_table import best, best_words, duration, ending, progress_table
 
 
-def shown(study: optuna.Study, n_trials: int | None, **told: Any) -> list[str]:
-    console = Console(file=io.StringIO(), width=80, height=100)
+def shown(study: optuna.Study, n_trials: int | None, width: int = 80, **told: Any) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, height=100)
     console.print(progress_table(study, n_trials, **told))
     return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]  # a StringIO
 
@@ -68,7 +68,8 @@ def test_every_trial_has_its_line(study: optuna.Study) -> None:
     ]
     assert lines[-2].endswith("b, process 2")
     assert lines[-1] == "1 complete, 1 pruned, 1 failed, 1 twin, 1 infeasible; best 0.5 (trial 0)"
-    assert max(map(len, lines)) <= 80
+    for width in (50, 80, 200):
+        assert max(map(len, shown(study, 10, width))) <= min(width, 80)
 
 
 def test_the_rate_is_that_of_this_run(study: optuna.Study) -> None:
