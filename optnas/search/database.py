@@ -16,31 +16,18 @@ import sqlalchemy as sa
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import DBAPIError
 
+from optnas.search.faults import ADVICE, StorageUnavailableError, database_error, passes, without_parameters
+from optnas.search.location import check_file, file_id
 from optnas.search.tables import attempts
 
 T = TypeVar("T")
 
-# A SQLite file is shared through memory and file locks of one machine, which these do not offer (reliably).
-# fmt: off
-NETWORK_FILESYSTEMS = frozenset((
-    "nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "9p", "virtiofs", "afs", "ncpfs", "lustre", "gpfs",
-    "beegfs", "ceph", "glusterfs", "davfs", "vboxsf", "prl_fs", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph",
-    "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "fuse.davfs",
-))
-# fmt: on
-
-# SQLSTATE of what passes: too many connections, serialization failure, deadlock, shutdown, start-up.
-_PASSING = frozenset({"53300", "40001", "40P01", "57P01", "57P02", "57P03"})
 _SCHEMA_LOCK = 0x6F70746E6173  # "optnas"
 
 # Passwords are left out when a storage is pickled; a copy in the same process finds them again here.
 _passwords: dict[str, str] = {}
-
-
-class StorageUnavailableError(StorageInternalError):
-    """The database could not be reached, opened or written; the message has the reason and the way out."""
 
 
 class Database:
@@ -61,7 +48,7 @@ class Database:
         self._file = Path(url.database or "") if self.is_sqlite else None
         self._file_id: tuple[int, int] | None = None
         if self._file is not None:
-            _check_file(self._file)
+            check_file(self._file)
         try:
             self.rdb = self._open()
         except ImportError as error:
@@ -69,7 +56,7 @@ class Database:
                 f"storage={self} needs the psycopg driver. Install it with: pip install 'optnas[postgres]'"
             ) from error
         self.engine = self.rdb.engine
-        self._file_id = _file_id(self._file)
+        self._file_id = file_id(self._file)
         weakref.finalize(self, self.engine.dispose)
         _forget_connections_in_children(self.engine)
 
@@ -116,11 +103,11 @@ class Database:
                 self._check_still_there()
                 return once(again)
             except (DBAPIError, StorageInternalError, FileNotFoundError) as error:
-                cause = _database_error(error)
+                cause = database_error(error)
                 if cause is None:
                     raise
-                if not _passes(cause) or time.monotonic() > deadline:
-                    raise self._explained(cause, patience) from _without_parameters(cause)
+                if not passes(cause) or time.monotonic() > deadline:
+                    raise self._explained(cause, patience) from without_parameters(cause)
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause, again = min(2 * pause, 1.0), True
 
@@ -216,7 +203,7 @@ class Database:
         """Writes to a SQLite file that was deleted or replaced would succeed and be lost."""
         if self._file_id is None or self._file is None:
             return
-        found = _file_id(self._file)
+        found = file_id(self._file)
         if found is None:
             raise FileNotFoundError(f"{self._file} is gone")
         if found != self._file_id:
@@ -229,84 +216,12 @@ class Database:
         text = " ".join(str(getattr(error, "orig", error)).split()).rstrip(".?")
         if self.url.password:
             text = text.replace(str(self.url.password), "***")
-        advice = next((advice for part, advice in _ADVICE.items() if part in text), None)
-        if advice is None and _passes(error):
+        advice = next((advice for part, advice in ADVICE.items() if part in text), None)
+        if advice is None and passes(error):
             advice = (
                 f"Waited {patience:.0f} s for it. Stored trials are kept; run the same search again later."
             )
         return StorageUnavailableError(f"storage={self}: {text}. {advice or ''}".rstrip())
-
-
-_ADVICE = {
-    "disk is full": "Free some space and run the same search again; what was acknowledged is stored.",
-    "No space left": "Free some space and run the same search again; what was acknowledged is stored.",
-    "readonly database": "Check the permissions of the file and its folder, or choose another path.",
-    "unable to open database file": "Check that the folder exists and can be written.",
-    "not a database": "It is not a SQLite file; choose another path.",
-    "malformed": "The file is damaged; restore a copy, or save what is left with `sqlite3 FILE .recover`.",
-    "authentication failed": "Check user and password in the URL, or PGPASSWORD and ~/.pgpass.",
-    "no password supplied": "Give it in the URL, or in PGPASSWORD or ~/.pgpass.",
-    "does not exist": "Create it first (createdb), or check the name in the URL.",
-    "Connection refused": "Is the server running, and the host and port right?",
-    "No such file or directory": "Is the server running, and the path right?",
-    "resolve host": "Check the host in the URL.",
-}
-
-
-def parse_url(storage: str) -> URL:
-    """The URL as people write it, or a bare path of a SQLite file, as SQLAlchemy and psycopg 3 want it."""
-    if "://" not in storage:
-        return URL.create("sqlite", database=str(Path(storage).expanduser().absolute()))
-    try:
-        url = make_url(storage)
-    except (ArgumentError, ValueError):
-        raise ValueError(
-            "storage is not a URL that can be read. Write sqlite:///nas.db or "
-            "postgresql://user:password@host:5432/database, with %-escapes for special characters."
-        ) from None  # the error has the URL with its password
-    if url.drivername in ("postgres", "postgresql"):
-        return url.set(drivername="postgresql+psycopg")
-    if url.drivername == "sqlite" and url.database not in (None, "", ":memory:"):
-        return url.set(database=str(Path(str(url.database)).expanduser().absolute()))
-    return url
-
-
-def filesystem(path: Path, mounts: str) -> str:
-    """The type of the file system that holds `path`, by the text of /proc/mounts."""
-    path, best, kind = path.resolve(), -1, ""
-    for line in mounts.splitlines():
-        _, mounted, found, *_ = line.split(" ")
-        folder = Path(mounted.replace("\\040", " "))
-        if path.is_relative_to(folder) and len(folder.parts) >= best:
-            best, kind = len(folder.parts), found
-    return kind
-
-
-def _check_file(file: Path) -> None:
-    if not file.parent.is_dir():
-        raise StorageUnavailableError(
-            f"storage={file}: the folder {file.parent} does not exist. Create it first."
-        )
-    if file.is_dir():
-        raise StorageUnavailableError(
-            f"storage={file} is a folder. Name a file in it, such as {file / 'nas.db'}."
-        )
-    mounts = Path("/proc/mounts")
-    if mounts.exists() and (kind := filesystem(file, mounts.read_text())) in NETWORK_FILESYSTEMS:
-        raise StorageUnavailableError(
-            f"storage={file} is on a network folder ({kind}), where SQLite damages files that several "
-            "processes use. Choose a local folder, or Postgres: storage='postgresql://...'."
-        )
-    # Nothing here opens the file: closing it again would drop the locks that SQLite holds in this process
-    # for another storage of the same file, and with them its write-ahead log.
-
-
-def _file_id(file: Path | None) -> tuple[int, int] | None:
-    try:
-        status = os.stat(file) if file is not None else None
-    except OSError:
-        return None
-    return None if status is None else (status.st_dev, status.st_ino)
 
 
 @lru_cache(maxsize=1)
@@ -319,36 +234,6 @@ def _optuna_schema() -> list[str]:
             return [line for line in dump if line not in ("BEGIN TRANSACTION;", "COMMIT;")]
     finally:
         memory.engine.dispose()
-
-
-def _database_error(error: BaseException) -> DBAPIError | FileNotFoundError | None:
-    """The database's own error, which Optuna's ORM code wraps; None for what is none."""
-    if isinstance(error, DBAPIError | FileNotFoundError):
-        return error
-    return _database_error(error.__cause__) if error.__cause__ is not None else None
-
-
-def _without_parameters(error: Exception) -> BaseException:
-    """The driver's error instead of SQLAlchemy's, whose message repeats statement and values."""
-    return getattr(error, "orig", None) or error
-
-
-def _passes(error: DBAPIError | FileNotFoundError) -> bool:
-    if isinstance(error, FileNotFoundError):
-        return True
-    driver = error.orig
-    if isinstance(driver, sqlite3.Error):
-        name = getattr(driver, "sqlite_errorname", "")
-        return name.startswith(
-            ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN", "SQLITE_PROTOCOL", "SQLITE_IOERR")
-        )
-    state = getattr(driver, "sqlstate", None)
-    if state is not None:
-        return state in _PASSING or state.startswith("08")
-    final = ("authentication failed", "no password supplied", "does not exist", "invalid connection option")
-    return error.connection_invalidated or (
-        isinstance(error, sa.exc.OperationalError) and not any(part in str(driver) for part in final)
-    )
 
 
 def _forget_connections_in_children(engine: sa.Engine) -> None:

@@ -65,7 +65,7 @@ class StaleTrial:
 
 
 def stale(row: Any, *, one_machine: bool) -> StaleTrial | None:
-    """Judge a row of `tables.running_attempts`.
+    """Judge a row of `transitions.running_attempts`.
 
     `one_machine`: the database is a local file, so an owner from before the last boot is dead.
     """

@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage
 from optuna.study._frozen import FrozenStudy
 from optuna.study._study_direction import StudyDirection
 
-from optnas.search import tables
+from optnas.search import tables, transitions
 from optnas.search.database import Database
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ class StudyStorage(BaseStorage):
         return self._patiently(self._rdb.create_new_study, directions, study_name)
 
     def delete_study(self, study_id: int) -> None:
-        self._database.write(lambda connection, again: tables.forget_study(connection, study_id))
+        self._database.write(lambda connection, again: transitions.forget_study(connection, study_id))
         self._patiently(self._rdb.delete_study, study_id)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:

@@ -34,9 +34,13 @@ from optuna.storages import BaseStorage, InMemoryStorage, get_storage
 from optuna.trial import TrialState
 
 from optnas.search import tables
-from optnas.search.database import Database, StorageUnavailableError, parse_url
+from optnas.search.database import Database
+from optnas.search.faults import StorageUnavailableError
 from optnas.search.lease import Loss, StaleTrial
-from optnas.search.shared_storage import Claim, SharedStorage, TrialTakenError
+from optnas.search.location import parse_url
+from optnas.search.ownership import Claim, TrialTakenError
+from optnas.search.shared_storage import SharedStorage
+from optnas.search.transitions import NOT_COUNTED
 
 __all__ = [
     "Claim",
@@ -109,7 +113,7 @@ def claim(study: optuna.Study, n_trials: int | None) -> Claim:
         running = sum(trial.state == TrialState.RUNNING for trial in trials)
         counted = sum(
             trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-            and not any(name in trial.user_attrs for name in tables.NOT_COUNTED)
+            and not any(name in trial.user_attrs for name in NOT_COUNTED)
             for trial in trials
         )
         if n_trials is not None and counted + running >= n_trials:

@@ -439,10 +439,11 @@ def test_running_trials_that_others_left_are_run(url):
     objective = Objective(linear, Score())
     study = study_of(objective, url)
     plain = optuna.load_study(study_name="s", storage=url)
-    left = [plain.ask() for _ in range(3)]
-    widths = [trial.suggest_int("width", 1, 50) for trial in left]
+    for width in (7, 8, 9):
+        plain.enqueue_trial({"width": width})
+        plain.ask().suggest_int("width", 1, 50)
     assert_finishes(study, objective, 4)
-    assert [trial.params["width"] for trial in study.trials[:3]] == widths
+    assert [trial.params["width"] for trial in study.trials[:3]] == [7, 8, 9]
 
 
 PAUSED = """

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from optnas.search import tables
-from optnas.search.database import NETWORK_FILESYSTEMS, filesystem, parse_url
+from optnas.search.location import NETWORK_FILESYSTEMS, filesystem, parse_url
 from optnas.search.storage import SharedStorage, StorageUnavailableError, claim, open_storage
 
 SECRET = "tUlip-4711"
@@ -250,7 +250,7 @@ def test_network_folders_are_known(kind: str) -> None:
 
 
 def test_network_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("optnas.search.database.NETWORK_FILESYSTEMS", {filesystem(tmp_path, _mounts())})
+    monkeypatch.setattr("optnas.search.location.NETWORK_FILESYSTEMS", {filesystem(tmp_path, _mounts())})
     with pytest.raises(
         StorageUnavailableError, match=r"is on a network folder \(.*Choose a local folder, or Pos"
     ):
