@@ -6,15 +6,12 @@ import hashlib
 import json
 import math
 import os
-import random
 import socket
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import optuna
 import torch
 from optuna.trial import FrozenTrial, TrialState
@@ -22,6 +19,7 @@ from torch import nn
 
 from optnas.facts import materialize, sketch
 from optnas.failures import SpaceError, describe_error, failing_layer, is_infrastructure
+from optnas.reproducibility import derive_seed, same_threads, seed_everything
 from optnas.trial import Draw, ParamsMismatchError, Space, Trial, ask, replay
 
 Direction = Literal["maximize", "minimize"]
@@ -100,7 +98,7 @@ class Objective:
             SpaceError: the model does not run.
             ParamsMismatchError: the trial's stored answers do not fit the space.
         """
-        with _threads_of(trial):
+        with same_threads(trial.user_attrs.get("attempts", [])):
             self._begin(trial)
             try:
                 return self._value(trial)
@@ -283,36 +281,3 @@ class _Recorder:
             return self.answers[name]
 
         return suggest
-
-
-@contextmanager
-def _threads_of(trial: optuna.Trial) -> Iterator[None]:
-    """Compute with as many CPU threads as the first attempt at the trial, where this machine has as many.
-
-    Only then its result is equal, bit for bit, to that of a trial that nothing interrupted.
-    """
-    now = torch.get_num_threads()
-    recorded = [
-        attempt["threads"] for attempt in trial.user_attrs.get("attempts", []) if "threads" in attempt
-    ]
-    threads = recorded[0] if recorded else now
-    if threads > max(now, os.cpu_count() or 1):
-        threads = now
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(now)
-
-
-def derive_seed(*parts: object) -> int:
-    """A seed in 0..2**31-1 that depends on every part and differs for different parts."""
-    digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
-
-
-def seed_everything(seed: int) -> None:
-    """Seed the generators of Python, NumPy and torch (all devices)."""
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  # the global generator is the one that user code may draw from
-    torch.manual_seed(seed)

@@ -5,7 +5,8 @@ from optuna.trial import FixedTrial, TrialState
 from torch import nn
 
 from optnas.failures import SpaceError
-from optnas.objective import Objective, derive_seed
+from optnas.objective import Objective
+from optnas.reproducibility import derive_seed
 from optnas.trial import ParamsMismatchError
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy, deepcopy
 from datetime import timedelta
 from functools import cached_property
@@ -33,6 +31,7 @@ from optnas.estimation.checkpoints import (
 )
 from optnas.estimation.data_cache import Data, DataCache
 from optnas.estimation.describe import describe
+from optnas.estimation.memory import free_memory, out_of_memory_prunes
 from optnas.estimation.monitor import Monitor
 from optnas.estimation.quiet import interruptible, quiet
 from optnas.trial import Trial
@@ -120,7 +119,7 @@ class Training:
         module = self.task(model, trial)
         attempt = self._attempt(trial)
         monitor = Monitor(model, self.monitor, self.mode == "max", trial, attempt)
-        with _out_of_memory_prunes(trial):
+        with out_of_memory_prunes(trial):
             self._train(module, trial, data, monitor)
         best = monitor.best
         if best is None:
@@ -264,7 +263,7 @@ class Training:
             if trainer.strategy.root_device.type == "cuda":
                 # The Trainer and its module refer to each other, so their memory is not free by itself.
                 del trainer
-                _free_memory()
+                free_memory()
 
     def _trainer(self, trial: Any, callbacks: list[pl.Callback], logger: Logger | bool) -> pl.Trainer:
         study = getattr(trial, "study", None)
@@ -314,42 +313,6 @@ def _resume(monitor: Monitor, trial: Any) -> Path | None:
 def _prune(trial: optuna.Trial, monitor: Monitor) -> NoReturn:
     trial.set_user_attr("reason", monitor.reason)
     raise optuna.TrialPruned(monitor.reason)
-
-
-@contextmanager
-def _out_of_memory_prunes(trial: optuna.Trial) -> Iterator[None]:
-    """Tell the sampler that the model is too large, as a violated constraint.
-
-    Trials that fit into memory carry no such constraint: samplers read a missing one as satisfied, and those
-    that want the same constraints everywhere (GPSampler) look at COMPLETE trials only.
-    """
-    try:
-        yield
-        return
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        reason = f"out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-    # Here the error is gone, and with its traceback the tensors that its frames held.
-    _free_memory()
-    trial.set_user_attr("reason", reason)
-    trial.set_user_attr("infeasible", reason)
-    trial.set_constraint("memory", 1.0)
-    raise optuna.TrialPruned(reason)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    # What the CPU's allocator and older CUDA libraries say.
-    signs = ("not enough memory", "can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return any(sign in str(error) for sign in signs)
-
-
-def _free_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _first_two(x: Any) -> Any:

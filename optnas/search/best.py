@@ -12,7 +12,8 @@ import optuna
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from torch import nn
 
-from optnas.objective import Objective, derive_seed, seed_everything
+from optnas.objective import Objective
+from optnas.reproducibility import derive_seed, seed_everything
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.failures import error_kind, is_infrastructure
-from optnas.objective import Objective, derive_seed
+from optnas.objective import Objective
+from optnas.reproducibility import derive_seed
 from optnas.search.dashboard import attach_drawing
 from optnas.search.progress import Progress, Show
 from optnas.search.recovery import recover, requeue

@@ -14,7 +14,8 @@ import torch
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.objective import Objective, derive_seed
+from optnas.objective import Objective
+from optnas.reproducibility import derive_seed
 from optnas.search.provenance import changes, provenance
 from optnas.search.storage import open_storage
 from optnas.space.explore import draw_value
