@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ class Questions:
 
     def _forget(self) -> None:
         self._asked: list[tuple[str, BaseDistribution] | None] = [None]  # by node; None where all is asked
-        self._next: dict[tuple[int, str], int] = {}  # node and answer to node
+        self._next: dict[Hashable, int] = {}  # node and answer to node
 
     def answer(self, pick: Pick) -> dict[str, Any]:
         """The params of one replay of the space, each answered by `pick`."""
@@ -41,7 +41,7 @@ class Questions:
         node = 0
         while (asked := self._asked[node]) is not None:
             params[asked[0]] = value = pick(*asked)
-            following = self._next.get((node, _key(asked[1], value)))
+            following = self._next.get(_edge(node, asked[1], value))
             if following is None:
                 return self._explore(params, pick)
             node = following
@@ -56,15 +56,16 @@ class Questions:
         node = 0
         for name, distribution in draw.distributions.items():
             self._asked[node] = name, distribution
-            node = self._next.setdefault((node, _key(distribution, draw.params[name])), len(self._asked))
+            node = self._next.setdefault(_edge(node, distribution, draw.params[name]), len(self._asked))
             if node == len(self._asked):
                 self._asked.append(None)
         return draw.params
 
 
-def _key(distribution: BaseDistribution, value: Any) -> str:
-    continuous = isinstance(distribution, FloatDistribution) and distribution.step is None
-    return "" if continuous else repr(value)
+def _edge(node: int, distribution: BaseDistribution, value: Any) -> Hashable:
+    if isinstance(distribution, FloatDistribution) and distribution.step is None:
+        return node
+    return node, type(value), value  # 1, 1.0 and True are equal in Python, yet different answers
 
 
 class Candidates:

@@ -37,7 +37,8 @@ class PredictorSampler(TrialSampler):
     stands in the trial's system attribute `optnas:plan`, where other workers see it before it is asked.
 
     Args:
-        space: Of the study; it is called with other trials, on the meta device.
+        space: Of the study; it is called with other trials, on the meta device, some hundred times for a
+            suggestion. One that asks the same questions and builds nothing is faster.
         n_startup_trials: So many trials have to be finished before the surrogate is asked; until then, trials
             are random.
         features: See `Surrogate`.
@@ -62,6 +63,7 @@ class PredictorSampler(TrialSampler):
         self._features = features
         self._known_features: dict[Hashable, Mapping[str, float]] = {}
         self._proposed: dict[tuple[int, int], list[Params]] = {}
+        self._finished: dict[tuple[int, int], Hashable] = {}  # (study, trial) to its answers
 
     def prepare(self, study: Study, trial: FrozenTrial, rng: np.random.Generator) -> Pick:
         """Plan all answers."""
@@ -92,7 +94,7 @@ class PredictorSampler(TrialSampler):
         rng: np.random.Generator,
     ) -> Params:
         running = [_expected_params(t) for t in others if not t.state.is_finished()]
-        seen = {hashable(p) for p in (*(t.params for t in others), *running, *proposed)}
+        seen = {*(self._answers_of(study, t) for t in others), *map(hashable, (*running, *proposed))}
         finished = [t for t in others if is_sound(t)]
         best = sorted(finished, key=lambda t: loss(study, t))[:N_PARENTS]
         candidates = Candidates(self._questions, self._asked_beyond(best), fixed, rng)
@@ -110,6 +112,13 @@ class PredictorSampler(TrialSampler):
             if parents[:1] == before:
                 break
         return parents[0] if parents else candidates.random()
+
+    def _answers_of(self, study: Study, trial: FrozenTrial) -> Hashable:
+        place = study._study_id, trial.number
+        known = self._finished.get(place) or hashable(trial.params)
+        if trial.state.is_finished():
+            self._finished[place] = known
+        return known
 
     def _asked_beyond(self, trials: list[FrozenTrial]) -> dict[str, BaseDistribution]:
         """What trials were asked that the space does not ask, given their answers."""

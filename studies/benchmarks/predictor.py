@@ -2,12 +2,14 @@
 
     python studies/benchmarks/predictor.py --seeds 50 --first-seed 100
     python studies/benchmarks/predictor.py --seeds 20 --running 8
+    python studies/benchmarks/predictor.py --late
     python studies/benchmarks/predictor.py --seeds 20 --variants "no sums" "narrower prior"
 
 Prints one row a variant: the mean number of evaluations to the cell with the best mean validation accuracy
 (runs that do not find it within the limit count as the limit), half of its 95 % interval, median and worst
 run, how many did not find it, and processor milliseconds a trial. With `--running 8` eight trials are always
-running. Needs `pip install optnas[bench]`. Settings were chosen with seeds from 1000.
+running. `--late` prints something else: processor milliseconds a trial once 300 are finished, there and on
+the conditional synthetic space. Needs `pip install optnas[bench]`. Settings were chosen with seeds from 1000.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ import optuna
 
 from optnas import gaussian_process, surrogate
 from optnas.estimation.tables import nasbench201
-from optnas.estimation.tabular import Table
+from optnas.estimation.tabular import Table, Tabular
+from optnas.space import synthetic
 from optnas.strategy.predictor import PredictorSampler
 
 VARIANTS: dict[str, tuple[int, AbstractContextManager[object]]] = {
@@ -49,15 +52,26 @@ def evaluations(table: Table, sampler: PredictorSampler, running: int, limit: in
     return limit + 1
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=20, help="how many")
-    parser.add_argument("--first-seed", type=int, default=1000)
-    parser.add_argument("--limit", type=int, default=300, help="evaluations after which a run is given up")
-    parser.add_argument("--running", type=int, default=1, help="trials that are always running")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["as it comes"])
-    arguments = parser.parse_args()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+def late() -> None:
+    """Print the median of 20 trials after 300."""
+    table = nasbench201("cifar10")
+    rows = {
+        "NAS-Bench-201": (table.space, Tabular(table).objective, table.direction),
+        "synthetic": (synthetic.loss, synthetic.loss, "minimize"),
+    }
+    print("| space | ms a trial |\n|---|---|")
+    for name, (space, objective, direction) in rows.items():
+        study = optuna.create_study(direction=direction, sampler=PredictorSampler(space, seed=0))
+        study.optimize(objective, n_trials=300)
+        times = []
+        for _ in range(20):
+            start = time.process_time()
+            study.optimize(objective, n_trials=1)
+            times.append(1e3 * (time.process_time() - start))
+        print(f"| {name} | {np.median(times):.0f} |", flush=True)
+
+
+def compare(arguments: argparse.Namespace) -> None:
     table = nasbench201("cifar10")
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     print(f"{arguments.seeds} seeds from {arguments.first_seed}, {arguments.running} running\n")
@@ -84,6 +98,19 @@ def main() -> None:
             f"| {missed} of {len(needed)} | {milliseconds:.0f} |",
             flush=True,
         )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=20, help="how many")
+    parser.add_argument("--first-seed", type=int, default=1000)
+    parser.add_argument("--limit", type=int, default=300, help="evaluations after which a run is given up")
+    parser.add_argument("--running", type=int, default=1, help="trials that are always running")
+    parser.add_argument("--late", action="store_true")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["as it comes"])
+    arguments = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    late() if arguments.late else compare(arguments)
 
 
 if __name__ == "__main__":
