@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optnas.analysis.leaderboard import leaderboard
 from optnas.analysis.lineage import changes
-from optnas.estimation.checkpoints import weights_path
+from optnas.estimation.checkpoints import all_weights
 from optnas.search.dashboard import drawing_id
 from optnas.strategy.evolution import PARENT
 
@@ -30,7 +30,9 @@ class Notes:
         self._study = study
         self._trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
         self._metric = next(iter(study.metric_names or ["value"]))
-        self._deleted = set(study.user_attrs.get("deleted_checkpoints", []))
+        attrs = study.user_attrs  # each look reads them from the storage
+        self._deleted = set(attrs.get("deleted_checkpoints", []))
+        self._weights_of = all_weights(study) if "folder" in attrs else None
         self._twins_of: dict[int, list[int]] = defaultdict(list)
         for trial in self._trials.values():
             if "twin_of" in trial.user_attrs:
@@ -95,11 +97,11 @@ class Notes:
         return f"{others} came to the same network later and carry this value" if others else ""
 
     def _weights(self, trial: FrozenTrial) -> str:
-        if "folder" not in self._study.user_attrs or trial.state != TrialState.COMPLETE:
+        if self._weights_of is None or trial.state != TrialState.COMPLETE:
             return ""
         if trial.number in self._deleted:
             return "deleted, as others are better"
-        path = weights_path(self._study, trial.number)
+        path = self._weights_of.get(trial.number)
         return "none on this machine" if path is None else f"kept in {_code(path)}"
 
     def _link(self, number: int) -> str:

@@ -53,6 +53,13 @@ def weights_path(study: optuna.Study, number: int) -> Path | None:
     return found[-1] if found else None
 
 
+def all_weights(study: optuna.Study) -> dict[int, Path]:
+    """The best weights of every trial that has some; of one trial, `weights_path` is faster."""
+    files = study_folder(study).glob(f"trial-*/attempt-*/{_WEIGHTS}")
+    by_attempt = sorted(files, key=lambda file: _index(file.parent))
+    return {int(file.parts[-3].removeprefix("trial-")): file for file in by_attempt}
+
+
 def count_weights(study: optuna.Study) -> int:
     """The number of trials whose weights are stored."""
     return len(_stored(study_folder(study), _WEIGHTS))

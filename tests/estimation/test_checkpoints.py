@@ -13,7 +13,13 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from optnas.estimation.checkpoints import Attempt, random_state, set_random_state
+from optnas.estimation.checkpoints import (
+    Attempt,
+    all_weights,
+    random_state,
+    set_random_state,
+    weights_path,
+)
 
 SCRIPT = Path(__file__).with_name("interrupted.py")
 EPOCHS = 5
@@ -216,3 +222,15 @@ def test_attempts_have_folders_of_their_own_and_read_the_furthest(tmp_path):
     second.write(4, save(4))
     assert Attempt(tmp_path / "trial-0003", "x").newest("m")[1]["epoch"] == 4
     assert Attempt(tmp_path / "trial-0003", "other").newest("m") is None
+
+
+def test_all_weights_are_those_that_each_trial_has(tmp_path):
+    study = optuna.create_study()
+    study.set_user_attr("folder", str(tmp_path))
+    for number, attempt in ((0, 0), (2, 0), (2, 9), (2, 10)):
+        file = tmp_path / f"trial-{number:04}" / f"attempt-{attempt}" / "weights.pt"
+        file.parent.mkdir(parents=True)
+        file.touch()
+    found = all_weights(study)
+    assert {n: found.get(n) for n in range(3)} == {n: weights_path(study, n) for n in range(3)}
+    assert found[2].parent.name == "attempt-10"
