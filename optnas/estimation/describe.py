@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import timedelta
@@ -21,8 +22,10 @@ def describe(thing: Any) -> Any:
         return thing
     if isinstance(thing, Path | timedelta):
         return str(thing)
-    if isinstance(thing, list | tuple | set | frozenset):
+    if isinstance(thing, list | tuple):
         return [describe(part) for part in thing]
+    if isinstance(thing, set | frozenset):  # in an order that is the same in every process
+        return sorted(map(describe, thing), key=json.dumps)
     if isinstance(thing, Mapping):
         return {str(name): describe(part) for name, part in thing.items()}
     if isinstance(thing, partial):

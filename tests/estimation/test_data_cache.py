@@ -1,0 +1,80 @@
+import copy
+
+import pytorch_lightning as pl
+from torch import nn
+
+from optnas.estimation.data_cache import DataCache
+from optnas.trial import Draw
+
+
+def test_data_of_the_trial_is_made_once_per_answer(points):
+    made = []
+
+    def data(trial):
+        module = points()
+        module.name = trial.suggest_categorical("kind", ["a", "b"])
+        if module.name == "b":
+            module.name += trial.suggest_categorical("detail", ["x", "y"])
+        made.append(module.name)
+        return module
+
+    cache = DataCache(data)
+    for answers in ({"kind": "a"}, {"kind": "b", "detail": "x"}) * 3:
+        trial = Draw(lambda name, distribution, answers=answers: answers[name])
+        assert cache(trial).name == "".join(answers.values())
+        assert trial.params == answers
+    assert made == ["a", "bx"]
+    cache(Draw(lambda name, distribution: {"kind": "b", "detail": "y"}[name]))
+    assert made == ["a", "bx", "by"]
+
+
+def test_data_is_set_up_once_per_process(tmp_path, points, training, search):
+    calls = []
+
+    class Counted(pl.LightningDataModule):
+        def prepare_data(self):
+            calls.append("prepare")
+
+        def setup(self, stage):
+            calls.append(stage)
+            self.digits = points()
+
+        def teardown(self, stage):
+            calls.append("teardown")
+
+        def train_dataloader(self):
+            return self.digits.train_dataloader()
+
+        def val_dataloader(self):
+            return self.digits.val_dataloader()
+
+        def test_dataloader(self):
+            return self.digits.test_dataloader()
+
+    estimator = training(tmp_path, data=Counted())
+    study = search(estimator, n_trials=3)
+    assert calls == ["prepare", "fit"]
+    estimator.test(nn.Linear(2, 2), study.trials[0])
+    assert calls == ["prepare", "fit", "test"]
+
+
+def test_another_process_loads_by_itself_and_once(points):
+    loaded = []
+
+    def data(trial):
+        loaded.append(1)
+        return points()
+
+    cache = DataCache(data)
+    trial = Draw(lambda name, distribution: None)
+    cache(trial)
+    other = copy.copy(cache)  # by what pickles it, too
+    assert other(trial) is other(trial)
+    assert sum(loaded) == 2
+
+
+def test_a_given_module_is_not_touched(points):
+    given = points()
+    before = dict(vars(given))
+    assert DataCache(given)(Draw(lambda name, distribution: None)) is not given
+    assert vars(given) == before
