@@ -19,7 +19,7 @@ from optnas.analysis.trials import maximizes, same, scored
 from optnas.surrogate import Surrogate
 
 # Around the best trial, which was chosen for its luck too, the surrogate is surer than it may be: without
-# this factor its 95 % ranges held 82 % of the true changes in studies/benchmarks/explain.py, with it 96 %.
+# this factor its 95 % ranges held 81 % of the true changes in studies/benchmarks/explain.py, with it 96 %.
 _WIDER = 2.0
 _FOLDS = 5
 _TRUSTED = 0.5
