@@ -12,9 +12,9 @@ nasbench201-cifar10-test, which adds the test accuracy of the architecture that 
 The value of a trial is the mean over the published trainings; with `--noisy`, that of one of them, drawn anew
 for each trial. Seeds start at 0; settings were chosen on nasbench201-cifar10 with seeds from 1000. Columns:
 the mean value (never a single training's) of the architecture that is best after so many evaluations, ± half
-of its 95 % interval; the difference from random search after 100; in how many runs the best row of the table
-was tried, and after how many evaluations on average in those; milliseconds of processor time a trial, study
-bookkeeping included.
+of its 95 % interval; the difference from random search, or from `--against ROW`, after 100; in how many runs
+the best row of the table was tried, and after how many evaluations on average in those; milliseconds of
+processor time a trial, study bookkeeping included.
 
 `--keep FILE` appends every run to a file and repeats none that it holds: an interrupted comparison goes on.
 """
@@ -96,18 +96,18 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     problem = _problem(arguments.table, arguments.data)
     makers = _samplers(problem)
-    if unknown := set(arguments.samplers or ()) - makers.keys():
+    if unknown := {arguments.against, *(arguments.samplers or ())} - makers.keys():
         raise SystemExit(f"No such row: {', '.join(unknown)}. Rows: {', '.join(makers)}.")
     kept = _kept(arguments.keep)
     setting = f"{arguments.table}, {arguments.trials} trials, {arguments.running} running"
     setting += ", noisy" * arguments.noisy
     print(f"{setting}, {arguments.seeds} seeds from {arguments.first_seed}; optimum {problem.optimum:.6g}\n")
     counts = [count for count in COUNTS if count <= arguments.trials]
-    columns = ["sampler", *(f"@{n}" for n in counts), f"- random @{COMPARED}"]
+    columns = ["sampler", *(f"@{n}" for n in counts), f"- {arguments.against} @{COMPARED}"]
     columns += [f"test @{counts[-1]}"] * _has_test(problem) + ["found", "evaluations", "ms a trial"]
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
-    chance: list[Run] = []
-    for name in dict.fromkeys(["random", *(arguments.samplers or makers)]):
+    others: list[Run] = []
+    for name in dict.fromkeys([arguments.against, *(arguments.samplers or makers)]):
         runs = []
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             key = f"{setting}, {name}, {seed}"
@@ -118,8 +118,8 @@ def main() -> None:
                     with arguments.keep.open("a") as file:
                         file.write(json.dumps([key, asdict(kept[key])]) + "\n")
             runs.append(kept[key])
-        chance = chance or runs
-        print("| " + " | ".join([name, *_row(runs, chance, problem, counts)]) + " |", flush=True)
+        others = others or runs
+        print("| " + " | ".join([name, *_row(runs, others, problem, counts)]) + " |", flush=True)
 
 
 def _samplers(problem: Problem) -> dict[str, Make]:
@@ -238,15 +238,15 @@ def _run(sampler: BaseSampler, problem: Problem, n_trials: int, running: int, no
     return Run(values, problem.table.means[rows].tolist(), tests, seconds)
 
 
-def _row(runs: list[Run], chance: list[Run], problem: Problem, counts: list[int]) -> list[str]:
+def _row(runs: list[Run], others: list[Run], problem: Problem, counts: list[int]) -> list[str]:
     best = [_best(run, problem) for run in runs]
     means = np.array([np.array(run.means)[chosen] for run, chosen in zip(runs, best, strict=True)])
     cells = [_interval(means[:, count - 1]) for count in counts]
-    if len(means[0]) < COMPARED or len(runs) == 1 or runs is chance:
+    if len(means[0]) < COMPARED or len(runs) == 1 or runs is others:
         cells.append("")
     else:
-        random = [run.means[_best(run, problem)[COMPARED - 1]] for run in chance]
-        cells.append(_difference(means[:, COMPARED - 1], np.array(random)))
+        theirs = [run.means[_best(run, problem)[COMPARED - 1]] for run in others]
+        cells.append(_difference(means[:, COMPARED - 1], np.array(theirs)))
     if _has_test(problem):
         cells.append(
             _interval(np.array([run.tests[b[counts[-1] - 1]] for run, b in zip(runs, best, strict=True)]))
@@ -282,7 +282,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare strategies on a table of published results.")
     parser.add_argument("--table", default="nasbench201-cifar10")
     parser.add_argument("--data", type=Path, help="folder of the .npz files")
-    parser.add_argument("--samplers", nargs="*", help="only these rows, and random search")
+    parser.add_argument("--samplers", nargs="*", help="only these rows")
+    parser.add_argument("--against", default="random", help="the row that the others are compared with")
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=300)
