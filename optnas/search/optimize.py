@@ -16,7 +16,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.failures import error_kind, is_infrastructure
+from optnas.failures import CheckpointError, error_kind, is_infrastructure
 from optnas.objective import Objective
 from optnas.reproducibility import derive_seed
 from optnas.search.dashboard import attach_drawing
@@ -139,10 +139,12 @@ def run_trial(study: optuna.Study, objective: Objective, trial_id: int) -> Excep
             study.tell(trial, **outcome)
     except UpdateFinishedTrialError as lost:
         logger.warning("%s", lost)
-    except BaseException:
+    except BaseException as interruption:
         with _signals_wait():
-            requeue(study, trial_id)
-        raise
+            ours = requeue(study, trial_id)
+        if ours or not isinstance(interruption, CheckpointError):
+            raise
+        logger.warning("Trial %d was taken over by another process, with its files.", trial.number)
     return error
 
 

@@ -19,11 +19,11 @@ MAX_KILLS = 3
 """How often a trial may be found with its process dead before it ends as FAIL."""
 
 
-def requeue(study: optuna.Study, trial_id: int) -> None:
+def requeue(study: optuna.Study, trial_id: int) -> bool:
     """Put an own running trial, which was interrupted, back into the queue, in place.
 
     Number, parameters and reports stay. Where a shared storage does not answer now, this process does it as
-    soon as it does. A trial that has ended, or that another process has taken over, stays as it is.
+    soon as it does. A trial that has ended, or that another process has taken over, stays as it is: False.
     """
     storage = study._storage
     try:
@@ -31,13 +31,16 @@ def requeue(study: optuna.Study, trial_id: int) -> None:
         storage.set_trial_user_attr(trial_id, "attempts", _ended(attempts, "interrupted", Process.this()))
         storage.set_trial_state_values(trial_id, TrialState.WAITING)
         number = storage.get_trial_number_from_id(trial_id)
-    except (UpdateFinishedTrialError, StorageInternalError, KeyError):
-        return  # what interrupted the trial goes on upward
+    except (UpdateFinishedTrialError, KeyError):
+        return False
+    except StorageInternalError:
+        return True
     logger.warning(
         "Interrupted in trial %d, which is queued again. To go on, run the same search again; "
         "finished trials are kept.",
         number,
     )
+    return True
 
 
 def recover(study: optuna.Study, *, unowned: bool = False) -> None:

@@ -191,7 +191,8 @@ class SharedStorage(OwnedTrials):
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         with self._lock:
-            self.flush(trial_id)
+            with suppress(UpdateFinishedTrialError):  # taken over: a read tells nobody
+                self.flush(trial_id)
             return self._view(trial_id)
 
     def get_trial_user_attrs(self, trial_id: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from torch import nn
 
 from optnas.data import Digits
 from optnas.estimation import Training
+from optnas.estimation.checkpoints import Attempt
 from optnas.failures import CheckpointError
 from optnas.objective import Objective
 from optnas.search.optimize import MAX_IDLE_TRIALS, SearchFailedError, optimize, signals_raise
@@ -433,6 +435,27 @@ def test_resumed_with_other_threads_a_trial_ends_as_if_nothing_had_happened(tmp_
 
 
 # ---- other processes ----
+
+
+def test_a_process_whose_trial_and_files_are_gone_takes_another_trial(tmp_path, url, caplog):
+    """Paused, then overtaken by one that finished the trial and deleted what its attempts left behind."""
+
+    class Overtaken(Score):
+        def __call__(self, model, trial):
+            if trial.number == 0:
+                attempt = Attempt(tmp_path / "trial-0", "x")
+                other = study_of(Objective(linear, Silent()), url)
+                other._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+                optimize(other, Objective(linear, Silent()), n_trials=1)
+                shutil.rmtree(attempt.folder)
+                attempt.write(0, lambda path: path.write_bytes(b"state"))
+            return super().__call__(model, trial)
+
+    objective = Objective(linear, Overtaken())
+    study = study_of(objective, url)
+    assert_finishes(study, objective, 2)
+    assert "Trial 0 was taken over by another process, with its files" in caplog.text
+    assert len(study.trials[0].user_attrs["attempts"]) == 2
 
 
 def test_running_trials_that_others_left_are_run(url):

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -29,8 +30,8 @@ def linear(trial):
 class Sleeping:
     values = {"score": "maximize"}  # noqa: RUF012  # read only
 
-    def __init__(self, seconds=0.2, kill=(), fail=False):
-        self.seconds, self.kill, self.fail = seconds, kill, fail
+    def __init__(self, seconds=0.2, kill=(), fail=False, full=False):
+        self.seconds, self.kill, self.fail, self.full = seconds, kill, fail, full
 
     def example(self, trial):
         return (2, 4)
@@ -40,6 +41,8 @@ class Sleeping:
         trial.set_user_attr("device", os.environ.get("CUDA_VISIBLE_DEVICES"))
         if trial.number in self.kill:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if self.fail:
             raise RuntimeError("out of luck")
         return {"score": float(model.out_features)}
@@ -134,6 +137,14 @@ def test_the_reason_of_failing_workers_reaches_the_user(tmp_path):
     with pytest.raises(SearchFailedError, match=r"test_workers.py:\d+ in __call__: out of luck"):
         optimize(study, objective, n_trials=100, n_workers=2)
     assert TrialState.RUNNING not in states(study)
+
+
+def test_a_full_disk_ends_the_search_with_the_reason_and_costs_no_trial(tmp_path):
+    objective = Objective(linear, Sleeping(seconds=0.0, full=True))
+    study = study_of(objective, tmp_path)
+    with pytest.raises(SearchFailedError, match="No space left on device"):
+        optimize(study, objective, n_trials=4, n_workers=2)
+    assert set(states(study)) == {TrialState.WAITING}
 
 
 def test_workers_get_the_password_of_the_storage(tmp_path, monkeypatch):
