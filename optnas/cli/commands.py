@@ -195,14 +195,14 @@ def dashboard(
         fail(f"Cannot listen on {host}:{port} ({error.strerror}); choose another one with --port.")
     say(f"http://{host}:{server.server_port}/ shows {without_password(storage)}; Ctrl-C ends it.")
     stop = threading.Event()
-    plots = threading.Thread(target=keep_plots, args=(opened, stop))
+    plots = threading.Thread(target=keep_plots, args=(opened, stop), daemon=True)
     plots.start()
     try:
         with server, suppress(KeyboardInterrupt):
             server.serve_forever()
     finally:
         stop.set()
-        plots.join()
+        plots.join(timeout=2)
 
 
 def _search(job: Job, trials: int | None, timeout: float | None, workers: int, json: bool) -> optuna.Study:

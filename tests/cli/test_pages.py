@@ -52,7 +52,7 @@ def space(trial: Trial) -> nn.Module:
 def estimate(model: nn.Module, trial: optuna.Trial) -> dict[str, float]:
     for step in range(3):
         trial.report(step * trial.params["width"], step)
-        time.sleep(0.02)
+        time.sleep(0.04)
     return {"score": float(trial.params["width"])}
 
 

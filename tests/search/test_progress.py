@@ -25,8 +25,6 @@ import os, signal, sys, time
 import optnas, optuna
 from torch import nn
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-
 def space(trial):
     return nn.Linear(4, trial.suggest_int("width", 1, 10_000))
 
