@@ -48,12 +48,14 @@ def plot_importance(importance: Importance, *, n: int = 15, of: str = "decisions
             "<br>active in %{customdata[3]} trials<extra></extra>",
         )
     )
-    style(figure, height=90 + 26 * len(shown), x="share of variance")
+    style(figure, height=90 + (40 if of == "pairs" else 26) * len(shown), x="share of variance")
     if not importance.method.startswith("conditional ANOVA"):
         figure.update_xaxes(title_text="importance")
     figure.update_xaxes(rangemode="tozero", nticks=5)
     figure.update_yaxes(
-        tickvals=list(range(len(shown))), ticktext=[shorten(s.name) for s in shown], showgrid=False
+        tickvals=list(range(len(shown))),
+        ticktext=[" ×<br>".join(map(shorten, s.name.split(" × "))) for s in shown],
+        showgrid=False,
     )
     return figure
 

@@ -12,7 +12,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from plotly.subplots import make_subplots
 
-from optnas.analysis.plots.theme import BLUE, ENDS, GREEN, INK, VERMILION, empty, style, transparent
+from optnas.analysis.plots.theme import BLUE, ENDS, GREEN, INK, empty, shorten, style, transparent
 from optnas.analysis.trials import End, Target, end, maximizes, objective_names, objective_value
 
 
@@ -104,15 +104,15 @@ def plot_timeline(study: Study) -> go.Figure:
     for kind in dict.fromkeys(bar["end"] for bar in bars):
         group = [bar for bar in bars if bar["end"] == kind]
         figure.add_bar(
-            base=[datetime.fromtimestamp(b["started"], UTC).isoformat() for b in group],
+            base=[_utc(b["started"]) for b in group],
             x=[1000 * (b["ended"] - b["started"]) for b in group],  # milliseconds, as a date axis counts
             y=[workers.index(b["worker"]) for b in group],
             orientation="h",
             width=0.75,  # or each kind of bar gets its own
             marker={
-                "color": VERMILION if kind == "interrupted" else ENDS[End(kind)]["color"],
+                "color": INK if kind == "interrupted" else ENDS[End(kind)]["color"],
                 "line": {"color": INK, "width": 0.5},
-                "pattern": {"shape": "/" if kind in ("interrupted", "failed") else ""},
+                "pattern": {"shape": {"interrupted": "/", "failed": "x"}.get(kind, "")},
             },
             text=[b["trial"] for b in group],
             textposition="inside",
@@ -127,15 +127,29 @@ def plot_timeline(study: Study) -> go.Figure:
         )
     style(figure, height=max(220, 120 + 36 * len(workers)), x="time (UTC)")
     figure.update_layout(barmode="overlay", uniformtext={"mode": "hide", "minsize": 9})
-    figure.update_xaxes(type="date", nticks=5, tickangle=0)
+    start, stop = min(b["started"] for b in bars), max(b["ended"] for b in bars)
+    # As many ticks as there is room for; of less than a tenth of a second, their labels would touch.
+    span = [_utc(start), _utc(max(stop, start + 0.1))]
+    figure.update_xaxes(type="date", range=span, nticks=0, tickangle=0)
     figure.update_yaxes(
         tickvals=list(range(len(workers))),
-        ticktext=workers,
+        ticktext=[_short(worker) for worker in workers],
         autorange="reversed",
         showgrid=False,
         nticks=None,
     )
     return figure
+
+
+def _utc(timestamp: float) -> str:
+    return datetime.fromtimestamp(timestamp, UTC).isoformat()
+
+
+def _short(worker: str) -> str:
+    """Without the host's domain, so that the bars have room."""
+    host, _, pid = worker.partition(":")
+    name = host if host.replace(".", "").isdigit() else host.split(".")[0]
+    return shorten(f"{name}:{pid}" if pid else name, 18)
 
 
 def _height(trial: FrozenTrial, value: Target) -> float | None:

@@ -32,6 +32,12 @@ def test_bad_beginnings_do_not_hide_the_differences() -> None:
     assert 3.0 < high < 4.0
 
 
+def test_many_groups_can_be_told_apart_and_no_band_covers_a_line() -> None:
+    traces = plot_comparison({str(i): [study_of([i]), study_of([i + 1])] for i in range(12)}).data
+    assert [trace.mode for trace in traces] == [None] * 12 + ["lines"] * 12
+    assert len({(trace.line.color, trace.line.dash) for trace in traces[12:]}) == 12
+
+
 def test_nothing_finished_says_so() -> None:
     empty = {name: [optuna.create_study()] for name in "ab"}
     assert "No study" in plot_comparison(empty).layout.annotations[0].text

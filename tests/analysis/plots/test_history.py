@@ -1,5 +1,6 @@
 import optuna
 import plotly.graph_objects as go
+from optuna.trial import create_trial
 
 from optnas.analysis.plots import plot_history, plot_learning_curves, plot_timeline
 
@@ -58,6 +59,18 @@ def test_timeline_has_a_row_per_worker_and_a_bar_per_attempt(study: optuna.Study
     assert {"a:1", "b:2"} <= set(figure.layout.yaxis.ticktext)
     n_bars = sum(len(trace.x) for trace in figure.data)
     assert n_bars == len(study.trials) + 1
+    assert len({trace.width for trace in figure.data}) == 1
+    looks = {(trace.marker.color, trace.marker.pattern.shape) for trace in figure.data}
+    assert len(looks) == len(figure.data)
+
+
+def test_workers_go_without_the_domain_of_their_hosts() -> None:
+    study = optuna.create_study()
+    for host in ("node-1.cluster.example.org", "10.0.0.7", "a-very-long-name-of-a-host"):
+        attempt = {"host": host, "pid": 12345, "started": 1000.0, "ended": 1010.0}
+        study.add_trial(create_trial(value=1.0, user_attrs={"attempts": [attempt]}))
+    axis = plot_timeline(study).layout.yaxis
+    assert axis.ticktext == ("node-1:12345", "10.0.0.7:12345", "a-very-l…ost:12345")
 
 
 def test_an_empty_study_says_so() -> None:
