@@ -13,18 +13,18 @@ import argparse
 import os
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import optuna
-from optuna.samplers import RandomSampler
+from optuna.samplers import RandomSampler, TPESampler
 from torch import nn
 
 from optnas import Objective, create_study, optimize
-from optnas.search.study import default_sampler
 
 SAMPLERS = {
     "RandomSampler": lambda seed: RandomSampler(seed=seed),
-    "TPESampler": default_sampler,
+    "TPESampler": lambda seed: TPESampler(multivariate=True, group=True, seed=seed),
 }
 
 
@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # group
     ideal = options.trials * options.seconds / options.workers
     took = {name: measure(name, options.workers, options.trials, options.seconds) for name in SAMPLERS}
     print(f"{options.workers} workers, {options.trials} trials of {options.seconds:g} s: {ideal:.1f} s")

@@ -1,0 +1,332 @@
+"""Interruptions and failures that are no fault of a trial cost no trial and no finished epoch."""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import optuna
+import pytest
+import pytorch_lightning as pl
+import sqlalchemy as sa
+import torch
+from optuna.trial import TrialState
+from torch import nn
+
+from optnas.data import Digits
+from optnas.estimation import Training
+from optnas.estimation.checkpoints import Attempt
+from optnas.failures import CheckpointError
+from optnas.objective import Objective
+from optnas.search.optimize import optimize, signals_raise
+from optnas.search.storage import StorageUnavailableError, open_storage
+from optnas.search.study import create_study
+from optnas.tasks import Classification
+
+
+def linear(trial):
+    return nn.Linear(4, trial.suggest_int("width", 1, 50))
+
+
+class Score:
+    """The width, after one report."""
+
+    values = {"score": "maximize"}  # noqa: RUF012  # read only
+
+    def __init__(self):
+        self.calls = 0
+
+    def example(self, trial):
+        return (2, 4)
+
+    def __call__(self, model, trial):
+        self.calls += 1
+        trial.report(float(model.out_features), 0)
+        return {"score": float(model.out_features)}
+
+
+class Silent(Score):
+    """Reports nothing: other attempts may have."""
+
+    def __call__(self, model, trial):
+        return {"score": float(model.out_features)}
+
+
+def states(study):
+    return [t.state for t in study.trials]
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path}/s.db"
+
+
+def study_of(objective, url, **options):
+    storage = open_storage(url, **options)
+    return create_study(objective, study_name="s", storage=storage, seed=0)
+
+
+def assert_finishes(study, objective, n_trials):
+    """Without waiting for anything that runs no more."""
+    optimize(study, objective, n_trials, timeout=30)
+    assert states(study) == [TrialState.COMPLETE] * n_trials
+
+
+# ---- a process that goes on living after an interruption, as a notebook's does ----
+
+
+def test_the_end_of_a_terminal_is_a_sigterm_unless_ignored():
+    with pytest.raises(SystemExit) as ended, signals_raise():
+        signal.raise_signal(signal.SIGHUP)
+    assert ended.value.code == 128 + signal.SIGTERM
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with signals_raise():
+            signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_ctrl_c_while_a_trial_is_taken_leaves_none_running(url):
+    objective = Objective(linear, Score())
+    study = study_of(objective, url)
+
+    sent = []
+
+    def interrupt(connection, cursor, statement, *_):
+        if statement.startswith("UPDATE trials") and not sent:  # WAITING becomes RUNNING
+            sent.append(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    study.enqueue_trial({"width": 7})
+    sa.event.listen(study._storage._database.engine, "after_cursor_execute", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        optimize(study, objective, n_trials=2)
+    assert states(study) == [TrialState.WAITING]
+    assert_finishes(study, objective, 2)
+
+
+def test_ctrl_c_while_a_trial_is_told_leaves_it_finished(url):
+    objective = Objective(linear, Score())
+    study = study_of(objective, url)
+
+    class Interrupting(optuna.samplers.RandomSampler):
+        def after_trial(self, study, trial, state, values):
+            if trial.number == 0:
+                signal.raise_signal(signal.SIGINT)
+
+    study.sampler = Interrupting()
+    with pytest.raises(KeyboardInterrupt):
+        optimize(study, objective, n_trials=2)
+    assert states(study) == [TrialState.COMPLETE]
+    assert_finishes(study, objective, 2)
+
+
+def test_a_sampler_that_fails_before_a_trial_leaves_none_running(url):
+    class Failing(optuna.samplers.RandomSampler):
+        def before_trial(self, study, trial):
+            raise ValueError("no samples")
+
+    objective = Objective(linear, Score())
+    study = study_of(objective, url)
+    sampler, study.sampler = study.sampler, Failing()
+    with pytest.raises(ValueError, match="no samples"):
+        optimize(study, objective, n_trials=1)
+    study.sampler = sampler
+    assert_finishes(study, objective, 1)
+
+
+@pytest.mark.parametrize("lease", [60.0, 0.4])
+def test_a_storage_that_fails_for_a_while_costs_no_trial(tmp_path, url, lease):
+    class Moving(Score):
+        def __call__(self, model, trial):
+            if trial.number == 1 and self.calls == 1:
+                (tmp_path / "s.db").rename(tmp_path / "away.db")
+            return super().__call__(model, trial)
+
+    objective = Objective(linear, Moving())
+    study = study_of(objective, url, patience=0.3, lease=lease)
+    with pytest.raises(StorageUnavailableError, match=r"s.db is gone. Waited 0 s"):
+        optimize(study, objective, n_trials=2)
+    (tmp_path / "away.db").rename(tmp_path / "s.db")
+    if lease < 1:  # it queues the trial by itself, for other processes
+        plain = optuna.load_study(study_name="s", storage=url)
+        deadline = time.monotonic() + 20
+        while states(plain)[1] != TrialState.WAITING:
+            assert time.monotonic() < deadline
+    assert_finishes(study, objective, 2)
+    assert [a.get("how") for a in study.trials[1].user_attrs["attempts"]] == ["interrupted", None]
+    assert "reason" not in study.trials[1].user_attrs
+
+
+class Filling(pl.Callback):
+    """Fills the disk, as it were, in the second epoch: no file may become longer than a megabyte."""
+
+    started = []  # noqa: RUF012  # of all copies
+
+    def on_train_epoch_start(self, trainer, module):
+        self.started.append(trainer.current_epoch)
+        if self.started == [0, 1]:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
+
+
+def test_a_full_disk_costs_no_trial_and_no_epoch(tmp_path, url):
+    training = Training(
+        Classification(10),
+        Digits(batch_size=256),
+        monitor="val_acc",
+        mode="max",
+        max_epochs=3,
+        folder=tmp_path,
+        callbacks=[Filling()],
+    )
+
+    def wide(trial):
+        width = trial.suggest_int("width", 2000, 2001)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.Linear(width, 10))
+
+    objective = Objective(wide, training)
+    study = study_of(objective, url)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(CheckpointError, match=r"Cannot write .*epoch-00001.ckpt.*Make room"):
+            optimize(study, objective, n_trials=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert states(study) == [TrialState.WAITING]
+    assert not list(tmp_path.rglob("*.part"))
+    assert_finishes(study, objective, 1)
+    assert Filling.started == [0, 1, 1, 2]
+    assert "reason" not in study.trials[0].user_attrs
+
+
+class Interrupting(pl.Callback):
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == (2, 1):
+            raise KeyboardInterrupt
+
+
+def test_resumed_with_other_threads_a_trial_ends_as_if_nothing_had_happened(tmp_path, caplog):
+    def conv(trial):
+        convolution = nn.Conv2d(1, trial.suggest_int("width", 8, 9), 3)
+        return nn.Sequential(convolution, nn.Flatten(), nn.Dropout(0.2), nn.LazyLinear(10))
+
+    def run(name, threads, *callbacks):
+        torch.set_num_threads(threads)
+        training = Training(
+            Classification(10),
+            Digits(batch_size=64),
+            monitor="val_loss",
+            mode="min",
+            max_epochs=4,
+            folder=tmp_path / name,
+            callbacks=callbacks,
+        )
+        objective = Objective(conv, training)
+        storage = f"sqlite:///{tmp_path}/{name}.db"
+        study = create_study(objective, study_name="s", storage=storage, seed=0)
+        try:
+            optimize(study, objective, n_trials=1)
+        except KeyboardInterrupt:
+            return study, {}
+        return study, training.load_weights(study, study.trials[0])
+
+    threads = torch.get_num_threads()
+    try:
+        undisturbed, weights = run("undisturbed", 1)
+        assert run("interrupted", 1, Interrupting())[1] == {}
+        with pytest.warns(UserWarning, match="threads: 1 when the study began, 2 now"):
+            resumed, weights_again = run("interrupted", 2)
+    finally:
+        torch.set_num_threads(threads)
+    assert resumed.trials[0].intermediate_values == undisturbed.trials[0].intermediate_values
+    assert resumed.trials[0].values == undisturbed.trials[0].values
+    assert all(torch.equal(weights[name], weights_again[name]) for name in weights)
+    assert "CPU threads" not in caplog.text
+
+
+# ---- other processes ----
+
+
+def test_a_process_whose_trial_and_files_are_gone_takes_another_trial(tmp_path, url, caplog):
+    """Paused, then overtaken by one that finished the trial and deleted what its attempts left behind."""
+
+    class Overtaken(Score):
+        def __call__(self, model, trial):
+            if trial.number == 0:
+                attempt = Attempt(tmp_path / "trial-0", "x")
+                other = study_of(Objective(linear, Silent()), url)
+                other._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+                optimize(other, Objective(linear, Silent()), n_trials=1)
+                shutil.rmtree(attempt.folder)
+                attempt.write(0, lambda path: path.write_bytes(b"state"))
+            return super().__call__(model, trial)
+
+    objective = Objective(linear, Overtaken())
+    study = study_of(objective, url)
+    assert_finishes(study, objective, 2)
+    assert "Trial 0 was taken over by another process, with its files" in caplog.text
+    assert len(study.trials[0].user_attrs["attempts"]) == 2
+
+
+def test_running_trials_that_others_left_are_run(url):
+    objective = Objective(linear, Score())
+    study = study_of(objective, url)
+    plain = optuna.load_study(study_name="s", storage=url)
+    for width in (7, 8, 9):
+        plain.enqueue_trial({"width": width})
+        plain.ask().suggest_int("width", 1, 50)
+    assert_finishes(study, objective, 4)
+    assert [trial.params["width"] for trial in study.trials[:3]] == [7, 8, 9]
+
+
+PAUSED = """
+    import sys, time
+    import optnas
+    from optnas.search.storage import open_storage
+    from torch import nn
+
+    class Steps:
+        values = {"score": "maximize"}
+        def example(self, trial): return (2, 4)
+        def __call__(self, model, trial):
+            for step in range(20 if trial.number == 0 else 1):
+                trial.report(0.5, step)
+                print(trial.number, step, flush=True)
+                time.sleep(0.1)
+            return {"score": 0.5}
+
+    def linear(trial):
+        return nn.Linear(4, trial.suggest_int("width", 1, 50))
+
+    objective = optnas.Objective(linear, Steps())
+    study = optnas.create_study(objective, study_name="s", storage=open_storage(sys.argv[1], lease=1.0))
+    optnas.optimize(study, objective, n_trials=2)
+"""
+
+
+def test_a_paused_process_gives_way_and_takes_another_trial(tmp_path, url):
+    script = tmp_path / "search.py"
+    script.write_text(textwrap.dedent(PAUSED))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, str(script), url], **pipes) as process:
+        while process.stdout.readline() != "0 2\n":
+            assert process.poll() is None, process.stderr.read()
+        process.send_signal(signal.SIGSTOP)
+        objective = Objective(linear, Silent())
+        study = study_of(objective, url, lease=1.0)
+        optimize(study, objective, n_trials=1)  # waits for the end of its lease
+        process.send_signal(signal.SIGCONT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "Trial 0 was taken over by another attempt" in errors
+    first, second = study.trials
+    assert [a["pid"] for a in first.user_attrs["attempts"]] == [process.pid, os.getpid()]
+    assert first.value == first.params["width"]  # ours
+    assert [a["pid"] for a in second.user_attrs["attempts"]] == [process.pid]
+    assert second.value == 0.5
