@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 
 _N_PARAMS = 4  # of a plot of all their pairs
 _STYLE = b"""<style>
-/* Long attributes make the pages wider than the window, and the list of trials wider than a phone. */
+/* Long attributes make the pages wider than the window, and the list of trials wider than a phone; links in
+notes are dark blue on a dark page. */
 .MuiBox-root { min-width: 0; overflow-wrap: anywhere; }
 img { max-width: 100%; }
+a:not([class]) { color: inherit; }
 @media (max-width: 700px) { .MuiBox-root:has(+ .MuiDivider-vertical) { display: none; } }
 </style></head>"""
 _log = logging.getLogger(__name__)
