@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 # Trials in a row that cost no estimate (repeats, infeasible ones) before a search is called exhausted.
 MAX_IDLE_TRIALS = 100
 
+# Seconds of waiting for other trials after which a search says so, if it may be for ever.
+SILENCE = 5.0
+
 
 class SearchFailedError(RuntimeError):
     """The trials fail again and again for the same reason; the message has it, the cause its traceback."""
@@ -153,7 +156,8 @@ def _next_trial(study: optuna.Study, n_trials: int | None, deadline: float | Non
 
     Where the rest of the budget is running elsewhere, wait: one of those may come back or not count.
     """
-    wait = 0.05
+    wait, began = 0.05, time.monotonic()
+    told = False
     while deadline is None or time.time() < deadline:
         with _signals_wait() as held:
             recover(study)
@@ -170,7 +174,24 @@ def _next_trial(study: optuna.Study, n_trials: int | None, deadline: float | Non
             return None
         time.sleep(wait)
         wait = min(2 * wait, 1.0)
+        if not told and time.monotonic() - began > SILENCE:
+            told = True
+            _tell_of_own_trials(study)
     return None
+
+
+def _tell_of_own_trials(study: optuna.Study) -> None:
+    storage = study._storage
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    mine = [t.number for t in running if isinstance(storage, SharedStorage) and storage.owns(t._trial_id)]
+    if mine:
+        logger.warning(
+            "The search waits for trial %s, which this very process runs. Where it was asked for with "
+            "study.ask(), nobody else will end it: tell its result, "
+            "or study.tell(%d, state=optuna.trial.TrialState.FAIL).",
+            ", ".join(map(str, mine)),
+            mine[0],
+        )
 
 
 def _stop_if_failing(kinds: deque[str], n_finished: int, trial: FrozenTrial, error: Exception | None) -> None:

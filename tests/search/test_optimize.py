@@ -1,3 +1,5 @@
+import importlib
+import logging
 import os
 import signal
 import subprocess
@@ -179,6 +181,30 @@ def test_an_enqueued_trial_that_does_not_fit_is_found_before_the_search():
     with pytest.raises(ParamsMismatchError, match="'width' is 99"):
         optimize(study, objective, n_trials=1)
     assert states(study) == [TrialState.WAITING]
+
+
+def test_a_search_says_that_it_waits_for_a_trial_that_its_user_asked_for(tmp_path, monkeypatch):
+    module = importlib.import_module("optnas.search.optimize")
+    monkeypatch.setattr(module, "SILENCE", 0.1)
+    objective = Objective(linear, Score())
+    study = create_study(objective, storage=f"sqlite:///{tmp_path}/s.db", seed=0)
+    study.ask()
+    told = []
+
+    class DoAsTold(logging.Handler):
+        def emit(self, record):
+            told.append(record.getMessage())
+            study.tell(0, state=TrialState.FAIL)
+
+    module.logger.addHandler(handler := DoAsTold())
+    try:
+        optimize(study, objective, n_trials=2)
+    finally:
+        module.logger.removeHandler(handler)
+    [message] = told
+    assert "waits for trial 0, which this very process runs" in message
+    assert "study.tell(0, state=optuna.trial.TrialState.FAIL)" in message
+    assert states(study) == [TrialState.FAIL, TrialState.COMPLETE, TrialState.COMPLETE]
 
 
 SCRIPT = """
