@@ -51,7 +51,7 @@ class PredictorSampler(TrialSampler):
     def __init__(
         self,
         space: Space[Any],
-        n_startup_trials: int = 5,
+        n_startup_trials: int = 10,
         features: Features | None = None,
         seed: int | None = None,
     ) -> None:
@@ -99,8 +99,7 @@ class PredictorSampler(TrialSampler):
         best = sorted(finished, key=lambda t: loss(study, t))[:N_PARENTS]
         candidates = Candidates(self._questions, self._asked_beyond(best), fixed, rng)
         if len(finished) < self.n_startup_trials:
-            tries = [candidates.random() for _ in range(20)]
-            return next((params for params in tries if hashable(params) not in seen), tries[0])
+            return _first_new(candidates, seen)
         surrogate = Surrogate(study.direction, self._features and self._remember).fit(others)
         pool = _Pool(surrogate.believe([params for params in (*running, *proposed) if params]), seen)
         pool.add(candidates.random() for _ in range(N_RANDOM))
@@ -111,7 +110,7 @@ class PredictorSampler(TrialSampler):
             parents = pool.top(N_PARENTS)
             if parents[:1] == before:
                 break
-        return parents[0] if parents else candidates.random()
+        return parents[0] if parents else _first_new(candidates, seen)
 
     def _answers_of(self, study: Study, trial: FrozenTrial) -> Hashable:
         place = study._study_id, trial.number
@@ -124,7 +123,7 @@ class PredictorSampler(TrialSampler):
         """What trials were asked that the space does not ask, given their answers."""
         beyond: dict[str, BaseDistribution] = {}
         for trial in trials:
-            own = Candidates(self._questions, {}, trial.params, np.random.default_rng(0)).random()
+            own = Candidates(self._questions, {}, trial.params, np.random.default_rng(0)).random() or {}
             beyond |= {name: d for name, d in trial.distributions.items() if name not in own}
         return beyond
 
@@ -144,10 +143,10 @@ class _Pool:
         self._met = set(seen)
         self._scored: list[tuple[float, Params]] = []
 
-    def add(self, candidates: Iterable[Params]) -> None:
+    def add(self, candidates: Iterable[Params | None]) -> None:
         new = []
         for params in candidates:
-            if (key := hashable(params)) not in self._met:
+            if params is not None and (key := hashable(params)) not in self._met:
                 self._met.add(key)
                 new.append(params)
         if new:
@@ -157,6 +156,12 @@ class _Pool:
 
     def top(self, n: int) -> list[Params]:
         return [params for _, params in self._scored[:n]]
+
+
+def _first_new(candidates: Candidates, seen: set[Hashable]) -> Params:
+    """A random candidate, new where that is possible; no answers at all where the space always raises."""
+    tries = [params for _ in range(20) if (params := candidates.random()) is not None]
+    return next((params for params in tries if hashable(params) not in seen), tries[0] if tries else {})
 
 
 def _expected_params(trial: FrozenTrial) -> dict[str, Any]:

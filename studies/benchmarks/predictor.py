@@ -29,10 +29,10 @@ from optnas.space import synthetic
 from optnas.strategy.predictor import PredictorSampler
 
 VARIANTS: dict[str, tuple[int, AbstractContextManager[object]]] = {
-    "as it comes": (5, nullcontext()),
-    "10 startup trials": (10, nullcontext()),
-    "no sums": (5, patch.object(surrogate, "_families", lambda distributions: [])),
-    "narrower prior": (5, patch.object(gaussian_process, "SPREAD", 0.6)),
+    "as it comes": (10, nullcontext()),
+    "5 startup trials": (5, nullcontext()),
+    "no sums": (10, patch.object(surrogate, "_families", lambda distributions: [])),
+    "narrower prior": (10, patch.object(gaussian_process, "SPREAD", 0.6)),
 }
 """Startup trials, and what is changed."""
 
