@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 from optnas.analysis.importance import Importance, importance
 from optnas.analysis.lineage import Step, path_to_best
 from optnas.analysis.narrow import Narrowed, negligible, smaller_space
+from optnas.analysis.page import Section, Sentences, to_markdown
 from optnas.analysis.trials import maximizes, objective_value, scored
 from optnas.analysis.worth import Alternative, Worth, decision_worth, prediction_quality
 
@@ -57,6 +58,12 @@ class Explanation:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON, with the words."""
         return asdict(self) | {"sections": self.sections()}
+
+    def _repr_markdown_(self) -> str:
+        """What a notebook's cell that ends with it shows."""
+        sections = self.sections().items()
+        listed = [Section(title, [Sentences(sentences, listed=True)]) for title, sentences in sections]
+        return to_markdown(f"Explanation of {self.study}", listed)
 
     def __str__(self) -> str:
         parts = []

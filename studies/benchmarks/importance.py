@@ -1,7 +1,7 @@
 """Does importance rank the decisions of a conditional space rightly? Ours beside Optuna's evaluators.
 
     python studies/benchmarks/importance.py            # 100 studies of 200 random trials, ten minutes
-    python studies/benchmarks/importance.py --seeds 20
+    python studies/benchmarks/importance.py --seeds 20 --only "fANOVA, padded"
 
 The metric is a sum of independent effects of known variance plus noise (standard deviation 0.3), so the share
 of variance that a decision explains among the trials where it is active is known in closed form. Five of the
@@ -35,6 +35,7 @@ from rich.table import Table
 
 from optnas.analysis.anova import ConditionalAnovaEvaluator
 from optnas.analysis.importance import importance
+from optnas.analysis.padded import padded
 
 NOISE = 0.3
 # Standard deviation of each effect, over the decision's own uniform answers.
@@ -86,6 +87,13 @@ def run(seed: int, n_trials: int) -> optuna.Study:
     return study
 
 
+def as_padded(study: optuna.Study) -> optuna.Study:
+    """With a random answer to whatever a trial was not asked."""
+    filled = optuna.create_study(direction="maximize")
+    filled.add_trials(padded(study.trials))
+    return filled
+
+
 def ranking(scores: Mapping[str, float], n: int) -> list[str]:
     return sorted(scores, key=lambda name: -scores[name])[:n]
 
@@ -93,18 +101,24 @@ def ranking(scores: Mapping[str, float], n: int) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seeds", type=int, default=100)
-    n_seeds = parser.parse_args().seeds
+    parser.add_argument("--only", nargs="+", help="rows of the table")
+    arguments = parser.parse_args()
+    n_seeds = arguments.seeds
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", ExperimentalWarning)  # normalize=False is one
 
-    evaluators: dict[str, tuple[BaseImportanceEvaluator, int]] = {
-        "conditional ANOVA (ours)": (ConditionalAnovaEvaluator(), 20_000),
-        "PED-ANOVA (Optuna's default)": (PedAnovaImportanceEvaluator(), 20_000),
-        "fANOVA": (FanovaImportanceEvaluator(seed=0), 2_000),
-        "mean decrease impurity": (MeanDecreaseImpurityImportanceEvaluator(seed=0), 2_000),
+    fanova, impurity = FanovaImportanceEvaluator(seed=0), MeanDecreaseImpurityImportanceEvaluator(seed=0)
+    evaluators: dict[str, tuple[BaseImportanceEvaluator, int, bool]] = {
+        "conditional ANOVA (ours)": (ConditionalAnovaEvaluator(), 20_000, False),
+        "PED-ANOVA (Optuna's default)": (PedAnovaImportanceEvaluator(), 20_000, False),
+        "fANOVA": (fanova, 2_000, False),
+        "fANOVA, padded": (fanova, 2_000, True),
+        "mean decrease impurity": (impurity, 2_000, False),
+        "mean decrease impurity, padded": (impurity, 2_000, True),
     }
+    chosen = arguments.only or list(evaluators)
     right = ranking(truth(), 5)
-    large = {n: run(10_000, n) for n in (2_000, 20_000)}
+    large = {n: run(10_000, n) for n in {evaluators[name][1] for name in chosen}}
     studies = [run(seed, 200) for seed in range(n_seeds)]
     table = Table(
         title=f"{n_seeds} studies of 200 random trials; truth: "
@@ -112,10 +126,11 @@ def main() -> None:
     )
     for title in ("evaluator", "right", "right by its own definition", "own definition", "scores of study 0"):
         table.add_column(title)
-    for name, (evaluator, n_large) in evaluators.items():
-        own = evaluator.evaluate(large[n_large])
+    for name in chosen:
+        evaluator, n_large, pad = evaluators[name]
+        own = evaluator.evaluate(as_padded(large[n_large]) if pad else large[n_large])
         own_right = ranking({k: v for k, v in own.items() if v > 0}, 5)
-        found = [evaluator.evaluate(study) for study in studies]
+        found = [evaluator.evaluate(as_padded(study) if pad else study) for study in studies]
         table.add_row(
             name,
             f"{sum(ranking(f, 5) == right for f in found)} of {n_seeds}",
@@ -124,13 +139,18 @@ def main() -> None:
             ", ".join(f"{k} {found[0][k]:.3g}" for k in ranking(found[0], 6)),
         )
     Console(width=160).print(table)
+    if "conditional ANOVA (ours)" in chosen:
+        print("95 % intervals of ours that hold the truth, of", n_seeds, "studies:", coverage(studies, right))
 
-    covered = dict.fromkeys(right, 0)
+
+def coverage(studies: list[optuna.Study], names: list[str]) -> dict[str, int]:
+    """In how many studies the interval of each decision holds the truth."""
+    covered = dict.fromkeys(names, 0)
     for study in studies:
         for share in importance(study).decisions:
             if share.name in covered:
                 covered[share.name] += share.low <= truth()[share.name] <= share.high
-    print("95 % intervals of ours that hold the truth, of", n_seeds, "studies:", covered)
+    return covered
 
 
 if __name__ == "__main__":

@@ -47,6 +47,15 @@ def test_says_what_is_known_of_the_space(study: optuna.Study) -> None:
         assert phrase in words
 
 
+def test_a_notebook_shows_it_as_headings_and_lists(study: optuna.Study) -> None:
+    explanation = explain(study, n_bootstrap=3)
+    shown = explanation._repr_markdown_().splitlines()
+    assert [line.removeprefix("## ") for line in shown if line.startswith("## ")] == list(
+        explanation.sections()
+    )
+    assert sum(line.startswith("- ") for line in shown) == sum(map(len, explanation.sections().values()))
+
+
 def test_is_json_with_its_words(study: optuna.Study) -> None:
     plain = json.loads(json.dumps(explain(study, n_bootstrap=5).to_dict()))
     assert plain["worth"][0]["alternatives"][0]["predicted"] < 0
