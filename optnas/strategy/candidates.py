@@ -25,6 +25,8 @@ class Questions:
 
     A prefix of answers determines the next question, so a path once walked is walked again in microseconds.
     What follows a continuous answer is taken not to depend on its value: else no path would repeat.
+
+    Where the space raises, its error is none of a sampler's business: such answers are no candidates.
     """
 
     def __init__(self, space: Space[Any]) -> None:
@@ -34,9 +36,10 @@ class Questions:
     def _forget(self) -> None:
         self._asked: list[tuple[str, BaseDistribution] | None] = [None]  # by node; None where all is asked
         self._next: dict[Hashable, int] = {}  # node and answer to node
+        self._raising: set[int] = set()
 
-    def answer(self, pick: Pick) -> dict[str, Any]:
-        """The params of one replay of the space, each answered by `pick`."""
+    def answer(self, pick: Pick) -> dict[str, Any] | None:
+        """The params of one replay of the space, each answered by `pick`; None where the space raises."""
         params: dict[str, Any] = {}
         node = 0
         while (asked := self._asked[node]) is not None:
@@ -45,12 +48,18 @@ class Questions:
             if following is None:
                 return self._explore(params, pick)
             node = following
+        if node in self._raising:
+            return None
         return params if node else self._explore(params, pick)
 
-    def _explore(self, params: Params, pick: Pick) -> dict[str, Any]:
+    def _explore(self, params: Params, pick: Pick) -> dict[str, Any] | None:
         draw = Draw(lambda name, distribution: params[name] if name in params else pick(name, distribution))
-        with torch.device("meta"):
-            self._space(draw)
+        try:
+            with torch.device("meta"):
+                self._space(draw)
+            raises = False
+        except Exception:
+            raises = True
         if len(self._asked) > MOST_NODES:
             self._forget()
         node = 0
@@ -59,7 +68,9 @@ class Questions:
             node = self._next.setdefault(_edge(node, distribution, draw.params[name]), len(self._asked))
             if node == len(self._asked):
                 self._asked.append(None)
-        return draw.params
+        if raises:
+            self._raising.add(node)
+        return None if raises else draw.params
 
 
 def _edge(node: int, distribution: BaseDistribution, value: Any) -> Hashable:
@@ -90,18 +101,18 @@ class Candidates:
         self._fixed = fixed
         self._rng = rng
 
-    def random(self) -> dict[str, Any]:
-        """Every decision drawn."""
+    def random(self) -> dict[str, Any] | None:
+        """Every decision drawn; None where the space raises."""
         return self._answer({}, set())
 
-    def mutation(self, parent: Params) -> dict[str, Any]:
+    def mutation(self, parent: Params) -> dict[str, Any] | None:
         """One decision of `parent` changed, now and then two; those that newly appear are drawn."""
         free = [name for name in parent if name not in self._fixed]
         n_changed = min(1 + int(self._rng.random() < TWO_CHANGES), len(free))
         changed = {free[i] for i in self._rng.choice(len(free), n_changed, replace=False)} if free else set()
         return self._answer(parent, changed)
 
-    def _answer(self, parent: Params, changed: set[str]) -> dict[str, Any]:
+    def _answer(self, parent: Params, changed: set[str]) -> dict[str, Any] | None:
         def pick(name: str, distribution: BaseDistribution) -> Any:
             for known in (self._fixed, parent):
                 if name in known and contains(distribution, known[name]):
@@ -109,6 +120,8 @@ class Candidates:
             return draw_value(distribution, self._rng)
 
         params = self._questions.answer(pick)
+        if params is None:
+            return None
         for name, distribution in self._beyond.items():
             if name not in params:
                 params[name] = pick(name, distribution)
