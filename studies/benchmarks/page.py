@@ -33,12 +33,15 @@ from optnas.search.storage import open_storage
 from optnas.space.blocks import conv, head, mbconv, residual
 
 READY = """
-const shown = [...document.querySelectorAll('img')].filter(i => i.complete && i.naturalWidth).map(i => i.src);
-const all = ['/optnas/curves/', '/artifacts/'].every(part => shown.some(src => src.includes(part)));
-return all && document.body.innerText.includes('Outcome') ? performance.now() : null;
+const done = arguments[0];
+const look = () => {
+    const images = [...document.querySelectorAll('img')].filter(i => i.complete && i.naturalWidth);
+    const all = ['/optnas/curves/', '/artifacts/'].every(part => images.some(i => i.src.includes(part)));
+    if (all && document.body.innerText.includes('Outcome')) done(performance.now());
+    else setTimeout(look, 10);
+};
+look();
 """
-
-
 ASKED = "return performance.getEntriesByType('resource').find(e => e.name.includes('?after=')).startTime;"
 
 
@@ -63,22 +66,18 @@ class Browser:
 
     def __init__(self, driver: str, width: int, height: int) -> None:
         arguments = [f"--window-size={width},{height}", "--headless", "--disable-gpu", "--no-sandbox"]
-        options = {"goog:chromeOptions": {"args": [*arguments, "--hide-scrollbars"]}}
+        options: dict[str, Any] = {"goog:chromeOptions": {"args": [*arguments, "--hide-scrollbars"]}}
+        options |= {"timeouts": {"script": 60_000}}
         session = self._ask(f"{driver}/session", {"capabilities": {"alwaysMatch": options}})
         self._session = f"{driver}/session/{session['sessionId']}"
 
     def open(self, url: str) -> float:
         """Seconds until the page shows all."""
         self._ask(f"{self._session}/url", {"url": url})
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if at := self.run(READY):
-                return float(at) / 1000
-            time.sleep(0.02)
-        raise TimeoutError(f"{url} did not show a note and two images within a minute.")
+        return float(self.run(READY, "async")) / 1000
 
-    def run(self, script: str) -> Any:
-        return self._ask(f"{self._session}/execute/sync", {"script": script, "args": []})
+    def run(self, script: str, how: str = "sync") -> Any:
+        return self._ask(f"{self._session}/execute/{how}", {"script": script, "args": []})
 
     def processor_seconds(self) -> float:
         """Of the page's main thread until now; the first call begins to count."""
