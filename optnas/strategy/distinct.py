@@ -164,7 +164,10 @@ class DistinctSampler(PlanningSampler):
         if self._identity is None:
             return key
         if key not in self._identities:
-            self._identities[key] = self._identity(params)
+            try:
+                self._identities[key] = self._identity(params)
+            except Exception:  # a network that cannot be built: the trial will say so
+                self._identities[key] = key
         return self._identities[key]
 
     def _seen(self, study: Study, trial: FrozenTrial) -> set[Hashable]:

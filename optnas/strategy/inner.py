@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.trial import Draw, Space, contains
+from optnas.trial import Draw, ParamsMismatchError, Space, contains
 
 
 class Inner:
@@ -108,7 +108,18 @@ class PlanningSampler(BaseSampler, ABC):
 
 
 def walk(space: Space[Any], draw: Draw) -> Draw:
-    """Let a space put its questions to `draw`; what it builds stays on the meta device and is dropped."""
-    with torch.device("meta"):
-        space(draw)
+    """Let a space put its questions to `draw`; what it builds stays on the meta device and is dropped.
+
+    A space that raises has asked what it asked; the trial that is given these answers will raise, too.
+
+    Raises:
+        ParamsMismatchError: `draw` replays answers that the space does not take.
+    """
+    try:
+        with torch.device("meta"):
+            space(draw)
+    except ParamsMismatchError:
+        raise
+    except Exception:
+        pass
     return draw

@@ -245,3 +245,19 @@ def test_a_space_with_a_rare_continuous_branch_is_not_exhausted() -> None:
 def test_negative_redraws_are_refused() -> None:
     with pytest.raises(ValueError, match="redraws=-1"):
         DistinctSampler(RandomSampler(), space81, redraws=-1)
+
+
+def test_an_architecture_that_cannot_be_built_fails_once_with_its_own_error() -> None:
+    def space(trial):
+        if trial.suggest_int("a", 0, 9) % 2:
+            raise ValueError("odd")
+        return 0.0
+
+    def identity(params):
+        return space(replay(params))
+
+    sampler = DistinctSampler(RandomSampler(seed=0), space, identity=identity)
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(space, n_trials=10, catch=ValueError)
+    states = {trial.params["a"]: trial.state.name for trial in study.trials}
+    assert states == {a: "FAIL" if a % 2 else "COMPLETE" for a in range(10)}
