@@ -20,6 +20,7 @@ from optnas.estimation.checkpoints import (
     set_random_state,
     weights_path,
 )
+from optnas.failures import CheckpointError
 
 SCRIPT = Path(__file__).with_name("interrupted.py")
 EPOCHS = 5
@@ -178,11 +179,13 @@ def test_a_full_disk_has_a_clear_error(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
-        with pytest.raises(OSError, match=r"Cannot write .*epoch-00000.ckpt.*Make room"):
+        with pytest.raises(CheckpointError, match=r"Cannot write .*epoch-00000.ckpt.*Make room"):
             attempt.write(0, save)
+        with pytest.raises(CheckpointError, match=r"Cannot write .*weights.pt.*Make room"):
+            attempt.write_weights({"w": torch.zeros(10_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert not list(attempt.folder.glob("*.ckpt"))
+    assert list(attempt.folder.iterdir()) == []
 
 
 def test_states_hold_nothing_but_tensors_and_plain_values(tmp_path):
