@@ -254,9 +254,10 @@ def test_an_architecture_that_cannot_be_built_fails_once_with_its_own_error() ->
         return 0.0
 
     def identity(params):
-        return space(replay(params))
+        space(replay(params))
+        return params["a"]
 
-    sampler = DistinctSampler(RandomSampler(seed=0), space, identity=identity)
+    sampler = DistinctSampler(RandomSampler(seed=0), space, identity=identity, seed=0)
     study = optuna.create_study(sampler=sampler)
     study.optimize(space, n_trials=10, catch=ValueError)
     states = {trial.params["a"]: trial.state.name for trial in study.trials}
