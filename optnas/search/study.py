@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.objective import Objective
@@ -19,6 +19,8 @@ from optnas.reproducibility import derive_seed
 from optnas.search.provenance import changes, provenance
 from optnas.search.storage import open_storage
 from optnas.space.explore import draw_value
+from optnas.strategy.base import TrialSampler
+from optnas.strategy.predictor import PredictorSampler
 from optnas.strategy.seeded import SeededSampler
 from optnas.trial import Draw, ParamsMismatchError, replay
 
@@ -41,7 +43,8 @@ def create_study(
         study_name: by default the name of the space function.
         storage: where trials live, such as `"sqlite:///nas.db"`; None keeps them in memory only.
         sampler: an Optuna sampler, or a function `seed -> sampler`, so that each worker and each resumed run
-            draws differently. By default TPE in the setting that sees conditional structure.
+            draws differently. By default `PredictorSampler`, the best of those measured in
+            studies/benchmarks/README.md.
         pruner: Optuna's default (median) when None.
         seed: of the study, from which every trial's seed is derived; random when None. A study that exists
             keeps the seed that it began with.
@@ -75,7 +78,9 @@ def create_study(
             + "\n  ".join(differences),
             stacklevel=2,
         )
-    study.sampler = _make_sampler(study, sampler)
+    study.sampler = _make_sampler(
+        study, sampler or (lambda seed: PredictorSampler(objective.space, seed=seed))
+    )
     return study
 
 
@@ -91,17 +96,15 @@ def _check_values(study: optuna.Study, objective: Objective) -> None:
         )
 
 
-def _make_sampler(study: optuna.Study, sampler: BaseSampler | SamplerFactory | None) -> BaseSampler:
+def _make_sampler(study: optuna.Study, sampler: BaseSampler | SamplerFactory) -> BaseSampler:
     if isinstance(sampler, BaseSampler):
         return sampler
     # Trial n is answered from the seed, n and the stored trials: resumed runs and workers do not repeat.
-    return SeededSampler(sampler or default_sampler, derive_seed(study.user_attrs["seed"], "sampler"))
-
-
-def default_sampler(seed: int) -> BaseSampler:
-    """TPE that models conditional parameters jointly, the only one of Optuna's samplers that does."""
-    with _experimental():  # group
-        return TPESampler(multivariate=True, group=True, seed=seed)
+    # Ours are made so, and keep what they learned from one trial to the next.
+    seed = derive_seed(study.user_attrs["seed"], "sampler")
+    with _experimental():
+        made = sampler(seed)
+    return made if isinstance(made, TrialSampler) else SeededSampler(sampler, seed)
 
 
 def counts(trial: FrozenTrial) -> bool:

@@ -5,6 +5,7 @@ from torch import nn
 from optnas.objective import Objective
 from optnas.search.study import create_study
 from optnas.space import Choice
+from optnas.strategy import LocalSearchSampler, PredictorSampler
 from optnas.trial import ParamsMismatchError
 
 
@@ -68,6 +69,22 @@ def test_another_value_needs_another_study(url, values):
 def test_a_sampler_object_is_taken_as_it_is():
     sampler = optuna.samplers.RandomSampler()
     assert create_study(objective_of(), sampler=sampler).sampler is sampler
+
+
+def test_what_our_samplers_learned_serves_the_next_trial():
+    made = []
+
+    def sampler(seed):
+        made.append(LocalSearchSampler(seed=seed))
+        return made[-1]
+
+    study = create_study(objective_of(), sampler=sampler)
+    study.optimize(objective_of(), n_trials=3)
+    assert made == [study.sampler]
+
+
+def test_by_default_it_is_the_sampler_that_measured_best():
+    assert isinstance(create_study(objective_of()).sampler, PredictorSampler)
 
 
 def test_a_changed_space_is_told(url):
