@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; tests/test_package.py 
     from optnas.facts.cost import count_flops as count_flops
     from optnas.facts.cost import count_params as count_params
     from optnas.facts.cost import measure_latency as measure_latency
+    from optnas.facts.difference import draw_difference as draw_difference
     from optnas.facts.draw import draw as draw
     from optnas.facts.draw_cell import draw_cell as draw_cell
     from optnas.facts.sketch import fingerprint as fingerprint
@@ -63,6 +64,7 @@ _NAMES = {
     "optnas.export": ("to_onnx", "to_torch_export"),
     "optnas.facts.cost": ("count_flops", "count_params", "measure_latency"),
     "optnas.facts.draw": ("draw",),
+    "optnas.facts.difference": ("draw_difference",),
     "optnas.facts.draw_cell": ("draw_cell",),
     "optnas.facts.sketch": ("fingerprint",),
     "optnas.objective": ("Objective",),

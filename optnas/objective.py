@@ -129,19 +129,16 @@ class Objective:
         """Inputs that the trial's model takes: `example`, or what the estimator says."""
         return self.example if self.example is not None else self.estimator.example(trial)  # type: ignore[attr-defined]  # checked in __init__
 
-    @property
-    def can_ask(self) -> bool:
-        """Whether it is known before an estimate what the estimator will ask (it has `ask(model, trial)`)."""
-        return hasattr(self.estimator, "ask")
-
     def ask(self, trial: Trial) -> None:
         """Ask everything that tells two trials apart, in the order of a real trial, without estimating.
 
-        For an estimator that `can_ask`. The model is built on the meta device by those who walk spaces.
+        An estimator with `ask(model, trial)` says what it asks; any other is taken to ask nothing. The model
+        is built on the meta device by those who walk spaces.
         """
-        estimator: Any = self.estimator
         self.example_for(trial)
-        estimator.ask(self.space(trial), trial)
+        model = self.space(trial)
+        if hasattr(self.estimator, "ask"):
+            self.estimator.ask(model, trial)
 
     def identity(self, params: Mapping[str, Any]) -> Hashable:
         """What two trials share exactly if they are twins, from their complete params (`ask`).
@@ -153,11 +150,21 @@ class Objective:
         example = self.example_for(beyond_space)
         of_space = replay(params)
         fingerprint = self._facts(lambda: self.space(of_space), example).get("fingerprint")
-        estimator: Any = self.estimator
-        with torch.device("meta"):
-            estimator.ask(self.space(replay(params)), beyond_space)
-        network = fingerprint or tuple(sorted(of_space.params.items()))
-        return network, tuple(sorted(beyond_space.answers.items()))
+        if hasattr(self.estimator, "ask"):
+            with torch.device("meta"):
+                self.estimator.ask(self.space(replay(params)), beyond_space)
+        return _identity(fingerprint, of_space.params, beyond_space.answers)
+
+    def recorded_identity(self, trial: FrozenTrial) -> Hashable | None:
+        """`identity` of a finished trial, from what it recorded; None where it did not get so far.
+
+        It holds what an estimator without `ask` asked, too: such a trial forbids no other.
+        """
+        if "asked" not in trial.user_attrs:
+            return None
+        asked = trial.user_attrs["asked"]
+        of_space = {name: value for name, value in trial.params.items() if name not in asked}
+        return _identity(trial.user_attrs.get("fingerprint"), of_space, asked)
 
     def _build(self, trial: Any, example: Any) -> nn.Module:
         model = None
@@ -262,6 +269,10 @@ class Objective:
         if not math.isfinite(value):
             raise optuna.TrialPruned(f"diverged: {name} is {value}")
         return value
+
+
+def _identity(fingerprint: str | None, of_space: Mapping[str, Any], beyond: Mapping[str, Any]) -> Hashable:
+    return fingerprint or tuple(sorted(of_space.items())), tuple(sorted(beyond.items()))
 
 
 class _Recorder:

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Neural architecture search with Optuna and PyTorch Lightning. A STUDY.py is plain Python that "
-    "defines `objective`, and, where it likes, `study_name`, `storage`, `sampler`, `pruner`, `n_trials`, "
-    "`baseline` and `n_retrain`.",
+    "defines `objective`, and, where it likes, `study_name`, `storage`, `sampler`, `pruner`, `seed`, "
+    "`n_trials`, `baseline` and `n_retrain`.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -208,6 +208,7 @@ def dashboard(
 def _search(job: Job, trials: int | None, timeout: float | None, workers: int, json: bool) -> optuna.Study:
     import optuna
 
+    from optnas.failures import is_infrastructure
     from optnas.search.optimize import SearchFailedError, optimize
     from optnas.search.progress import Show
     from optnas.search.study import counts
@@ -235,6 +236,11 @@ def _search(job: Job, trials: int | None, timeout: float | None, workers: int, j
         except SystemExit as ended:
             status = ended.code if isinstance(ended.code, int) else 1
             fail(f"To go on: {job.command('resume')}", code=status)
+        except Exception as error:
+            if not is_infrastructure(error):
+                raise
+            # EX_TEMPFAIL: a scheduler may start this worker again.
+            fail(f"{error}\nTo go on: {job.command('resume')}", code=75)
     return study
 
 

@@ -41,6 +41,7 @@ class Job:
     storage: str
     sampler: Any = None
     pruner: Any = None
+    seed: int | None = None
     n_trials: int | None = None
     baseline: Space[nn.Module] | None = None
     n_retrain: int = 0
@@ -60,6 +61,7 @@ class Job:
             storage=open_storage(self.storage),
             sampler=self.sampler,
             pruner=self.pruner,
+            seed=self.seed,
         )
 
     def load_study(self) -> optuna.Study:
@@ -98,7 +100,7 @@ def load_job(file: Path, storage: str | None, study_name: str | None) -> Job:
         options=tuple(part for name, value in given.items() if value for part in (name, value)),
         **{
             name: getattr(module, name)
-            for name in ("sampler", "pruner", "n_trials", "baseline", "n_retrain")
+            for name in ("sampler", "pruner", "seed", "n_trials", "baseline", "n_retrain")
             if hasattr(module, name)
         },
     )

@@ -95,7 +95,7 @@ class Training:
         self.logger = logger
         self.trainer = trainer
         self._data = DataCache(data)
-        self._last: Attempt | None = None
+        self._last: tuple[int, Attempt] | None = None
         self._verbose = bool(trainer.get("enable_progress_bar") or trainer.get("enable_model_summary"))
 
     @property
@@ -227,11 +227,18 @@ class Training:
         }
         text = json.dumps(identity, sort_keys=True, default=str)
         attempt = Attempt(trial_folder(study, trial.number), hashlib.sha256(text.encode()).hexdigest())
-        # Until its trial is told to be finished, an attempt may be the start of another.
-        if self._last is not None and self._last.trial_folder != attempt.trial_folder:
-            self._last.end()
-        self._last = attempt
+        self._end_last(study, attempt)
+        self._last = trial.number, attempt
         return attempt
+
+    def _end_last(self, study: optuna.Study, attempt: Attempt) -> None:
+        """Delete the states of this process's last training, once nobody can go on from them."""
+        if self._last is None:
+            return
+        number, last = self._last
+        same_study = last.trial_folder.parent == attempt.trial_folder.parent
+        if same_study and study.get_trials(deepcopy=False)[number].state.is_finished():
+            last.end()
 
     def _train(
         self, module: pl.LightningModule, trial: optuna.Trial, data: pl.LightningDataModule, monitor: Monitor

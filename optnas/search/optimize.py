@@ -103,7 +103,8 @@ def work(
                 continue  # it was taken over by another process
             yield finished
 
-            if isinstance(error, SpaceExhausted):
+            # Raised by the sampler when the space asks, so to the objective it is an error of the space.
+            if error is not None and isinstance(error.__cause__ or error, SpaceExhausted):
                 logger.warning("The search ends: %s", error)
                 return
             n_finished += 1
@@ -205,11 +206,17 @@ def _stop_if_failing(kinds: deque[str], n_finished: int, trial: FrozenTrial, err
 
 @contextmanager
 def _without_repeats(study: optuna.Study, objective: Objective) -> Iterator[None]:
-    """Let the study's sampler propose only what is not known yet, where twins can be told beforehand."""
+    """Let the study's sampler propose only what is not known yet."""
     sampler = study.sampler
-    if objective.reuse_twins and objective.can_ask and not isinstance(sampler, DistinctSampler):
+    if objective.reuse_twins and not isinstance(sampler, DistinctSampler):
         seed = derive_seed(study.user_attrs.get("seed", study.study_name), "distinct")
-        study.sampler = DistinctSampler(sampler, objective.ask, identity=objective.identity, seed=seed)
+        study.sampler = DistinctSampler(
+            sampler,
+            objective.ask,
+            identity=objective.identity,
+            recorded=objective.recorded_identity,
+            seed=seed,
+        )
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.trial import Draw, ParamsMismatchError, Space, contains
+from optnas.trial import Draw, Space, ask, contains
 
 
 class Inner:
@@ -110,16 +110,22 @@ class PlanningSampler(BaseSampler, ABC):
 def walk(space: Space[Any], draw: Draw) -> Draw:
     """Let a space put its questions to `draw`; what it builds stays on the meta device and is dropped.
 
-    A space that raises has asked what it asked; the trial that is given these answers will raise, too.
-
-    Raises:
-        ParamsMismatchError: `draw` replays answers that the space does not take.
+    A space that raises has asked what it asked; the trial that is given these answers will raise, too. What
+    `draw` raises goes on upward.
     """
+    errors: list[Exception] = []
+
+    def pick(name: str, distribution: BaseDistribution) -> Any:
+        try:
+            return ask(draw, name, distribution)
+        except Exception as error:
+            errors.append(error)
+            raise
+
     try:
         with torch.device("meta"):
-            space(draw)
-    except ParamsMismatchError:
-        raise
+            space(Draw(pick))
     except Exception:
-        pass
+        if errors:
+            raise
     return draw

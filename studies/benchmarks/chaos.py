@@ -270,6 +270,8 @@ def main() -> None:
     print(f"{'epochs repeated that were stored':<40}{found.lost:>6}")
     print(f"{'trials that come out differently':<40}{len(found.different):>6}")
     print(f"{'seconds':<40}{seconds:>6.0f}")
+    for trial in study.get_trials(states=(TrialState.FAIL,)):
+        print(f"trial {trial.number} failed: {trial.user_attrs.get('reason')}")
 
 
 if __name__ == "__main__":

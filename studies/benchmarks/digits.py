@@ -1,12 +1,12 @@
 """The digits study against a hand-designed network and against random search, on the test split.
 
-    python studies/benchmarks/digits.py [--seeds 10] [--trials 50] [--storage sqlite:///digits_benchmark.db]
+    python studies/benchmarks/digits.py [--seeds 10] [--trials 50] [--samplers TPE random]
+        [--storage sqlite:///digits_benchmark.db]
 
-One search with TPE and one with random sampling, equal budgets; then the winner of each and the baseline are
-trained from the same seeds, the same epochs. The table shows test accuracy over the seeds and the paired
-difference to the baseline with its 95 % interval (Student's t): what the spread of training allows to say
-about these networks. It does not hold the spread over searches. What was done is kept in the storage, so an
-interrupted run goes on.
+One search per sampler, equal budgets; then the winner of each and the baseline are trained from the same
+seeds, the same epochs. The table shows test accuracy over the seeds and the paired difference to the baseline
+with its 95 % interval (Student's t): what the spread of training allows to say about these networks. It does
+not hold the spread over searches. What was done is kept in the storage, so an interrupted run goes on.
 """
 
 import argparse
@@ -23,7 +23,11 @@ from optnas import Objective, best, create_study, optimize
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import digits_cnn
 
-SAMPLERS = {"TPE": None, "random": lambda seed: optuna.samplers.RandomSampler(seed=seed)}
+SAMPLERS = {
+    "predictor": None,  # the default
+    "TPE": lambda seed: optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed),
+    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+}
 
 
 def winner(name: str, storage: str, n_trials: int, n_seeds: int) -> tuple[list[float], str]:
@@ -67,12 +71,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--trials", type=int, default=50)
+    parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=SAMPLERS)
     parser.add_argument("--storage", default="sqlite:///digits_benchmark.db")
     arguments = parser.parse_args()
 
     scores, about = baseline(arguments.storage, arguments.seeds)
     rows = {"hand-designed baseline": (scores, about)}
-    for name in SAMPLERS:
+    for name in arguments.samplers:
         rows[f"best of {name}, {arguments.trials} trials"] = winner(
             name, arguments.storage, arguments.trials, arguments.seeds
         )

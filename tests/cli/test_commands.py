@@ -188,3 +188,27 @@ def test_json_is_all_that_programs_get(optnas_cli: Cli, toy: Path) -> None:
         events = [json.loads(line) for line in result.stdout.splitlines()]
         assert {event["event"] for event in events} == kinds
         assert (events[-1]["status"], events[-1]["complete"]) == ("done", 4)
+
+
+def test_a_full_disk_ends_the_command_with_the_way_on_and_a_status_for_schedulers(
+    toy: Path, optnas_cli: Cli
+) -> None:
+    full = "raise OSError(28, 'No space left on device')"
+    source = toy.read_text()
+    toy.write_text(source.replace("    return {", f"    if trial.number == 1: {full}\n    return {{"))
+    result = optnas_cli("run", "toy.py")
+    assert result.exit_code == 75
+    assert "No space left" in result.stderr
+    assert "optnas resume toy.py" in result.stderr
+    toy.write_text(source)
+    assert optnas_cli("resume", "toy.py").exit_code == 0
+
+
+def test_a_seed_in_the_file_makes_the_same_search_again(toy: Path, optnas_cli: Cli) -> None:
+    toy.write_text(toy.read_text() + "seed = 5\n")
+    searches = []
+    for name in ("one", "two"):
+        assert optnas_cli("run", "toy.py", "--study-name", name).exit_code == 0
+        study = optuna.load_study(study_name=name, storage="sqlite:///nas.db")
+        searches.append([trial.params for trial in study.trials])
+    assert searches[0] == searches[1]

@@ -231,3 +231,19 @@ def test_an_estimator_travels_to_another_process(tmp_path, training, search):
     estimator = training(tmp_path)
     search(estimator)
     assert search(pickle.loads(pickle.dumps(estimator))).trials[0].state == TrialState.COMPLETE
+
+
+def test_states_of_an_interrupted_trial_outlive_the_next_training(tmp_path, linear, training):
+    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.NopPruner())
+    estimator = training(tmp_path)
+    first, second, third = study.ask(), study.ask(), study.ask()
+
+    def states(trial):
+        return list(trial_folder(study, trial.number).rglob("epoch-*"))
+
+    estimator(linear(first), first)  # and its process is interrupted before the study is told
+    estimator(linear(second), second)
+    assert states(first)
+    study.tell(second, 0.5)
+    estimator(linear(third), third)
+    assert not states(second)

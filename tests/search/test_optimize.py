@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from torch import nn
 
 from optnas.objective import Objective
-from optnas.search.optimize import MAX_IDLE_TRIALS, SearchFailedError, optimize
+from optnas.search.optimize import SearchFailedError, optimize
 from optnas.search.study import counts, create_study
 from optnas.trial import ParamsMismatchError
 
@@ -139,13 +139,29 @@ def test_a_few_failures_do_not_stop_the_search():
     assert TrialState.FAIL in states(study)
 
 
-def test_an_exhausted_space_ends_with_a_message(caplog):
-    objective = Objective(lambda trial: nn.Linear(4, trial.suggest_int("width", 1, 3)), Score())
-    study = create_study(objective, sampler=lambda seed: optuna.samplers.RandomSampler(seed=seed))
+class Asked(Score):
+    """Says beforehand what it will ask: nothing."""
+
+    def ask(self, model, trial):
+        pass
+
+
+@pytest.mark.parametrize("estimator", [Asked, Score])
+def test_an_exhausted_space_ends_with_a_message(caplog, tmp_path, estimator):
+    objective = Objective(lambda trial: nn.Linear(4, trial.suggest_int("width", 1, 3)), estimator())
+    for _ in range(2):  # and again, from what the trials recorded
+        study = create_study(objective, storage=f"sqlite:///{tmp_path}/s.db", study_name="s")
+        optimize(study, objective, n_trials=10)
+        assert "All 3 distinct architectures" in caplog.text
+        caplog.clear()
+        assert sorted(t.params["width"] for t in study.trials if counts(t)) == [1, 2, 3]
+
+
+def test_what_an_estimator_asks_in_the_end_tells_trials_apart():
+    objective = Objective(lambda trial: nn.Linear(4, trial.suggest_int("width", 1, 2)), Named())
+    study = create_study(objective, seed=0)
     optimize(study, objective, n_trials=10)
-    assert sum(map(counts, study.trials)) == 3
-    assert "search ends" in caplog.text
-    assert len(study.trials) <= 3 + 10 * MAX_IDLE_TRIALS
+    assert sum(map(counts, study.trials)) == len(study.trials) == 10
 
 
 def test_a_study_that_no_longer_fits_names_parameter_and_way_out():
