@@ -158,6 +158,8 @@ def replay(params: Mapping[str, Any]) -> Draw:
 def contains(distribution: BaseDistribution, value: Any) -> bool:
     """Whether `value` is a possible answer: in range and, where there is a step, on the grid."""
     if isinstance(distribution, CategoricalDistribution):
+        if type(value) is str:  # most answers, and samplers ask this most of all
+            return value in distribution.choices
         # True == 1 in Python, yet they are two choices.
         return any(type(value) is type(c) and value == c for c in distribution.choices)
     assert isinstance(distribution, IntDistribution | FloatDistribution)
