@@ -10,7 +10,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from optnas.space.explore import draw_value, enumerate_params, options
 from optnas.strategy.base import fixed_params, hashable, keep_or_draw
@@ -101,7 +101,7 @@ class DistinctSampler(PlanningSampler):
             inner, found = self._plan(study, trial, fixed, rng)
             plan: Any = {"params": found.params, "how": found.how, "redraws": found.redraws}
             study._storage.set_trial_system_attr(trial._trial_id, PLAN, plan)
-            if found.how == "repeat" or self._key(found.params) not in self._seen(study, trial):
+            if found.how == "repeat" or self._is_new(found.params, self._seen(study, trial)):
                 break
         return inner, walk(self.space, replay(found.params))
 
@@ -112,7 +112,7 @@ class DistinctSampler(PlanningSampler):
         for redraws in range(self.redraws + 1):
             inner = Inner(self.sampler, study, trial, fixed)
             draw = walk(self.space, Draw(inner))
-            if self._key(draw.params) not in seen:
+            if self._is_new(draw.params, seen):
                 return inner, _Found(draw.params, "redrawn" if redraws else "drawn", redraws)
             if draw.params.keys() <= fixed.keys():
                 return inner, _Found(draw.params, "repeat", redraws)
@@ -122,7 +122,7 @@ class DistinctSampler(PlanningSampler):
             (self._rest(fixed, rng), "random"),
         ):
             for params in candidates:
-                if self._key(params) not in seen:
+                if self._is_new(params, seen):
                     return inner, _Found(params, how, self.redraws)
         if fixed:
             return inner, _Found(draw.params, "repeat", self.redraws)
@@ -159,6 +159,9 @@ class DistinctSampler(PlanningSampler):
                 yield from self._random(fixed, rng)
             raise
 
+    def _is_new(self, params: Params, seen: set[Hashable]) -> bool:
+        return hashable(params) not in seen and self._key(params) not in seen
+
     def _key(self, params: Params) -> Hashable:
         key = hashable(params)
         if self._identity is None:
@@ -185,6 +188,8 @@ class DistinctSampler(PlanningSampler):
 
     def _key_of(self, trial: FrozenTrial) -> Hashable | None:
         """What a trial is or will be; None where that is not known."""
+        if trial.state == TrialState.FAIL:  # building its network may be what killed its workers
+            return hashable(trial.params) if trial.params else None
         if self._recorded and trial.state.is_finished() and (key := self._recorded(trial)) is not None:
             return key
         known = {**trial.system_attrs.get(PLAN, {}).get("params", {}), **fixed_params(trial)}
