@@ -41,9 +41,7 @@ def save_plots(study: optuna.Study) -> list[str]:
 
 def choose_params(study: optuna.Study, n: int) -> list[str]:
     """The `n` most important decisions of the first objective: Optuna's plots of all pairs never end."""
-    value: Target | None = None
-    if len(study.directions) > 1:
-        value = lambda trial: trial.values[0]  # noqa: E731  # a name for it would say no more
+    value: Target | None = (lambda trial: trial.values[0]) if len(study.directions) > 1 else None
     if len(finished(study)) < 2:
         return []
     return list(ConditionalAnovaEvaluator().evaluate(study, target=value))[:n]
