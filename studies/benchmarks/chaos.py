@@ -17,7 +17,6 @@ import signal
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +162,7 @@ class Account:
 
     Attributes:
         counted: trials that count toward the budget.
-        others: of trials in other states, how many.
+        others: of the trials that do not count, how they ended.
         hits: kills that ended an attempt at a trial, by the trials' own records.
         late: of these, kills of a trial that had reported an epoch.
         missing: epochs of counted trials that no process says to have finished, or that were not reported.
@@ -173,7 +172,7 @@ class Account:
     """
 
     counted: int
-    others: dict[str, int]
+    others: list[str]
     hits: int
     late: int
     missing: int
@@ -210,7 +209,11 @@ def account(study: optuna.Study, folder: Path, kills: list[Kill]) -> Account:
             repeated += max(0, ended - max(stored, after[0]))
     return Account(
         counted=len(counted),
-        others=dict(Counter(trial.state.name for trial in trials if not counts(trial))),
+        others=[
+            f"trial {trial.number}: {trial.state.name}, {trial.user_attrs.get('reason')}"
+            for trial in trials
+            if not counts(trial)
+        ],
         hits=len(hits),
         late=sum(kill.epochs > 0 for kill in hits),
         missing=missing,
@@ -264,14 +267,14 @@ def main() -> None:
     print(f"{'  past its first epoch':<40}{found.late:>6}")
     print(f"{'trials asked for':<40}{options.trials:>6}")
     print(f"{'  that count':<40}{found.counted:>6}")
-    print(f"{'  left over or failed':<40}{sum(found.others.values()):>6}")
+    print(f"{'  left over or failed':<40}{len(found.others):>6}")
     print(f"{'epochs missing':<40}{found.missing:>6}")
     print(f"{'epochs repeated: being stored when hit':<40}{found.repeated:>6}")
     print(f"{'epochs repeated that were stored':<40}{found.lost:>6}")
     print(f"{'trials that come out differently':<40}{len(found.different):>6}")
     print(f"{'seconds':<40}{seconds:>6.0f}")
-    for trial in study.get_trials(states=(TrialState.FAIL,)):
-        print(f"trial {trial.number} failed: {trial.user_attrs.get('reason')}")
+    for other in found.others:
+        print(other)
 
 
 if __name__ == "__main__":
