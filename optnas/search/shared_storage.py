@@ -38,7 +38,8 @@ class SharedStorage(OwnedTrials):
         with self._lock:
             if trial_id is None:
                 for key in list(self._own):
-                    with suppress(UpdateFinishedTrialError):  # its objective is told at its own next write
+                    # Taken over, or deleted: its objective is told at its own next write.
+                    with suppress(UpdateFinishedTrialError, KeyError):
                         self.flush(key)
                 return
             own = self._own.get(trial_id)
