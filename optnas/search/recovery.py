@@ -16,7 +16,7 @@ from optnas.search.storage import Loss, SharedStorage, StaleTrial
 logger = logging.getLogger(__name__)
 
 MAX_KILLS = 3
-"""How often a trial may be found with its process dead before it ends as FAIL."""
+"""How many processes a trial may lose at the same point, without a report in between, before it is FAIL."""
 
 
 def requeue(study: optuna.Study, trial_id: int) -> bool:
@@ -28,7 +28,8 @@ def requeue(study: optuna.Study, trial_id: int) -> bool:
     storage = study._storage
     try:
         attempts = storage.get_trial_user_attrs(trial_id).get("attempts", [])
-        storage.set_trial_user_attr(trial_id, "attempts", _ended(attempts, "interrupted", Process.this()))
+        attempts = _ended(attempts, Process.this(), how="interrupted")
+        storage.set_trial_user_attr(trial_id, "attempts", attempts)
         storage.set_trial_state_values(trial_id, TrialState.WAITING)
         number = storage.get_trial_number_from_id(trial_id)
     except (UpdateFinishedTrialError, KeyError):
@@ -46,7 +47,8 @@ def requeue(study: optuna.Study, trial_id: int) -> bool:
 def recover(study: optuna.Study, *, unowned: bool = False) -> None:
     """Queue again every trial whose process died or whose lease ended, or that this process gave up.
 
-    A trial that was found with a dead process `MAX_KILLS` times becomes FAIL instead, with the reason.
+    A trial that has cost `MAX_KILLS` processes at the same point becomes FAIL instead, with the reason. One
+    that reports more between its losses gets further, however often its machines are taken away.
 
     Args:
         unowned: also those trials that are RUNNING though nobody ever leased them, as plain Optuna leaves
@@ -65,16 +67,20 @@ def _recover(storage: SharedStorage, stale: StaleTrial) -> None:
     try:
         if not storage.take_over(stale):
             return  # another worker was faster
+        trial = storage.get_trial(stale.trial_id)
         how = "killed" if stale.loss is Loss.DEAD else "lost"
-        attempts = storage.get_trial_user_attrs(stale.trial_id).get("attempts", [])
-        attempts = _ended(attempts, how, stale.process)
+        point = len(trial.intermediate_values)
+        attempts = _ended(trial.user_attrs.get("attempts", []), stale.process, how=how, reports=point)
         storage.set_trial_user_attr(stale.trial_id, "attempts", attempts)
-        kills = sum(attempt.get("how") == "killed" for attempt in attempts)
-        if kills < MAX_KILLS:
+        n_lost = sum(attempt.get("reports") == point for attempt in attempts)
+        if n_lost < MAX_KILLS:
             logger.warning("Trial %d is queued again: %s.", stale.number, stale.loss.value)
             storage.set_trial_state_values(stale.trial_id, TrialState.WAITING)
             return
-        reason = f"gave up: {kills} processes that ran this trial died (killed, crashed, or out of memory)"
+        reason = (
+            f"gave up: {n_lost} processes that ran this trial died at the same point (killed, crashed, or "
+            "out of memory)"
+        )
         storage.set_trial_user_attr(stale.trial_id, "reason", reason)
         storage.set_trial_state_values(stale.trial_id, TrialState.FAIL)
         logger.warning("Trial %d %s.", stale.number, reason)
@@ -82,9 +88,9 @@ def _recover(storage: SharedStorage, stale: StaleTrial) -> None:
         return
 
 
-def _ended(attempts: list[dict[str, Any]], how: str, process: Process | None) -> list[dict[str, Any]]:
-    """The attempts with how and when the last one, by `process`, ended."""
-    end = {"ended": time.time(), "how": how}
+def _ended(attempts: list[dict[str, Any]], process: Process | None, **end: Any) -> list[dict[str, Any]]:
+    """The attempts with the end of the last one, by `process`."""
+    end = {"ended": time.time(), **end}
     if attempts and "ended" not in attempts[-1]:
         return [*attempts[:-1], {**attempts[-1], **end}]
     if process is None:

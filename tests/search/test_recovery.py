@@ -22,9 +22,12 @@ from optnas.estimation import Training
 from optnas.estimation.checkpoints import Attempt
 from optnas.failures import CheckpointError
 from optnas.objective import Objective
+from optnas.search.lease import Process
 from optnas.search.optimize import optimize, signals_raise
-from optnas.search.storage import StorageUnavailableError, open_storage
+from optnas.search.recovery import MAX_KILLS, recover
+from optnas.search.storage import StorageUnavailableError, claim, open_storage
 from optnas.search.study import create_study
+from optnas.search.tables import attempts
 from optnas.tasks import Classification
 
 
@@ -330,3 +333,45 @@ def test_a_paused_process_gives_way_and_takes_another_trial(tmp_path, url):
     assert first.value == first.params["width"]  # ours
     assert [a["pid"] for a in second.user_attrs["attempts"]] == [process.pid]
     assert second.value == 0.5
+
+
+# ---- trials that are lost again and again ----
+
+# To this machine, the first one's processes are dead for sure; of the second one's, only the leases end.
+LAST_BOOT, CONTAINER = "another-boot pid:[1]", f"{Process.this().machine.split()[0]} pid:[1]"
+
+
+def lose(study, url, machine, epoch=None):
+    """A process of another machine takes trial 0, maybe reports an epoch, and is never heard of again."""
+    storage = open_storage(url, lease=0.05)
+    trial_id = claim(optuna.load_study(study_name="s", storage=storage), 1).trial_id
+    if epoch is not None:
+        storage.set_trial_intermediate_value(trial_id, epoch, 0.5)
+    storage.close()
+    storage._heart.join()
+    with storage._database.engine.begin() as connection:
+        connection.execute(sa.update(attempts).values(machine=machine, pid=1))
+    time.sleep(0.1)
+    recover(study)
+
+
+@pytest.mark.parametrize("machine", [LAST_BOOT, CONTAINER])
+def test_a_trial_that_is_lost_at_the_same_point_again_and_again_is_given_up(url, machine):
+    objective = Objective(linear, Score())
+    study = study_of(objective, url)
+    for _ in range(MAX_KILLS - 1):
+        lose(study, url, machine)
+        assert states(study) == [TrialState.WAITING]
+    lose(study, url, machine)
+    assert states(study) == [TrialState.FAIL]
+    assert f"gave up: {MAX_KILLS} processes" in study.trials[0].user_attrs["reason"]
+
+
+@pytest.mark.parametrize("machine", [LAST_BOOT, CONTAINER])
+def test_a_trial_that_gets_further_between_its_losses_is_not_given_up(url, machine):
+    objective = Objective(linear, Silent())
+    study = study_of(objective, url)
+    for epoch in range(MAX_KILLS + 1):
+        lose(study, url, machine, epoch)
+    assert_finishes(study, objective, 1)
+    assert list(study.trials[0].intermediate_values) == list(range(MAX_KILLS + 1))
