@@ -25,16 +25,13 @@ from optnas.failures import is_infrastructure
 from optnas.objective import Objective
 from optnas.search.optimize import SearchFailedError, signals_raise, work
 from optnas.search.progress import Progress, Show
-from optnas.search.recovery import recover
+from optnas.search.recovery import MAX_KILLS, recover
 from optnas.search.storage import SharedStorage, open_storage
 
 logger = logging.getLogger(__name__)
 
 GRACE = 30.0
 """Seconds that workers get to save their state when the search is interrupted."""
-
-MAX_DEATHS = 10
-"""Workers that may die in a row without a trial finishing in between before the search stops."""
 
 _FAILED = 3  # exit status of a worker whose trials fail again and again
 
@@ -80,17 +77,22 @@ def run_workers(
         )
     job = make_job(study, objective, n_trials, deadline)
     shown = {t.number for t in study.get_trials(deepcopy=False) if t.state.is_finished()}
+    n_reports = 0
     with signals_raise(), Progress(study, n_trials, show_progress) as progress:
         team = _Team(job, n_workers)
         try:
             while team.busy():
                 time.sleep(0.25)
                 recover(study)
-                for trial in study.get_trials(deepcopy=False):
+                trials = study.get_trials(deepcopy=False)
+                for trial in trials:
                     if trial.state.is_finished() and trial.number not in shown:
                         shown.add(trial.number)
                         team.progressed()
                         progress.show(trial)
+                before, n_reports = n_reports, sum(len(trial.intermediate_values) for trial in trials)
+                if n_reports > before:
+                    team.progressed()
         finally:
             team.stop()
             with suppress(StorageInternalError):  # which would hide why the search ends
@@ -134,9 +136,10 @@ class _Team:
                 raise SearchFailedError(worker.message())
             self.deaths[signal.Signals(-status).name if status < 0 else f"exit status {status}"] += 1
             self._in_a_row += 1
-            if self._in_a_row == MAX_DEATHS:
+            # Were it the trials that kill them, one would have been given up by now.
+            if self._in_a_row > MAX_KILLS * len(self._workers):
                 raise SearchFailedError(
-                    f"{MAX_DEATHS} workers died one after the other and no trial finished. "
+                    f"{self._in_a_row} workers died one after the other and no trial got any further. "
                     f"The last one wrote:\n{worker.message()}"
                 )
             worker.close()
@@ -144,7 +147,7 @@ class _Team:
         return any(worker.process.poll() is None for worker in self._workers)
 
     def progressed(self) -> None:
-        """A trial finished: replacing workers leads somewhere."""
+        """A trial finished or reported: replacing workers leads somewhere."""
         self._in_a_row = 0
 
     def stop(self) -> None:

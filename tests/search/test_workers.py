@@ -20,7 +20,7 @@ from optnas.search.optimize import SearchFailedError, optimize
 from optnas.search.recovery import MAX_KILLS
 from optnas.search.storage import open_storage
 from optnas.search.study import counts, create_study
-from optnas.search.workers import make_job, worker_environment
+from optnas.search.workers import make_job, run_workers, worker_environment
 
 
 def linear(trial):
@@ -46,6 +46,11 @@ class Sleeping:
         if self.fail:
             raise RuntimeError("out of luck")
         return {"score": float(model.out_features)}
+
+
+class Unreadable(optuna.samplers.RandomSampler):
+    def __setstate__(self, state):
+        raise RuntimeError("no such sampler here")
 
 
 def study_of(objective, tmp_path):
@@ -129,6 +134,39 @@ def test_so_does_a_trial_that_kills_its_worker_before_anything_is_stored(tmp_pat
     assert [a["how"] for a in study.trials[1].user_attrs["attempts"]] == ["killed"] * MAX_KILLS
     assert len({a["pid"] for a in study.trials[1].user_attrs["attempts"]}) == MAX_KILLS
     assert sum(map(counts, study.trials)) == 3
+
+
+class Dying(Sleeping):
+    """Reports one more epoch in each process, which dies of it until there are enough."""
+
+    def __init__(self, epochs):
+        super().__init__()
+        self.epochs = epochs
+
+    def __call__(self, model, trial):
+        done = len(trial.study.trials[trial.number].intermediate_values)
+        trial.report(0.5, done)
+        if done + 1 < self.epochs:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"score": 0.5}
+
+
+def test_workers_that_die_are_replaced_as_long_as_trials_get_further(tmp_path, monkeypatch):
+    monkeypatch.setattr("optnas.search.workers.MAX_KILLS", 1)
+    objective = Objective(linear, Dying(epochs=3))
+    study = study_of(objective, tmp_path)
+    run_workers(study, objective, n_trials=1, deadline=None, n_workers=1, show_progress=False)
+    assert states(study) == [TrialState.COMPLETE]
+
+
+def test_workers_that_die_at_once_end_the_search_with_their_last_words(tmp_path, monkeypatch):
+    monkeypatch.setattr("optnas.search.workers.MAX_KILLS", 1)
+    objective = Objective(linear, Sleeping())
+    study = study_of(objective, tmp_path)
+    study.sampler = Unreadable()
+    with pytest.raises(SearchFailedError, match=r"3 workers died one(?s:.*)no such sampler here"):
+        optimize(study, objective, n_trials=1, n_workers=2)
+    assert states(study) == []
 
 
 def test_the_reason_of_failing_workers_reaches_the_user(tmp_path):
