@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -30,9 +32,6 @@ class Notes:
         self._study = study
         self._trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
         self._metric = next(iter(study.metric_names or ["value"]))
-        attrs = study.user_attrs  # each look reads them from the storage
-        self._deleted = set(attrs.get("deleted_checkpoints", []))
-        self._weights_of = all_weights(study) if "folder" in attrs else None
         self._twins_of: dict[int, list[int]] = defaultdict(list)
         for trial in self._trials.values():
             if "twin_of" in trial.user_attrs:
@@ -40,6 +39,14 @@ class Notes:
         self.best: FrozenTrial | None = None
         if len(study.directions) == 1 and (rows := leaderboard(study, 1)):
             self.best = self._trials[rows[0].trial]
+
+    @cached_property
+    def _files(self) -> tuple[set[int], dict[int, Path]] | None:
+        """Whose weights were deleted, and the weights that are left; None of a study that keeps none."""
+        attrs = self._study.user_attrs
+        if "folder" not in attrs:
+            return None
+        return set(attrs.get("deleted_checkpoints", [])), all_weights(self._study)
 
     def of(self, number: int) -> str:
         """The note on one trial, in Markdown; links lead to the pages of other trials.
@@ -97,11 +104,12 @@ class Notes:
         return f"{others} came to the same network later and carry this value" if others else ""
 
     def _weights(self, trial: FrozenTrial) -> str:
-        if self._weights_of is None or trial.state != TrialState.COMPLETE:
+        if trial.state != TrialState.COMPLETE or self._files is None:
             return ""
-        if trial.number in self._deleted:
+        deleted, weights = self._files
+        if trial.number in deleted:
             return "deleted, as others are better"
-        path = self._weights_of.get(trial.number)
+        path = weights.get(trial.number)
         return "none on this machine" if path is None else f"kept in {_code(path)}"
 
     def _link(self, number: int) -> str:

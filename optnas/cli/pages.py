@@ -8,6 +8,8 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -18,6 +20,7 @@ from optuna_dashboard import wsgi
 from optnas.analysis.curve import draw_curve
 from optnas.cli.notes import CURVES, Notes
 from optnas.cli.study_plots import choose_params, save_plots
+from optnas.estimation.checkpoints import all_weights
 from optnas.search.dashboard import StudyArtifacts
 
 if TYPE_CHECKING:
@@ -31,10 +34,14 @@ notes are dark blue on a dark page. */
 img { max-width: 100%; }
 a:not([class]) { color: inherit; }
 @media (max-width: 700px) { .MuiBox-root:has(+ .MuiDivider-vertical) { display: none; } }
-</style></head>"""
+</style>"""
+# The browser asks for the study while the dashboard's script, which asks next, starts.
+_PRELOAD = '<link rel="preload" href="/api/studies/{}?after=0" as="fetch" crossorigin="anonymous">'
 _log = logging.getLogger(__name__)
 
 Headers = list[tuple[str, str]]
+# All that is told of a study: its trials, user attributes, system attributes, and weights on this machine.
+_State = tuple[list[FrozenTrial], dict[str, Any], dict[str, Any], dict[int, Path]]
 
 
 class Pages:
@@ -46,11 +53,7 @@ class Pages:
     def __init__(self, storage: BaseStorage) -> None:
         self._storage = storage
         self._dashboard = wsgi(storage, artifact_store=StudyArtifacts(storage))
-        # A path, and what becomes of what the dashboard answers there.
-        self._changes: list[tuple[str, Callable[..., bytes]]] = [
-            (r"/dashboard(?:/.*)?", lambda body: body.replace(b"</head>", _STYLE)),
-            (r"/api/studies/(\d+)", self._with_notes),
-        ]
+        self._kept: dict[str, tuple[_State, bytes]] = {}
         # A path, a type, and what is answered there in place of the dashboard.
         self._own: list[tuple[str, str, Callable[..., str]]] = [
             (r"/api/studies/(\d+)/plot/(contour|rank)", "application/json", self._pairs),
@@ -60,21 +63,36 @@ class Pages:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ["PATH_INFO"].rstrip("/")
         if environ["REQUEST_METHOD"] == "GET":
-            for pattern, change in self._changes:
-                if match := re.fullmatch(pattern, path):
-                    return self._changed(environ, start_response, change, match.groups())
+            if match := re.fullmatch(r"/dashboard(?:/studies/(\d+))?(?:/.*)?", path):
+                return self._changed(environ, start_response, partial(_with_head, study_id=match[1]))
+            if match := re.fullmatch(r"/api/studies/(\d+)", path):
+                return self._detail(environ, start_response, match[1])
             for pattern, kind, make in self._own:
                 if match := re.fullmatch(pattern, path):
                     return _answer(start_response, kind, make, match.groups())
+        return self._plain(environ, start_response)
+
+    def _plain(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         answered: Iterable[bytes] = self._dashboard(environ, start_response)
         return answered
 
+    def _detail(
+        self, environ: WSGIEnvironment, start_response: StartResponse, study_id: str
+    ) -> Iterable[bytes]:
+        """A study and its trials with notes; as it was answered before, where nothing has changed since."""
+        try:
+            state = _state(self._study(study_id))
+        except KeyError:
+            return self._plain(environ, start_response)  # says so
+        before, kept = self._kept.get(study_id, (None, b""))
+        if state == before and environ.get("QUERY_STRING") == "after=0":
+            return _send(start_response, "200 OK", "application/json", kept)
+        return self._changed(
+            environ, start_response, partial(self._with_notes, study_id=study_id, state=state)
+        )
+
     def _changed(
-        self,
-        environ: WSGIEnvironment,
-        start_response: StartResponse,
-        change: Callable[..., bytes],
-        arguments: tuple[str, ...],
+        self, environ: WSGIEnvironment, start_response: StartResponse, change: Callable[[bytes], bytes]
     ) -> Iterable[bytes]:
         # The browser's copy may be from before the change.
         environ = {key: value for key, value in environ.items() if not key.startswith("HTTP_IF_")}
@@ -85,19 +103,24 @@ class Pages:
             answered.close()
         status, headers = seen[-1]
         if status.startswith("200"):
-            body = change(body, *arguments)
+            body = change(body)
             headers = [h for h in headers if h[0] not in ("Content-Length", "Last-Modified", "ETag")]
             headers.append(("Content-Length", str(len(body))))
         start_response(status, headers)
         return [body]
 
-    def _with_notes(self, body: bytes, study_id: str) -> bytes:
+    def _with_notes(self, body: bytes, study_id: str, state: _State) -> bytes:
         detail: dict[str, Any] = json.loads(body)
         notes = Notes(self._study(study_id))
         for trial in (*detail["trials"], *detail["best_trials"]):
             if not trial["note"]["body"]:
                 trial["note"]["body"] = notes.of(trial["number"])
-        return json.dumps(detail).encode()
+        body = json.dumps(detail, separators=(",", ":")).encode()
+        # The dashboard may know the trials of ten seconds ago, and a page asks for the latest ones only.
+        trials, told = state[0], [(trial["number"], trial["state"].upper()) for trial in detail["trials"]]
+        if told == [(t.number, t.state.name) for t in trials] and all(t.state.is_finished() for t in trials):
+            self._kept[study_id] = state, body
+        return body
 
     def _pairs(self, study_id: str, kind: str) -> str:
         study = self._study(study_id)
@@ -116,13 +139,28 @@ class Pages:
         return optuna.load_study(study_name=name, storage=self._storage)
 
 
+def _state(study: optuna.Study) -> _State:
+    attrs = dict(
+        study._storage.get_study_system_attrs(study._study_id)
+    )  # storages in memory go on with theirs
+    return study.get_trials(deepcopy=False), study.user_attrs, attrs, all_weights(study)
+
+
+def _with_head(body: bytes, study_id: str | None) -> bytes:
+    preload = b"" if study_id is None else _PRELOAD.format(study_id).encode()
+    return body.replace(b"</head>", preload + _STYLE + b"</head>")
+
+
 def _answer(
     start_response: StartResponse, kind: str, make: Callable[..., str], arguments: tuple[str, ...]
 ) -> list[bytes]:
     try:
-        status, body = "200 OK", make(*arguments).encode()
+        return _send(start_response, "200 OK", kind, make(*arguments).encode())
     except KeyError:
-        status, kind, body = "404 Not Found", "text/plain", b"no such study or trial"
+        return _send(start_response, "404 Not Found", "text/plain", b"no such study or trial")
+
+
+def _send(start_response: StartResponse, status: str, kind: str, body: bytes) -> list[bytes]:
     start_response(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
     return [body]
 

@@ -6,9 +6,10 @@
 Needs Chromium and its driver (Debian: apt install chromium-driver). Without `--storage`, a study of networks
 like those of the digits is made first; they are scored without training, but report fifteen epochs. A new
 browser opens the page each time; its clock starts when it begins to load, and stops when the note is there
-and both images are decoded. The first part of that, until the page asks for the study, is optuna-dashboard's
-own script. Then the same browser goes to the page of another trial. Last, the requests that grow with the
-study.
+and both images are decoded. The first part of that, until optuna-dashboard's script asks for something, is its
+own start; what it will ask about the study is on its way meanwhile. The server answers that anew the first time
+(the most, in brackets), then as before. Then the same browser goes to the page of another trial. Last, the
+requests that grow with the study.
 """
 
 import argparse
@@ -42,7 +43,7 @@ const look = () => {
 };
 look();
 """
-ASKED = "return performance.getEntriesByType('resource').find(e => e.name.includes('?after=')).startTime;"
+ASKED = "return performance.getEntriesByType('resource').find(e => e.name.includes('/api/meta')).startTime;"
 
 
 def space(trial: Trial) -> nn.Module:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from xml.etree import ElementTree
@@ -43,6 +45,14 @@ def get(url: str, **headers: str) -> bytes:
 def notes(url: str, study_id: int) -> dict[int, str]:
     detail: dict[str, Any] = json.loads(get(f"{url}/api/studies/{study_id}?after=0"))
     return {trial["number"]: trial["note"]["body"] for trial in detail["trials"]}
+
+
+def write_note(url: str, study_id: int, trial_id: int, body: str) -> None:
+    """As the editor on a page does."""
+    note = json.dumps({"version": 1, "body": body}).encode()
+    path = f"{url}/api/studies/{study_id}/{trial_id}/note"
+    request = urllib.request.Request(path, note, {"Content-Type": "application/json"}, method="PUT")
+    urllib.request.urlopen(request, timeout=30).close()
 
 
 def space(trial: Trial) -> nn.Module:
@@ -86,6 +96,55 @@ def test_a_note_that_a_user_wrote_stands_in_place_of_ours(new_url: Callable[[], 
     study.ask()
     with served(study._storage) as page:
         assert notes(page, study._study_id) == {0: "mine", 1: "- **Outcome**: running"}
+
+
+def test_a_study_at_rest_is_told_again_until_something_changes(tmp_path: Path) -> None:
+    """Each answer is what a server that has never been asked says."""
+    url = f"sqlite:///{tmp_path}/nas.db"
+    objective = Objective(space, estimate, values={"score": "maximize"}, example=(2, 4))
+    study = create_study(objective, study_name="s", storage=url, seed=0)
+    study.set_user_attr("folder", str(tmp_path))
+
+    def run(*widths: int) -> None:
+        for width in widths:
+            study.enqueue_trial({"width": width})
+        study.optimize(objective, len(widths))
+
+    def train() -> None:
+        weights = tmp_path / "trial-0000" / "attempt-0" / "weights.pt"
+        weights.parent.mkdir(parents=True)
+        weights.touch()
+
+    steps: dict[str, Callable[[], object]] = {
+        "kept in": train,
+        "deleted, as others are better": lambda: study.set_user_attr("deleted_checkpoints", [0]),
+        "mine": lambda: write_note(page, study._study_id, study.trials[0]._trial_id, "mine"),
+        "came to the same network later": lambda: run(40, 50, 50),
+        "running": study.ask,
+    }
+    run(30)
+    with served(open_storage(url)) as page:
+        assert "score 30: the best so far" in notes(page, study._study_id)[0]
+        for words, step in steps.items():
+            assert words not in str(notes(page, study._study_id))
+            step()
+            deadline = time.monotonic() + 10  # the dashboard looks for new trials every two seconds
+            while words not in str(told := notes(page, study._study_id)) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            with served(open_storage(url)) as other:
+                assert told == notes(other, study._study_id)
+            assert words in str(told)
+    assert "(the best has 50: " in told[1]
+
+
+def test_the_browser_asks_for_a_study_before_the_script_does() -> None:
+    study = create_study(OBJECTIVE, seed=0)
+    link = re.compile(rb'<link rel="preload" href="([^"]*)" as="fetch" crossorigin="anonymous">')
+    with served(study._storage) as page:
+        for path in ("", "/trials?numbers=3"):
+            [asked] = link.findall(get(f"{page}/dashboard/studies/{study._study_id}{path}"))
+            assert json.loads(get(page + asked.decode()))["name"] == study.study_name
+        assert not link.findall(get(f"{page}/dashboard"))
 
 
 def test_learning_curves_are_drawn_and_missing_ones_not_found() -> None:
