@@ -46,7 +46,7 @@ attempts = sa.Table(
     sa.Column("expires", sa.Float(53)),  # by Database.now
 )
 
-_MAX_IDS = 1000  # in one IN list, of which a statement has five
+_MAX_IDS = 1000  # in one IN list, of which a statement has up to five
 
 
 @dataclass(frozen=True)
@@ -174,10 +174,13 @@ def read_header(connection: Connection, trial_id: int) -> Header:
     return Header(*row)
 
 
-def read_headers(connection: Connection, study_id: int, last: int, unfinished: Iterable[int]) -> list[Header]:
+def read_headers(connection: Connection, study_id: int, last: int, unfinished: Sequence[int]) -> list[Header]:
     """Of the trials newer than the id `last`, and of those in `unfinished`."""
-    rows = connection.execute(_NEW_OR_OPEN, {"study_id": study_id, "last": last, "open": list(unfinished)})
-    return [Header(*row) for row in rows]
+    found = {}
+    for first in range(0, len(unfinished) or 1, _MAX_IDS):
+        some = {"study_id": study_id, "last": last, "open": unfinished[first : first + _MAX_IDS]}
+        found.update({row.trial_id: Header(*row) for row in connection.execute(_NEW_OR_OPEN, some)})
+    return list(found.values())
 
 
 _STUDY_USER_ATTRS = sa.select(study_user_attrs.c.key, study_user_attrs.c.value_json).where(
