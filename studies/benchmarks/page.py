@@ -6,9 +6,9 @@
 Needs Chromium and its driver (Debian: apt install chromium-driver). Without `--storage`, a study of networks
 like those of the digits is made first; they are scored without training, but report fifteen epochs. A new
 browser opens the page each time; its clock starts when it begins to load, and stops when the note is there
-and both images are decoded. The first part of that, until optuna-dashboard's script asks for something, is its
-own start; what it will ask about the study is on its way meanwhile. The server answers that anew the first time
-(the most, in brackets), then as before. Then the same browser goes to the page of another trial. Last, the
+and both images are decoded. The first part of that, until the script of optuna-dashboard asks for something,
+is its own start; the study is on its way meanwhile. The server works that out anew the first time (the most,
+in brackets), then answers as before. Then the same browser goes to the page of another trial. Last, the
 requests that grow with the study.
 """
 
