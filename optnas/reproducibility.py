@@ -1,4 +1,4 @@
-"""What a result depends on beside the code: seeds, and the number of CPU threads."""
+"""What a result depends on beside the code: seeds, random states, and the number of CPU threads."""
 
 from __future__ import annotations
 
@@ -24,6 +24,33 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002  # the global generator is the one that user code may draw from
     torch.manual_seed(seed)
+
+
+def random_state() -> dict[str, Any]:
+    """The state of Python's, NumPy's and torch's generators, in types that `weights_only` loads."""
+    version, numbers, gauss = random.getstate()
+    # Users still draw from NumPy's global generator.
+    legacy: Any = np.random.get_state(legacy=False)  # noqa: NPY002 (see above)
+    key = torch.from_numpy(legacy["state"]["key"].astype(np.int64))
+    state: dict[str, Any] = {
+        "python": (version, torch.tensor(numbers), gauss),
+        "numpy": {**legacy, "state": {**legacy["state"], "key": key}},
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers.tolist()), gauss))
+    legacy = state["numpy"]
+    key = legacy["state"]["key"].numpy().astype(np.uint32)
+    np.random.set_state({**legacy, "state": {**legacy["state"], "key": key}})  # noqa: NPY002 (as above)
+    torch.set_rng_state(state["torch"].cpu())
+    if "cuda" in state and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
 
 
 @contextmanager

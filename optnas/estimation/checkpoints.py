@@ -12,7 +12,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import random
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import torch
 from optuna.study import StudyDirection
@@ -58,6 +56,25 @@ def all_weights(study: optuna.Study) -> dict[int, Path]:
     files = study_folder(study).glob(f"trial-*/attempt-*/{_WEIGHTS}")
     by_attempt = sorted(files, key=lambda file: _index(file.parent))
     return {int(file.parts[-3].removeprefix("trial-")): file for file in by_attempt}
+
+
+def load_weights(study: optuna.Study, number: int) -> dict[str, Any]:
+    """The `state_dict` of a finished trial's best epoch, on the CPU.
+
+    Raises:
+        FileNotFoundError: they were deleted, or are on another machine; the message says which.
+    """
+    path = weights_path(study, number)
+    if path is None:
+        deleted = number in study.user_attrs.get("deleted_checkpoints", [])
+        why = (
+            f"were deleted, since only those of the best {count_weights(study)} trials are kept"
+            if deleted
+            else f"are not below {study_folder(study).absolute()}; run this where the search ran"
+        )
+        raise FileNotFoundError(f"The weights of trial {number} {why}. Or train it anew.")
+    weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return weights
 
 
 def count_weights(study: optuna.Study) -> int:
@@ -141,33 +158,6 @@ class Attempt:
     def end(self) -> None:
         """Delete what only an interrupted training needs, of all attempts."""
         _clean(self.trial_folder, keep_weights=True)
-
-
-def random_state() -> dict[str, Any]:
-    """The state of Python's, NumPy's and torch's generators, in types that `weights_only` loads."""
-    version, numbers, gauss = random.getstate()
-    # Users still draw from NumPy's global generator.
-    legacy: Any = np.random.get_state(legacy=False)  # noqa: NPY002 (see above)
-    key = torch.from_numpy(legacy["state"]["key"].astype(np.int64))
-    state: dict[str, Any] = {
-        "python": (version, torch.tensor(numbers), gauss),
-        "numpy": {**legacy, "state": {**legacy["state"], "key": key}},
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def set_random_state(state: Mapping[str, Any]) -> None:
-    version, numbers, gauss = state["python"]
-    random.setstate((version, tuple(numbers.tolist()), gauss))
-    legacy = state["numpy"]
-    key = legacy["state"]["key"].numpy().astype(np.uint32)
-    np.random.set_state({**legacy, "state": {**legacy["state"], "key": key}})  # noqa: NPY002 (as above)
-    torch.set_rng_state(state["torch"].cpu())
-    if "cuda" in state and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
 
 
 def _trial_folder(folder: Path, number: int) -> Path:

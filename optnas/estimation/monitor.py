@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -13,7 +15,10 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor, nn
 
-from optnas.estimation.checkpoints import Attempt, random_state, set_random_state
+from optnas.estimation.checkpoints import Attempt
+from optnas.reproducibility import random_state, set_random_state
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -126,6 +131,27 @@ class Monitor(Checkpoint):
         self.finished = state_dict["finished"]
         self._metrics = state_dict["metrics"]
         set_random_state(state_dict["random"])
+
+    def resume(self) -> Path | None:
+        """Get to where an earlier attempt at the trial got, if there was one; the file of its state."""
+        if self.attempt is None or not self.attempt.earlier:
+            return None
+        if self.prunes:
+            trials = self.trial.study.get_trials(deepcopy=False)
+            self.reported.update(trials[self.trial.number].intermediate_values)
+        found = self.attempt.newest(self.state_key)
+        if found is None:
+            return None
+        path, state = found
+        if (before := state["threads"]) != (now := torch.get_num_threads()):
+            _log.warning(
+                "Trial %d was trained with %d CPU threads until it was interrupted, and goes on with %d: on "
+                "the CPU its result may differ from that of an uninterrupted training. For an equal one, "
+                "stop the search and resume it with OMP_NUM_THREADS=%d, on a machine with as many cores.",
+                self.trial.number, before, now, before,
+            )  # fmt: skip
+        self.load_state_dict(dict(state))
+        return path
 
     def report(self) -> bool:
         """Tell the trial what it has not been told; whether it is to be pruned."""

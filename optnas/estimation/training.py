@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy, deepcopy
 from datetime import timedelta
@@ -24,10 +23,10 @@ from optnas.data import data_fingerprint
 from optnas.estimation.checkpoints import (
     Attempt,
     count_weights,
+    load_weights,
     study_folder,
     tidy,
     trial_folder,
-    weights_path,
 )
 from optnas.estimation.data_cache import Data, DataCache
 from optnas.estimation.describe import describe
@@ -38,7 +37,6 @@ from optnas.trial import Trial
 
 Task: TypeAlias = Callable[[Any, Any], pl.LightningModule]
 Callbacks: TypeAlias = Sequence[pl.Callback] | Callable[[Any], Sequence[pl.Callback]]
-_log = logging.getLogger(__name__)
 
 
 class Training:
@@ -182,17 +180,7 @@ class Training:
         Raises:
             FileNotFoundError: they were deleted, or are on another machine; the message says which.
         """
-        path = weights_path(study, trial.number)
-        if path is None:
-            deleted = trial.number in study.user_attrs.get("deleted_checkpoints", [])
-            why = (
-                f"were deleted, since only those of the best {self.keep} trials are kept"
-                if deleted
-                else f"are not below {study_folder(study).absolute()}; run this where the search ran"
-            )
-            raise FileNotFoundError(f"The weights of trial {trial.number} {why}. Or train it anew.")
-        weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return weights
+        return load_weights(study, trial.number)
 
     def with_max_epochs(self, max_epochs: int) -> Training:
         """The same training, for another number of epochs."""
@@ -243,7 +231,7 @@ class Training:
     def _train(
         self, module: pl.LightningModule, trial: optuna.Trial, data: pl.LightningDataModule, monitor: Monitor
     ) -> None:
-        path = _resume(monitor, trial)
+        path = monitor.resume()
         if path is not None and monitor.report():
             _prune(trial, monitor)
         if not monitor.finished:
@@ -260,9 +248,11 @@ class Training:
         path: Path | None,
     ) -> None:
         timer = None if self.time_limit is None else Timer(self.time_limit)
-        callbacks = [*self._callbacks(trial), *([] if timer is None else [timer]), monitor]
+        own = self.callbacks(trial) if callable(self.callbacks) else deepcopy(self.callbacks)
+        callbacks = [*own, *([] if timer is None else [timer]), monitor]
+        logger = self.logger(trial) if callable(self.logger) else self.logger
         with interruptible(), quiet(self._verbose):
-            trainer = self._trainer(trial, callbacks, self._logger(trial))
+            trainer = self._trainer(trial, callbacks, logger)
             trainer.fit(module, datamodule=data, ckpt_path=path)
             left = None if timer is None else timer.time_remaining()
             if left is not None and left <= 0:
@@ -287,34 +277,6 @@ class Training:
             callbacks=callbacks,
             logger=logger,
         )
-
-    def _callbacks(self, trial: optuna.Trial) -> list[pl.Callback]:
-        return list(self.callbacks(trial) if callable(self.callbacks) else deepcopy(self.callbacks))
-
-    def _logger(self, trial: optuna.Trial) -> Logger | bool:
-        return self.logger(trial) if callable(self.logger) else self.logger
-
-
-def _resume(monitor: Monitor, trial: Any) -> Path | None:
-    """Bring the monitor to where an earlier attempt at the trial got, if there was one."""
-    if monitor.attempt is None or not monitor.attempt.earlier:
-        return None
-    if monitor.prunes:
-        trials = trial.study.get_trials(deepcopy=False)
-        monitor.reported.update(trials[trial.number].intermediate_values)
-    found = monitor.attempt.newest(monitor.state_key)
-    if found is None:
-        return None
-    path, state = found
-    if (before := state["threads"]) != (now := torch.get_num_threads()):
-        _log.warning(
-            "Trial %d was trained with %d CPU threads until it was interrupted, and goes on with %d: on the "
-            "CPU its result may differ from that of an uninterrupted training. For an equal one, stop the "
-            "search and resume it with OMP_NUM_THREADS=%d, on a machine with as many cores.",
-            trial.number, before, now, before,
-        )  # fmt: skip
-    monitor.load_state_dict(dict(state))
-    return path
 
 
 def _prune(trial: optuna.Trial, monitor: Monitor) -> NoReturn:

@@ -1,13 +1,11 @@
 import multiprocessing
 import os
-import random
 import resource
 import runpy
 import signal
 import time
 from pathlib import Path
 
-import numpy as np
 import optuna
 import pytest
 import torch
@@ -16,8 +14,9 @@ from optuna.trial import TrialState
 from optnas.estimation.checkpoints import (
     Attempt,
     all_weights,
-    random_state,
-    set_random_state,
+    load_weights,
+    tidy,
+    trial_folder,
     weights_path,
 )
 from optnas.failures import CheckpointError
@@ -197,18 +196,6 @@ def test_states_hold_nothing_but_tensors_and_plain_values(tmp_path):
     assert state["callbacks"]["optnas"]["threads"] == 1
 
 
-def test_random_state_goes_on_where_it_was():
-    def draw():
-        return random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(1).item()  # noqa: NPY002
-
-    random.gauss(0, 1)  # leaves a second draw behind, as does NumPy's
-    np.random.randn()  # noqa: NPY002 (the legacy generator is what is tested)
-    state = random_state()
-    first = [draw() for _ in range(3)]
-    set_random_state(state)
-    assert [draw() for _ in range(3)] == first
-
-
 def test_attempts_have_folders_of_their_own_and_read_the_furthest(tmp_path):
     def save(epoch):
         return lambda path: torch.save({"callbacks": {"m": {"identity": "x", "epoch": epoch}}}, path)
@@ -237,3 +224,56 @@ def test_all_weights_are_those_that_each_trial_has(tmp_path):
     found = all_weights(study)
     assert {n: found.get(n) for n in range(3)} == {n: weights_path(study, n) for n in range(3)}
     assert found[2].parent.name == "attempt-10"
+
+
+def test_the_best_k_keep_their_weights(tmp_path, search, scripted):
+    scores = [0.5, 0.1, 0.9, 0.2, 0.8, 0.3]
+    study = search(scripted(tmp_path, *[[score] for score in scores], keep=2), n_trials=6)
+    tidy(study, 2)
+    stored = [number for number in range(6) if weights_path(study, number)]
+    assert stored == [2, 4]
+    assert study.user_attrs["deleted_checkpoints"] == [0, 1, 3, 5]
+    assert tidy(study, 2) == []
+    assert sorted(path.name for path in (tmp_path / "runs").rglob("*.*t")) == ["weights.pt"] * 2
+
+
+def test_tidy_leaves_running_and_waiting_trials_alone(tmp_path, search, scripted):
+    study = search(scripted(tmp_path, [0.5], [0.4]), n_trials=2)
+    study.ask()
+    study.enqueue_trial({})
+    for number in (2, 3):
+        attempt = trial_folder(study, number) / "attempt-0"
+        attempt.mkdir(parents=True)
+        for name in ("weights.pt", "epoch-00000.ckpt"):
+            (attempt / name).touch()
+    tidy(study, 0)
+    left = sorted(str(path.relative_to(tmp_path / "runs")) for path in (tmp_path / "runs").rglob("*.*t"))
+    assert left == [f"trial-000{n}/attempt-0/{f}" for n in (2, 3) for f in ("epoch-00000.ckpt", "weights.pt")]
+
+
+def test_infeasible_trials_rank_last(tmp_path, linear, scripted):
+    study = optuna.create_study(direction="maximize")
+    estimator = scripted(tmp_path, [0.9], [0.1], keep=1)
+
+    def objective(trial):
+        trial.set_constraint("flops", 1.0 if trial.number == 0 else -1.0)
+        return estimator(linear(trial), trial)["score"]
+
+    study.optimize(objective, n_trials=2)
+    tidy(study, 1)
+    assert [weights_path(study, number) is not None for number in (0, 1)] == [False, True]
+
+
+def test_weights_are_loaded_and_missing_ones_say_why(tmp_path):
+    study = optuna.create_study()
+    study.set_user_attr("folder", str(tmp_path))
+    study.set_user_attr("deleted_checkpoints", [1])
+    weights = {"w": torch.arange(3.0)}
+    Attempt(tmp_path / "trial-0000", "x").write_weights(weights)
+    assert torch.equal(load_weights(study, 0)["w"], weights["w"])
+    with pytest.raises(
+        FileNotFoundError, match="trial 1 were deleted, since only those of the best 1 trials"
+    ):
+        load_weights(study, 1)
+    with pytest.raises(FileNotFoundError, match=rf"trial 2 are not below {tmp_path}; run this where"):
+        load_weights(study, 2)

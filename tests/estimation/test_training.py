@@ -69,44 +69,6 @@ def test_the_time_limit_ends_a_trial_with_what_it_has(tmp_path, training, search
     assert trial.value == max(trial.intermediate_values.values())
 
 
-def test_the_best_k_keep_their_weights(tmp_path, search, scripted):
-    scores = [0.5, 0.1, 0.9, 0.2, 0.8, 0.3]
-    study = search(scripted(tmp_path, *[[score] for score in scores], keep=2), n_trials=6)
-    tidy(study, 2)
-    stored = [number for number in range(6) if weights_path(study, number)]
-    assert stored == [2, 4]
-    assert study.user_attrs["deleted_checkpoints"] == [0, 1, 3, 5]
-    assert tidy(study, 2) == []
-    assert sorted(path.name for path in (tmp_path / "runs").rglob("*.*t")) == ["weights.pt"] * 2
-
-
-def test_tidy_leaves_running_and_waiting_trials_alone(tmp_path, search, scripted):
-    study = search(scripted(tmp_path, [0.5], [0.4]), n_trials=2)
-    study.ask()
-    study.enqueue_trial({})
-    for number in (2, 3):
-        attempt = trial_folder(study, number) / "attempt-0"
-        attempt.mkdir(parents=True)
-        for name in ("weights.pt", "epoch-00000.ckpt"):
-            (attempt / name).touch()
-    tidy(study, 0)
-    left = sorted(str(path.relative_to(tmp_path / "runs")) for path in (tmp_path / "runs").rglob("*.*t"))
-    assert left == [f"trial-000{n}/attempt-0/{f}" for n in (2, 3) for f in ("epoch-00000.ckpt", "weights.pt")]
-
-
-def test_infeasible_trials_rank_last(tmp_path, linear, scripted):
-    study = optuna.create_study(direction="maximize")
-    estimator = scripted(tmp_path, [0.9], [0.1], keep=1)
-
-    def objective(trial):
-        trial.set_constraint("flops", 1.0 if trial.number == 0 else -1.0)
-        return estimator(linear(trial), trial)["score"]
-
-    study.optimize(objective, n_trials=2)
-    tidy(study, 1)
-    assert [weights_path(study, number) is not None for number in (0, 1)] == [False, True]
-
-
 def test_keep_zero_leaves_no_weights(tmp_path, training, search):
     study = search(training(tmp_path, keep=0), n_trials=2)
     tidy(study, 0)

@@ -69,13 +69,6 @@ def test_retraining_is_kept_and_seeded(searched):
     assert winner.retrain(1, max_epochs=1) != two[:1]
 
 
-def test_weights_that_were_not_kept_are_explained(searched, monkeypatch):
-    study, objective = searched
-    gone = study.user_attrs["deleted_checkpoints"][0]
-    with pytest.raises(FileNotFoundError, match=rf"trial {gone} were deleted.*best 2 trials"):
-        objective.estimator.load_weights(study, study.trials[gone])
-
-
 def test_weights_elsewhere_are_explained(searched, tmp_path):
     study, objective = searched
     folder = study.user_attrs["folder"]
