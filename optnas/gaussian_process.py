@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve, solve_triangular
+from scipy.linalg.lapack import dpotri
 from scipy.optimize import minimize
+from threadpoolctl import ThreadpoolController
 
 Array = NDArray[np.float64]
 
@@ -22,41 +25,51 @@ SPREAD = 1.5
 
 JITTER = 1e-8
 
+_THREADS = ThreadpoolController()
+
 
 class GaussianProcess:
     """Matern 3/2 over a weighted sum of squared distances, one weight for each column.
 
     Log-normal priors on all weights, the variance of the signal and that of the noise keep the fit sane
     where there are fewer rows than columns. Targets should be standardized.
+
+    Everything runs on one thread: matrices of this size gain nothing from two, and two that wait for each
+    other are tens of times slower where something else, a training, uses the cores.
     """
 
     def fit(self, rows: Array, targets: Array, most: int = MOST_FITTED) -> GaussianProcess:
         """Condition on `rows`, `(n, columns)`, and `targets`, `(n,)`; fit the kernel to the first `most`."""
-        n_columns = rows.shape[1]
         typical = DISTANCE / max(2 * rows.var(axis=0).sum(), JITTER)
-        self._prior_mean = np.r_[np.full(n_columns, np.log(typical)), 0.0, -6.0]
-        self._prior_std = np.r_[np.full(n_columns, SPREAD), 1.0, 2.0]
+        fitted = rows[:most]
+        telling = np.ptp(fitted, axis=0) > 0  # of the others, only the prior says something
+        n_telling = int(telling.sum())
+        self._prior_mean = np.r_[np.full(n_telling, np.log(typical)), 0.0, -6.0]
+        self._prior_std = np.r_[np.full(n_telling, SPREAD), 1.0, 2.0]
         reach = 5 * self._prior_std
-        found = minimize(
-            self._loss,
-            self._prior_mean,
-            (rows[:most], targets[:most]),
-            jac=True,
-            method="L-BFGS-B",
-            bounds=np.column_stack([self._prior_mean - reach, self._prior_mean + reach]),
-            options={"maxiter": 25},
-        )
-        self._scale = np.exp(found.x[:-2] / 2)
+        with _one_thread():
+            found = minimize(
+                self._loss,
+                self._prior_mean,
+                (fitted[:, telling], targets[:most]),
+                jac=True,
+                method="L-BFGS-B",
+                bounds=np.column_stack([self._prior_mean - reach, self._prior_mean + reach]),
+                options={"maxiter": 25},
+            )
+        self._scale = np.full(rows.shape[1], np.sqrt(typical))
+        self._scale[telling] = np.exp(found.x[:-2] / 2)
         self._signal, self._noise = np.exp(found.x[-2:])
         self._condition(rows * self._scale, targets)
         return self
 
     def predict(self, rows: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of the signal, each `(n,)`."""
-        kernel = self._signal * _matern(_squared(rows * self._scale, self._scaled))
-        whitened = solve_triangular(self._factor, kernel.T, lower=True, check_finite=False)
-        variance = self._signal - (whitened**2).sum(axis=0)
-        return kernel @ self._alpha, np.sqrt(np.maximum(variance, JITTER))
+        with _one_thread():
+            kernel = self._signal * _matern(_squared(rows * self._scale, self._scaled))
+            whitened = solve_triangular(self._factor, kernel.T, lower=True, check_finite=False)
+            variance = self._signal - (whitened**2).sum(axis=0)
+            return kernel @ self._alpha, np.sqrt(np.maximum(variance, JITTER))
 
     def believe(self, rows: Array) -> GaussianProcess:
         """A copy that takes its own predictions for `rows` as observed."""
@@ -67,10 +80,11 @@ class GaussianProcess:
 
     def _condition(self, scaled: Array, targets: Array) -> None:
         self._scaled, self._targets = scaled, targets
-        covariance = self._signal * _matern(_squared(scaled, scaled))
-        covariance[np.diag_indices(len(scaled))] += self._noise + JITTER
-        self._factor = np.linalg.cholesky(covariance)
-        self._alpha = cho_solve((self._factor, True), targets)
+        with _one_thread():
+            covariance = self._signal * _matern(_squared(scaled, scaled))
+            covariance[np.diag_indices(len(scaled))] += self._noise + JITTER
+            self._factor = np.linalg.cholesky(covariance)
+            self._alpha = cho_solve((self._factor, True), targets)
 
     def _loss(self, x: Array, rows: Array, targets: Array) -> tuple[float, Array]:
         """Negative log posterior of the logarithms of the hyperparameters, and its gradient."""
@@ -80,7 +94,8 @@ class GaussianProcess:
         distances = _squared(scaled, scaled)
         correlation = _matern(distances)
         factor = np.linalg.cholesky(signal * correlation + (noise + JITTER) * np.eye(n))
-        inverse = cho_solve((factor, True), np.eye(n), check_finite=False)
+        half, _ = dpotri(factor, lower=True)  # the other half stays that of the factor: zeros
+        inverse = half + np.tril(half, -1).T
         alpha = inverse @ targets
         z = (x - self._prior_mean) / self._prior_std
         loss = 0.5 * targets @ alpha + np.log(np.diag(factor)).sum() + 0.5 * z @ z
@@ -88,8 +103,14 @@ class GaussianProcess:
         by_distance = outer * signal * _matern_slope(distances)
         # The sum over pairs of by_distance * (difference in a column)**2, for all columns at once.
         by_weight = 2 * (by_distance.sum(axis=0) @ scaled**2 - ((by_distance @ scaled) * scaled).sum(axis=0))
-        gradient = np.r_[by_weight, signal * (outer * correlation).sum(), noise * np.trace(outer)]
+        by_variance = [signal * (outer * correlation).sum(), noise * np.trace(outer)]
+        gradient = np.concatenate([by_weight, by_variance])
         return float(loss), gradient + z / self._prior_std
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    limits: AbstractContextManager[object] = _THREADS.limit(limits=1, user_api="blas")
+    return limits
 
 
 def _squared(a: Array, b: Array) -> Array:

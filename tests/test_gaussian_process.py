@@ -3,6 +3,7 @@ import pytest
 from scipy.optimize import check_grad
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from optnas.gaussian_process import MOST_FITTED, GaussianProcess
 
@@ -73,3 +74,27 @@ def test_the_kernel_is_fitted_to_the_first_rows_and_predicts_from_all() -> None:
     late = slice(MOST_FITTED, None)
     errors = [np.abs(gp.predict(rows[late])[0] - targets[late]).mean() for gp in (first, every)]
     assert errors[1] < 0.5 * errors[0]
+
+
+def test_columns_that_do_not_vary_among_the_fitted_rows_keep_the_weight_of_the_prior() -> None:
+    rows, targets = rows_and_targets(MOST_FITTED + 20)
+    rows[:MOST_FITTED, 5] = 0.5
+    gp = GaussianProcess().fit(rows, targets)
+    typical = 0.6 / (2 * rows.var(axis=0).sum())
+    np.testing.assert_allclose(gp._scale[5] ** 2, typical)
+    assert (np.abs(gp._scale[:5] ** 2 / typical - 1) > 1e-3).all()
+
+
+def test_one_thread_is_used_whatever_there_is() -> None:
+    rows, targets = rows_and_targets(30)
+    used = set()
+
+    class Watched(GaussianProcess):
+        def _loss(self, *arguments):
+            used.update(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+            return super()._loss(*arguments)
+
+    with threadpool_limits(2, user_api="blas"):
+        Watched().fit(rows, targets)
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {2}
+    assert used == {1}
