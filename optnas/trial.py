@@ -6,7 +6,6 @@ study, a stored trial, a random generator, an enumeration) is no business of the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -19,6 +18,7 @@ from optuna.distributions import (
 
 T_co = TypeVar("T_co", covariant=True)
 
+_STORABLE = (str, int, float, bool, type(None))
 _CHANGED = "The space has changed since; start a study of another name, or use the space of that time."
 
 
@@ -90,7 +90,7 @@ class Draw:
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         for choice in choices:
-            if not (choice is None or isinstance(choice, bool | int | float | str)):
+            if not isinstance(choice, _STORABLE):
                 raise TypeError(
                     f"Parameter {name!r} offers {choice!r}; a choice must be None, bool, int, float or str. "
                     "Offer names and look the object up in a dict."
@@ -157,15 +157,15 @@ def replay(params: Mapping[str, Any]) -> Draw:
 
 def contains(distribution: BaseDistribution, value: Any) -> bool:
     """Whether `value` is a possible answer: in range and, where there is a step, on the grid."""
-    if isinstance(distribution, CategoricalDistribution):
-        if type(value) is str:  # most answers, and samplers ask this most of all
-            return value in distribution.choices
+    if type(value) is str:  # most answers, and samplers ask this some thousand times for a suggestion
+        return isinstance(distribution, CategoricalDistribution) and value in distribution.choices
+    if not isinstance(distribution, (IntDistribution, FloatDistribution)):
+        assert isinstance(distribution, CategoricalDistribution)
         # True == 1 in Python, yet they are two choices.
         return any(type(value) is type(c) and value == c for c in distribution.choices)
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    if not distribution.low <= value <= distribution.high:
+    if not distribution.low <= value <= distribution.high:  # nan is not
         return False
     if isinstance(distribution, IntDistribution):
         return int(value) == value and (int(value) - distribution.low) % distribution.step == 0
