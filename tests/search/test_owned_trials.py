@@ -1,15 +1,167 @@
-"""Who runs a trial, when several processes and studies share a storage."""
+"""Who runs a trial: taken once, within the budget, held by a lease, and lost for good, on both engines."""
 
 from __future__ import annotations
 
+import pickle
+import signal
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
-from optnas.search.storage import SharedStorage, open_storage
+from optnas.search.storage import Loss, SharedStorage, TrialTakenError, claim, open_storage
+
+
+def test_each_waiting_trial_is_taken_once(url: str, new_study: Any, processes: Any) -> None:
+    study, _ = new_study(url)
+    for i in range(80):
+        study.enqueue_trial({"x": i / 80})
+    ids = processes("take", url, 6)
+    assert len(ids) == len(set(ids)) == 80
+    assert {trial.state for trial in study.trials} == {TrialState.RUNNING}
+
+
+def test_budget_is_exact(url: str, new_study: Any, processes: Any) -> None:
+    study, _ = new_study(url)
+    for i in range(7):
+        study.enqueue_trial({"x": i / 7})
+    processes("search", url, 6)
+    trials = study.trials
+    assert all(trial.state.is_finished() for trial in trials)
+    assert sum(t.state == TrialState.COMPLETE and "twin_of" not in t.user_attrs for t in trials) == 30
+    assert [trial.number for trial in trials] == list(range(len(trials)))
+
+
+def test_claim_counts_and_prefers_what_was_begun(url: str, new_study: Any) -> None:
+    study, storage = new_study(url)
+    for outcome in ({}, {"twin_of": 0}, {"infeasible": "too large"}):
+        trial = study.ask()
+        for key, value in outcome.items():
+            trial.set_user_attr(key, value)
+        study.tell(trial, 1.0)
+    study.tell(study.ask(), state=TrialState.FAIL)
+    study.tell(study.ask(), state=TrialState.PRUNED)
+    study.enqueue_trial({"x": 0.5})
+    begun = claim(study, 5)
+    assert (begun.counted, begun.running) == (2, 0)
+    study.enqueue_trial({"x": 0.6})
+    later = claim(study, 5)
+    assert begun.trial_id is not None
+    assert later.trial_id is not None
+    study.enqueue_trial({"x": 0.7})
+    storage.requeue(later.trial_id)
+    again = claim(study, 4)
+    assert again.trial_id == later.trial_id
+    assert claim(study, 4).trial_id is None
+    assert claim(study, None).trial_id is not None
+
+
+def test_nothing_acknowledged_is_lost_by_kill(
+    url: str, hanging: Callable[[str, float], subprocess.Popen[str]]
+) -> None:
+    process = hanging(url, 60.0)
+    storage = open_storage(url)
+    study = optuna.load_study(study_name="s", storage=storage)
+    assert storage.stale_trials(study._study_id) == []
+    before = study.trials[0]
+    process.kill()
+    process.wait()
+    (stale,) = storage.stale_trials(study._study_id)  # at once, long before its lease ends
+    assert (stale.number, stale.loss, stale.n_attempts) == (0, Loss.DEAD, 1)
+    assert stale.process is not None
+    assert stale.process.pid == process.pid
+    assert storage.requeue(stale)
+    assert not storage.requeue(stale)  # somebody was faster
+    assert claim(study, 1).trial_id == before._trial_id
+    trial = study.trials[0]
+    assert trial.params == before.params
+    assert trial.params
+    assert trial.user_attrs == {"seed": 7}
+    assert trial.intermediate_values == {0: 0.5}
+
+
+def test_paused_process_gives_way(
+    url: str, hanging: Callable[[str, float], subprocess.Popen[str]], seen_by_optuna: Any
+) -> None:
+    process = hanging(url, 1.0)
+    storage = open_storage(url)
+    study = optuna.load_study(study_name="s", storage=storage)
+    time.sleep(1.5)
+    assert storage.stale_trials(study._study_id) == []  # it renews its lease
+    process.send_signal(signal.SIGSTOP)
+    deadline = time.monotonic() + 20
+    while not (stale := storage.stale_trials(study._study_id)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert stale[0].loss == Loss.EXPIRED
+    assert storage.requeue(stale[0])
+    trial = optuna.Trial(study, claim(study, 1).trial_id or 0)
+    process.send_signal(signal.SIGCONT)
+    out, _ = process.communicate("\n", timeout=60)
+    assert out.split() == ["TrialTakenError", "TrialTakenError"]
+    assert study.trials[0].intermediate_values == {0: 0.5}
+    trial.report(0.7, 1)
+    study.tell(trial, 0.7)
+    assert seen_by_optuna(url)[0].value == 0.7
+    assert seen_by_optuna(url)[0].intermediate_values == {0: 0.5, 1: 0.7}
+
+
+def test_every_write_of_a_former_owner_is_refused(url: str, new_study: Any, seen_by_optuna: Any) -> None:
+    study, mine = new_study(url)
+    trial = study.ask()
+    trial_id = trial._trial_id
+    other = open_storage(url)
+    other.set_trial_state_values(trial_id, TrialState.WAITING)
+    other_study = optuna.load_study(study_name="s", storage=other)
+    assert claim(other_study, 1).trial_id == trial_id
+    trial.suggest_float("x", 0, 1)  # in memory only, so nobody can object yet
+    for write in (
+        lambda: mine.flush(trial_id),
+        lambda: mine.set_trial_param(trial_id, "y", 0.5, FloatDistribution(0, 1)),
+        lambda: trial.set_user_attr("a", 1),
+        lambda: mine.set_trial_system_attr(trial_id, "a", 1),
+        lambda: trial.report(1.0, 0),
+        lambda: mine.set_trial_state_values(trial_id, TrialState.WAITING),
+        lambda: mine.set_trial_state_values(trial_id, TrialState.COMPLETE, [1.0]),
+    ):
+        with pytest.raises(TrialTakenError, match="Trial 0 was taken over"):
+            write()
+    assert not mine.owns(trial_id)
+    for view in (study.trials, other_study.trials, seen_by_optuna(url)):
+        assert view[0].state == TrialState.RUNNING
+        assert (view[0].params, view[0].user_attrs, view[0].intermediate_values) == ({}, {}, {})
+
+
+def test_running_trials_of_plain_optuna_are_stale(url: str, new_study: Any, seen_by_optuna: Any) -> None:
+    study, storage = new_study(url)
+    plain = optuna.storages.RDBStorage(url.replace("postgresql://", "postgresql+psycopg://"))
+    left = optuna.load_study(study_name="s", storage=plain).ask()
+    left.suggest_float("x", 0, 1)
+    study.ask()
+    (stale,) = storage.stale_trials(study._study_id)
+    assert (stale.trial_id, stale.loss, stale.process) == (left._trial_id, Loss.UNOWNED, None)
+    assert storage.take_over(stale)
+    storage.set_trial_user_attr(stale.trial_id, "reason", "left RUNNING")
+    storage.set_trial_state_values(stale.trial_id, TrialState.FAIL)
+    assert seen_by_optuna(url)[0].user_attrs == {"reason": "left RUNNING"}
+    assert storage.stale_trials(study._study_id) == []
+    plain.engine.dispose()
+
+
+def test_pickled_copy_and_forked_child_own_nothing(url: str, new_study: Any) -> None:
+    study, storage = new_study(url)
+    trial = study.ask()
+    copy = pickle.loads(pickle.dumps(storage))
+    assert storage.owns(trial._trial_id)
+    assert not copy.owns(trial._trial_id)
+    assert copy.get_trial(trial._trial_id).state == TrialState.RUNNING
+    assert copy.lease == storage.lease
 
 
 @pytest.fixture
