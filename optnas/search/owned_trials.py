@@ -97,24 +97,23 @@ class OwnedTrials(StudyStorage):
         def work(connection: Connection, again: bool) -> tuple[Claim, FrozenTrial | None]:
             tables.lock_study(connection, study_id)  # who takes or creates a trial waits for this one
             counted, running = transitions.count_budget(connection, study_id)
-            if again and (found := transitions.find_attempt(connection, "token", token)):
-                trial_id, n_attempts = found
-                return Claim(trial_id, n_attempts - 1, counted, running - 1), read_trial(connection, trial_id)
+            if again and (found := transitions.find_trial(connection, "token", token)):
+                return Claim(found, counted, running - 1), read_trial(connection, found)
             if n_trials is not None and counted + running >= n_trials:
-                return Claim(None, 0, counted, running), None
+                return Claim(None, counted, running), None
             waiting = transitions.next_waiting(connection, study_id)
             if waiting is not None:
                 if not transitions.start_waiting(connection, waiting):  # Optuna takes them without that lock
                     return work(connection, again)
-                attempt = self._record_owner(connection, waiting, token)
-                return Claim(waiting, attempt, counted, running), read_trial(connection, waiting)
+                self._record_owner(connection, waiting, token)
+                return Claim(waiting, counted, running), read_trial(connection, waiting)
             row = self._insert_running(connection, study_id, token)
-            return Claim(row.trial_id, 0, counted, running), tables.new_trial(row)
+            return Claim(row.trial_id, counted, running), tables.new_trial(row)
 
         with self._lock:
             result, trial = self._database.write(work)
             if trial is not None:
-                self._own_now(study_id, trial, token, result.attempt)
+                self._own_now(study_id, trial, token)
             return result
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
@@ -125,13 +124,13 @@ class OwnedTrials(StudyStorage):
 
         def work(connection: Connection, again: bool) -> FrozenTrial:
             tables.lock_study(connection, study_id)
-            if again and (found := transitions.find_attempt(connection, "token", key)):
-                return read_trial(connection, found[0])
+            if again and (found := transitions.find_trial(connection, "token", key)):
+                return read_trial(connection, found)
             return tables.new_trial(self._insert_running(connection, study_id, key))
 
         with self._lock:
             trial = self._database.write(work)
-            self._own_now(study_id, trial, key, 0)
+            self._own_now(study_id, trial, key)
             return trial._trial_id
 
     def _insert_running(self, connection: Connection, study_id: int, token: str) -> Header:
@@ -144,33 +143,31 @@ class OwnedTrials(StudyStorage):
         """WAITING becomes RUNNING, and ours."""
         token, study_id = uuid.uuid4().hex, self._row(trial_id).study_id
 
-        def work(connection: Connection, again: bool) -> tuple[FrozenTrial, int] | None:
+        def work(connection: Connection, again: bool) -> FrozenTrial | None:
             tables.lock_study(connection, study_id)
-            if again and (found := transitions.find_attempt(connection, "token", token)):
-                return read_trial(connection, trial_id), found[1] - 1
+            if again and transitions.find_trial(connection, "token", token):
+                return read_trial(connection, trial_id)
             self.check_trial_is_updatable(trial_id, transitions.lock_trial(connection, trial_id))
             if not transitions.start_waiting(connection, trial_id):
                 return None
-            attempt = self._record_owner(connection, trial_id, token)
-            return read_trial(connection, trial_id), attempt
+            self._record_owner(connection, trial_id, token)
+            return read_trial(connection, trial_id)
 
         taken = self._database.write(work)
         if taken is not None:
-            self._own_now(study_id, taken[0], token, taken[1])
+            self._own_now(study_id, taken, token)
         return taken is not None
 
-    def _record_owner(self, connection: Connection, trial_id: int, token: str, **columns: Any) -> int:
-        """Returns how often the trial was taken before."""
-        attempt = 0 if columns else transitions.count_attempts(connection, trial_id)
+    def _record_owner(self, connection: Connection, trial_id: int, token: str, **columns: Any) -> None:
+        before = 0 if columns else transitions.count_attempts(connection, trial_id)
         owner = {"token": token, "expires": self._expiry(), **asdict(Process.this())}
-        transitions.record_attempt(connection, trial_id, n_attempts=attempt + 1, **owner, **columns)
-        return attempt
+        transitions.record_attempt(connection, trial_id, n_attempts=before + 1, **owner, **columns)
 
     def _expiry(self) -> Any:
         return self._database.now() + self.lease
 
-    def _own_now(self, study_id: int, trial: FrozenTrial, token: str, attempt: int) -> None:
-        self._own[trial._trial_id] = Own(token, study_id, trial, attempt)
+    def _own_now(self, study_id: int, trial: FrozenTrial, token: str) -> None:
+        self._own[trial._trial_id] = Own(token, study_id, trial)
         if self._heart is None or not self._heart.is_alive():
             self._heart = Heart(self._beat, self.lease / 4)
 
@@ -200,7 +197,7 @@ class OwnedTrials(StudyStorage):
 
         def work(connection: Connection, again: bool) -> FrozenTrial | None:
             transitions.lock_trial(connection, trial.trial_id)
-            if not (again and transitions.find_attempt(connection, "token", token)):
+            if not (again and transitions.find_trial(connection, "token", token)):
                 rows = transitions.running_attempts(connection, self._database.now(), trial_id=trial.trial_id)
                 now = [stale(row, one_machine=self._database.is_sqlite) for row in rows]
                 if not now or now[0] is None or now[0].token != trial.token:
@@ -213,7 +210,7 @@ class OwnedTrials(StudyStorage):
             current = self._database.write(work)
             if current is None:
                 return False
-            self._own_now(self._row(trial.trial_id).study_id, current, token, max(trial.n_attempts - 1, 0))
+            self._own_now(self._row(trial.trial_id).study_id, current, token)
             return True
 
     def requeue(self, trial: StaleTrial | int) -> bool:
@@ -265,8 +262,8 @@ def read_trial(connection: Connection, trial_id: int) -> FrozenTrial:
 
 def _copy_trial(connection: Connection, again: bool, study_id: int, template: FrozenTrial, key: str) -> int:
     tables.lock_study(connection, study_id)
-    if again and (found := transitions.find_attempt(connection, "created_by", key)):
-        return found[0]
+    if again and (found := transitions.find_trial(connection, "created_by", key)):
+        return found
     times = {
         "datetime_start": tables.to_utc(template.datetime_start),
         "datetime_complete": tables.to_utc(template.datetime_complete),

@@ -22,12 +22,11 @@ class TrialTakenError(UpdateFinishedTrialError):
 class Claim:
     """The answer to `claim`: a trial to run, or None, and how the budget stood before.
 
-    `attempt` is 0 for the first try at the trial. No trial and `counted >= n_trials`: the search is done. No
-    trial and `running > 0`: wait, one of those may come back or turn out not to count.
+    No trial and `counted >= n_trials`: the search is done. No trial and `running > 0`: wait, one of those may
+    come back or turn out not to count.
     """
 
     trial_id: int | None
-    attempt: int
     counted: int
     running: int
 
@@ -39,7 +38,6 @@ class Own:
     token: str
     study_id: int
     trial: FrozenTrial
-    attempt: int
     pending: Changes = field(default_factory=Changes)
     lost: bool = False
     abandoned: bool = False  # to be WAITING, which could not be written yet

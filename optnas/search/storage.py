@@ -117,9 +117,8 @@ def claim(study: optuna.Study, n_trials: int | None) -> Claim:
             for trial in trials
         )
         if n_trials is not None and counted + running >= n_trials:
-            return Claim(None, 0, counted, running)
+            return Claim(None, counted, running)
         trial_id = study._pop_waiting_trial_id()
         if trial_id is None:
             trial_id = study._storage.create_new_trial(study._study_id)
-        attempts = study._storage.get_trial(trial_id).user_attrs.get("attempts", [])
-        return Claim(trial_id, len(attempts), counted, running)
+        return Claim(trial_id, counted, running)

@@ -63,13 +63,10 @@ def record_attempt(connection: Connection, trial_id: int, **columns: Any) -> Non
     connection.execute(insert.on_conflict_do_update(index_elements=["trial_id"], set_=newer))
 
 
-def find_attempt(
-    connection: Connection, column: Literal["created_by", "token"], key: str
-) -> tuple[int, int] | None:
-    """(trial id, how often it was taken) of the trial that an earlier try of the same request got."""
-    query = sa.select(attempts.c.trial_id, attempts.c.n_attempts).where(attempts.c[column] == key)
-    row = connection.execute(query).one_or_none()
-    return None if row is None else (row.trial_id, row.n_attempts)
+def find_trial(connection: Connection, column: Literal["created_by", "token"], key: str) -> int | None:
+    """The id of the trial that an earlier try of the same request got."""
+    query = sa.select(attempts.c.trial_id).where(attempts.c[column] == key)
+    return connection.execute(query).scalar_one_or_none()
 
 
 def count_attempts(connection: Connection, trial_id: int) -> int:
