@@ -48,7 +48,7 @@ def _of_one(study: Study, objective: Objective | None) -> Iterator[Section]:
     retrained = summary.retrained(study)
     explanation = explain(study) if len(scored(study)) > 1 else None
     best = study.trials[rows[0].trial] if rows else None
-    yield Section("Summary", [*summary.of_one(study, rows, retrained)])
+    yield Section("Summary", [*summary.of_one(study, rows)])
     if best is not None:
         yield Section("Best architecture", summary.architecture(best, objective))
         yield Section("Leaderboard", [summary.leaders(rows, metric)])

@@ -37,7 +37,7 @@ _WORDS = {
 }
 
 
-def of_one(study: Study, rows: Sequence[Row], retrained: Table | None) -> Iterator[Part]:
+def of_one(study: Study, rows: Sequence[Row]) -> Iterator[Part]:
     """What happened, and what is best; of a study with one objective."""
     sentences = [*_ended(study)]
     if not rows:
@@ -52,12 +52,23 @@ def of_one(study: Study, rows: Sequence[Row], retrained: Table | None) -> Iterat
         yield Sentences(sentences)
         n_measured = sum(end(trial) is End.COMPLETE for trial in study.get_trials(deepcopy=False))
         sure = f"How sure: the best of {_several(n_measured, 'measurement')} is partly luck. "
-        if retrained:
-            sure += "What it reached when it was trained anew from other seeds is below."
-        else:
-            sure += "How it does from other seeds, optnas best STUDY.py --retrain 5 will show."
+        sure += _anew(study, best.trial, metric)
         yield Sentences([sure])
     yield from _failures(study)
+
+
+def _anew(study: Study, number: int, metric: str) -> str:
+    again = [(how, runs) for who, how, runs in _trainings(study) if who == number]
+    scores = [
+        f"{_mean([run[metric] for run in runs])} ({how}, {_several(len(runs), 'seed')})"
+        for how, runs in again
+        if all(metric in run for run in runs)
+    ]
+    if scores:
+        return f"Trained anew it reached {' and '.join(scores)}."
+    if again:
+        return "What it reached when it was trained anew is below."
+    return "How it does from other seeds, optnas best STUDY.py --retrain 5 will show."
 
 
 def of_several(study: Study, front: Sequence[FrozenTrial]) -> Iterator[Part]:
@@ -144,20 +155,26 @@ def front_table(study: Study, front: Sequence[FrozenTrial]) -> list[Part]:
 def retrained(study: Study) -> Table | None:
     """Every retraining beside the score of the search: mean ± standard deviation, a row per metric."""
     found: dict[str, list[dict[str, float]]] = {}
-    for key, runs in sorted(study.user_attrs.items(), reverse=True):
-        kind, _, rest = key.partition(":")
-        who, _, epochs = rest.partition(":")
-        if runs and kind in ("retrained", "baseline"):
-            trained = "as searched" if epochs == "as searched" else f"{epochs} epochs"
-            if kind == "retrained" and (scored := study.trials[int(who)].user_attrs.get("metrics")):
-                found.setdefault(f"trial {who}, in the search", [scored])
-            name = f"trial {who}, anew" if kind == "retrained" else "by hand"
-            found[f"{name}, {trained}, {_several(len(runs), 'seed')}"] = runs
+    for who, how, runs in _trainings(study):
+        if who is not None and (scored := study.trials[who].user_attrs.get("metrics")):
+            found.setdefault(f"trial {who}, in the search", [scored])
+        name = "by hand" if who is None else f"trial {who}, anew"
+        found[f"{name}, {how}, {_several(len(runs), 'seed')}"] = runs
     if not found:
         return None
     metrics = dict.fromkeys(name for runs in found.values() for run in runs for name in run)
     rows = [(m, *(_mean([run[m] for run in runs if m in run]) for runs in found.values())) for m in metrics]
     return Table(("metric", *found), rows)
+
+
+def _trainings(study: Study) -> Iterator[tuple[int | None, str, list[dict[str, float]]]]:
+    """Which trial was trained anew, None for the design by hand; for how long; the metrics of each seed."""
+    for key, runs in sorted(study.user_attrs.items(), reverse=True):
+        kind, _, rest = key.partition(":")
+        who, _, epochs = rest.partition(":")
+        if runs and kind in ("retrained", "baseline"):
+            how = "as searched" if epochs == "as searched" else f"{epochs} epochs"
+            yield int(who) if kind == "retrained" else None, how, runs
 
 
 def _mean(values: Sequence[float]) -> str:

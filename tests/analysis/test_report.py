@@ -136,6 +136,20 @@ def test_a_study_that_has_nothing_yet_gets_a_short_report(tmp_path: Path) -> Non
     assert "The smallest value is 1, of trial 1." in report(study, tmp_path / "report.html").read_text()
 
 
+def test_the_summary_says_what_the_best_reached_when_trained_anew(
+    objective: Objective, tmp_path: Path
+) -> None:
+    study = create_study(objective, study_name="anew", seed=5)
+    optimize(study, objective, 3, show_progress=False)
+    best = study.best_trial.number
+    runs = [{"score": 1.0}, {"score": 2.0}]
+    study.set_user_attr(f"retrained:{(best + 1) % 3}:as searched", runs)
+    assert "optnas best STUDY.py --retrain 5 will show." in report(study, tmp_path / "a.html").read_text()
+    study.set_user_attr(f"retrained:{best}:30", runs)
+    text = report(study, tmp_path / "a.html").read_text()
+    assert "partly luck. Trained anew it reached 1.5000 ± 0.7071 (30 epochs, 2 seeds)." in text
+
+
 def test_an_objective_that_no_longer_fits_costs_only_the_drawing(
     searched: optuna.Study, tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ from optnas.analysis.trials import Target, maximizes, objective_value, scored
 
 _ROW = 84  # pixels per decision: its name, a line of answers, two lines of their names
 _CHIP = "#555555"  # behind white words: hides the lines that pass, on light and on dark pages
-_CLASSES = ("worst fifth", "", "middle", "", "best fifth")
+_CLASSES = ("worst fifth", "fourth", "third", "second", "best fifth")
 
 
 def plot_importance(importance: Importance, *, n: int = 15, of: str = "decisions") -> go.Figure:
@@ -103,7 +103,6 @@ def plot_parallel(
             line={"color": color, "width": 1 + 0.3 * k},
             opacity=0.55 + 0.1 * k,
             name=label,
-            showlegend=bool(label),
             hoverinfo="skip",
         )
     for row, axis in zip(rows, axes, strict=True):
