@@ -142,22 +142,21 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
 
 def open_existing(url: str) -> optuna.storages.BaseStorage:
     """Open a storage to look at it: a SQLite file that is not there is an error, not a new file."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
+    from optnas.search.location import parse_url
 
     try:
-        parsed = make_url(url)
-    except ArgumentError:
-        parsed = None  # a file's path, or wrong: open_storage knows
-    file = Path(url if parsed is None else parsed.database or "")
-    if (parsed is None or parsed.get_backend_name() == "sqlite") and not file.exists():
-        fail(f"There is no storage {url!r}: the file {str(file)!r} does not exist.")
+        parsed = parse_url(url)
+    except ValueError:
+        return open_storage(url)  # says why not
+    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists():
+        fail(f"There is no storage {url!r}: the file {parsed.database!r} does not exist.")
     return open_storage(url)
 
 
 def without_password(url: str) -> str:
     """A storage's URL as it may be printed."""
-    return re.sub(r"(://[^:@/]*):.*@", r"\1:***@", url)
+    url = re.sub(r"(://[^:@/]*):.*@", r"\1:***@", url)
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", url)
 
 
 def _import(file: Path) -> ModuleType:

@@ -32,7 +32,9 @@ def parse_url(storage: str) -> URL:
             "postgresql://user:password@host:5432/database, with %-escapes for special characters."
         ) from None  # the error has the URL with its password
     if url.drivername in ("postgres", "postgresql"):
-        return url.set(drivername="postgresql+psycopg")
+        url = url.set(drivername="postgresql+psycopg")
+    if isinstance(password := url.query.get("password"), str):  # where nobody would hide it
+        url = url.set(password=password).difference_update_query(["password"])
     if url.drivername == "sqlite" and url.database not in (None, "", ":memory:"):
         return url.set(database=str(Path(str(url.database)).expanduser().absolute()))
     return url

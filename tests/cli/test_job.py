@@ -10,7 +10,7 @@ import optuna
 import pytest
 import typer
 
-from optnas.cli.job import load_job, open_existing, without_password
+from optnas.cli.job import load_job, open_existing, open_storage, without_password
 
 
 def test_a_file_without_options_is_named_after_itself(toy: Path) -> None:
@@ -44,12 +44,34 @@ def test_a_study_file_imports_its_neighbors_and_can_be_inspected(toy: Path) -> N
     assert sys.modules["toy"].local.__module__ == "toy"
 
 
-def test_looking_at_a_storage_never_makes_one(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for url in ("sqlite:///none.db", "none.db", "sqlite:///no/folder/none.db"):
-        with pytest.raises(typer.Exit):
-            open_existing(url)
-        assert "does not exist" in capsys.readouterr().err
+@pytest.mark.parametrize("url", ["sqlite:///none.db", "none.db", "sqlite:///no/folder/none.db", "~/none.db"])
+def test_looking_at_a_storage_never_makes_one(
+    url: str, toy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    with pytest.raises(typer.Exit):
+        open_existing(url)
+    assert "none.db' does not exist" in capsys.readouterr().err
     assert not Path("none.db").exists()
+
+
+@pytest.mark.parametrize("url", ["sqlite:///nas.db", "nas.db", "~/nas.db"])
+def test_a_storage_is_looked_at_where_a_search_made_it(
+    url: str, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    optuna.create_study(study_name="there", storage=open_storage(url))
+    assert optuna.get_all_study_names(open_existing(url)) == ["there"]
+
+
+def test_an_unreadable_url_gets_a_message_without_its_password(
+    toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit):
+        open_existing("postgresql://me:tUlip@host:no-port/nas")
+    told = capsys.readouterr().err
+    assert "storage is not a URL that can be read" in told
+    assert "tUlip" not in told
 
 
 @pytest.mark.parametrize(
@@ -57,6 +79,7 @@ def test_looking_at_a_storage_never_makes_one(toy: Path, capsys: pytest.CaptureF
     [
         ("postgresql://me:p@ss:/w@host:5432/nas", "postgresql://me:***@host:5432/nas"),
         ("postgresql://me@host/nas", "postgresql://me@host/nas"),
+        ("postgresql://host/nas?password=p&user=me", "postgresql://host/nas?password=***&user=me"),
         ("sqlite:////tmp/a:b@c.db", "sqlite:////tmp/a:b@c.db"),
         ("nas.db", "nas.db"),
     ],

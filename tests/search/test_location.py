@@ -29,6 +29,14 @@ def test_urls_as_people_write_them(written: str, driver: str, database: str) -> 
     assert (url.drivername, url.database) == (driver, database)
 
 
+@pytest.mark.parametrize("driver", ["postgresql", "postgresql+psycopg"])
+def test_a_password_in_the_query_is_hidden_like_any_other(driver: str) -> None:
+    url = parse_url(f"{driver}://host/nas?user=me&password={SECRET}&sslmode=require")
+    assert url.password == SECRET
+    assert url.query == {"user": "me", "sslmode": "require"}
+    assert SECRET not in str(url)
+
+
 def test_unreadable_url_does_not_show_the_password() -> None:
     with pytest.raises(ValueError, match="storage is not a URL") as caught:
         open_storage(f"postgresql://me:{SECRET}@host:no-port/nas")
