@@ -6,7 +6,7 @@ import hashlib
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -54,17 +54,21 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def same_threads(attempts: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+def cpu_threads(n: int) -> Iterator[None]:
+    """Let torch compute with `n` CPU threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def same_threads(attempts: Sequence[Mapping[str, Any]]) -> AbstractContextManager[None]:
     """Compute with as many CPU threads as the first of a trial's attempts, where this machine has as many.
 
     Only then the result is equal, bit for bit, to that of a trial that nothing interrupted.
     """
     now = torch.get_num_threads()
-    threads = next((attempt["threads"] for attempt in attempts if "threads" in attempt), now)
-    if threads > max(now, os.cpu_count() or 1):
-        threads = now
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(now)
+    recorded = next((attempt["threads"] for attempt in attempts if "threads" in attempt), now)
+    return cpu_threads(recorded if recorded <= max(now, os.cpu_count() or 1) else now)

@@ -20,6 +20,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
+from optnas.reproducibility import cpu_threads
 from optnas.space.explore import options
 from optnas.strategy.base import Pick, TrialSampler, is_sound, loss
 
@@ -81,7 +82,7 @@ class ReinforceSampler(TrialSampler):
 
         def pick(name: str, distribution: BaseDistribution) -> Any:
             nonlocal state
-            with torch.no_grad():
+            with torch.no_grad(), cpu_threads(1):
                 # Optuna adds each answer to the trial, those that were enqueued too: they are context.
                 for earlier in [e for e in trial.params if e not in read]:
                     read.add(earlier)
@@ -105,8 +106,9 @@ class ReinforceSampler(TrialSampler):
         if learner is None or learner.numbers != [t.number for t in trials[: len(learner.numbers)]]:
             learner = _Learner(self)
             self._learners[study._study_id] = learner
-        for trial in trials[len(learner.numbers) :]:
-            learner.learn(study, trial)
+        with cpu_threads(1):
+            for trial in trials[len(learner.numbers) :]:
+                learner.learn(study, trial)
         return learner
 
 
@@ -184,6 +186,8 @@ class State:
 
 class _Controller:
     """An LSTM over the sequence of decisions; it reads the last answer and scores the next.
+
+    Too small for several threads: they wait for each other, long where a training uses the cores.
 
     `answers` has one row for each possible answer to each question, `(answers, 2 * hidden + 1)`: its
     embedding, and the weights and the bias of its score.
