@@ -73,6 +73,11 @@ def study_of(objective, url, **options):
     return create_study(objective, study_name="s", storage=storage, seed=0)
 
 
+def training_of(folder, *callbacks, batch_size, max_epochs):
+    options = {"monitor": "val_loss", "mode": "min", "max_epochs": max_epochs, "folder": folder}
+    return Training(Classification(10), Digits(batch_size=batch_size), callbacks=callbacks, **options)
+
+
 def assert_finishes(study, objective, n_trials):
     """Without waiting for anything that runs no more."""
     optimize(study, objective, n_trials, timeout=30)
@@ -179,21 +184,11 @@ class Filling(pl.Callback):
 
 
 def test_a_full_disk_costs_no_trial_and_no_epoch(tmp_path, url):
-    training = Training(
-        Classification(10),
-        Digits(batch_size=256),
-        monitor="val_acc",
-        mode="max",
-        max_epochs=3,
-        folder=tmp_path,
-        callbacks=[Filling()],
-    )
-
     def wide(trial):
         width = trial.suggest_int("width", 2000, 2001)
         return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.Linear(width, 10))
 
-    objective = Objective(wide, training)
+    objective = Objective(wide, training_of(tmp_path, Filling(), batch_size=256, max_epochs=3))
     study = study_of(objective, url)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
@@ -221,15 +216,7 @@ def test_resumed_with_other_threads_a_trial_ends_as_if_nothing_had_happened(tmp_
 
     def run(name, threads, *callbacks):
         torch.set_num_threads(threads)
-        training = Training(
-            Classification(10),
-            Digits(batch_size=64),
-            monitor="val_loss",
-            mode="min",
-            max_epochs=4,
-            folder=tmp_path / name,
-            callbacks=callbacks,
-        )
+        training = training_of(tmp_path / name, *callbacks, batch_size=64, max_epochs=4)
         objective = Objective(conv, training)
         storage = f"sqlite:///{tmp_path}/{name}.db"
         study = create_study(objective, study_name="s", storage=storage, seed=0)
