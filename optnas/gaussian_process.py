@@ -71,6 +71,11 @@ class GaussianProcess:
             variance = self._signal - (whitened**2).sum(axis=0)
             return kernel @ self._alpha, np.sqrt(np.maximum(variance, JITTER))
 
+    def fitted(self) -> Array:
+        """Mean of the signal, without the noise, at the rows it was conditioned on, `(n,)`."""
+        fitted: Array = self._targets - (self._noise + JITTER) * self._alpha
+        return fitted
+
     def believe(self, rows: Array) -> GaussianProcess:
         """A copy that takes its own predictions for `rows` as observed."""
         other = copy.copy(self)

@@ -74,7 +74,7 @@ class Surrogate:
         self._encoder = _Encoder([trial for trial, _ in observed], self._features)
         rows = self._encoder.encode([observed[i][0].params for i in kept])
         self._gp = GaussianProcess().fit(rows, self._warp.to_latent(losses[kept]))
-        self._best = float(self._gp.predict(rows)[0].min())
+        self._best = float(self._gp.fitted().min())
         return self
 
     def predict(self, params: Sequence[Params]) -> tuple[Array, Array]:

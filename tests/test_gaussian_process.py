@@ -27,6 +27,13 @@ def test_predicts_what_scikit_learn_predicts_with_the_fitted_kernel() -> None:
     np.testing.assert_allclose(std**2, noisy_std**2 - ours._noise, atol=1e-6)
 
 
+def test_what_is_fitted_is_what_is_predicted_for_the_same_rows() -> None:
+    rows, targets = rows_and_targets(40)
+    gp = GaussianProcess().fit(rows, targets)
+    np.testing.assert_allclose(gp.fitted(), gp.predict(rows)[0], atol=1e-9)
+    assert np.abs(gp.fitted() - targets).max() > 1e-3
+
+
 def test_the_gradient_is_that_of_the_loss() -> None:
     rows, targets = rows_and_targets(20)
     gp = GaussianProcess().fit(rows, targets)

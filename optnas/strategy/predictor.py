@@ -22,7 +22,7 @@ from optnas.surrogate import Features, Surrogate
 from optnas.trial import Space, contains
 
 N_PARENTS = 5
-N_RANDOM = 50
+N_RANDOM = 25
 N_MUTATIONS = 12
 ROUNDS = 8
 
