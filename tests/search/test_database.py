@@ -205,6 +205,16 @@ def test_lost_answers_to_commits_do_nothing_twice(proxied: tuple[Proxy, str], ne
 # ---- SQLite files ----
 
 
+@pytest.mark.parametrize(("full_sync", "synchronous"), [(False, 1), (True, 2)])
+def test_a_file_has_a_write_ahead_log_and_waits_for_the_disk_where_asked(
+    tmp_path: Path, new_study: Any, full_sync: bool, synchronous: int
+) -> None:
+    _, storage = new_study(tmp_path / "nas.db", full_sync=full_sync)
+    with storage._database.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == synchronous
+
+
 def test_files_of_other_programs(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("Something else entirely")
     with pytest.raises(StorageUnavailableError, match=r"is not a SQLite file; choose another"):

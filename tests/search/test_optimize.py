@@ -93,6 +93,15 @@ def test_an_enqueued_baseline_is_trial_0():
     assert study.trials[0].params == {"width": 17}
 
 
+def test_what_is_enqueued_beyond_the_budget_goes_on_waiting(tmp_path):
+    objective = Objective(linear, Score())
+    study = create_study(objective, storage=f"sqlite:///{tmp_path}/s.db", study_name="s")
+    for width in range(1, 6):
+        study.enqueue_trial({"width": width})
+    optimize(study, objective, n_trials=3)
+    assert states(study) == [TrialState.COMPLETE] * 3 + [TrialState.WAITING] * 2
+
+
 def test_timeout_ends_the_search():
     class Slow(Score):
         def __call__(self, model, trial):

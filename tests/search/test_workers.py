@@ -53,8 +53,8 @@ class Unreadable(optuna.samplers.RandomSampler):
         raise RuntimeError("no such sampler here")
 
 
-def study_of(objective, tmp_path):
-    return create_study(objective, study_name="s", storage=f"sqlite:///{tmp_path}/s.db", seed=0)
+def study_of(objective, tmp_path, **options):
+    return create_study(objective, study_name="s", storage=f"sqlite:///{tmp_path}/s.db", seed=0, **options)
 
 
 def states(study):
@@ -66,14 +66,16 @@ def test_workers_share_budget_threads_and_accelerators(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
-    objective = Objective(linear, Sleeping())
-    study = study_of(objective, tmp_path)
+    objective = Objective(linear, Sleeping(), reuse_twins=False)
+    study = study_of(objective, tmp_path, sampler=optuna.samplers.RandomSampler(seed=0))
     optimize(study, objective, n_trials=12, n_workers=3)
     assert states(study) == [TrialState.COMPLETE] * 12
     pids = {t.user_attrs["attempts"][0]["pid"] for t in study.trials}
     assert len(pids) == 3
     assert os.getpid() not in pids
-    assert len({t.params["width"] for t in study.trials}) == 12
+    assert (
+        len({t.params["width"] for t in study.trials}) > 8
+    )  # their generators differ, chance repeats little
     assert {(a["pid"], a["threads"]) for t in study.trials for a in t.user_attrs["attempts"]} == {
         (pid, 2) for pid in pids
     }
@@ -248,6 +250,36 @@ def test_when_the_parent_ends_its_workers_end_and_nothing_stays_running(tmp_path
 
     subprocess.run([sys.executable, str(script), url, "0"], check=True, capture_output=True)
     assert states(study) == [TrialState.COMPLETE] * 4
+
+
+class Stubborn(Sleeping):
+    """Hears no SIGTERM."""
+
+    def __call__(self, model, trial):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        trial.report(0.5, 0)
+        time.sleep(60)
+        return {"score": 0.5}
+
+
+def test_a_worker_that_does_not_leave_is_killed_after_the_time_of_grace(tmp_path, monkeypatch):
+    monkeypatch.setattr("optnas.search.workers.GRACE", 0.5)
+    objective = Objective(linear, Stubborn())
+    study = study_of(objective, tmp_path)
+
+    def interrupt():
+        watching = optuna.load_study(study_name="s", storage=open_storage(f"sqlite:///{tmp_path}/s.db"))
+        wait_for(lambda: any(t.intermediate_values for t in watching.trials))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_workers(study, objective, n_trials=1, deadline=None, n_workers=1, show_progress=False)
+    [trial] = study.trials
+    [attempt] = trial.user_attrs["attempts"]
+    assert (trial.state, trial.intermediate_values) == (TrialState.WAITING, {0: 0.5})
+    assert attempt["how"] == "killed"
+    assert not is_alive(attempt["pid"])
 
 
 def wait_for(condition, seconds=90):
