@@ -28,12 +28,22 @@ if TYPE_CHECKING:
 
 _N_PARAMS = 4  # of a plot of all their pairs
 _STYLE = b"""<style>
-/* Long attributes make the pages wider than the window, and the list of trials wider than a phone; links in
-notes are dark blue on a dark page. */
+/* Long attributes make the pages wider than the window, and the list of trials wider than a phone, on which
+two plots side by side are cut and their buttons lie over what they show; links in notes are dark blue on a
+dark page. */
 .MuiBox-root { min-width: 0; overflow-wrap: anywhere; }
 img { max-width: 100%; }
 a:not([class]) { color: inherit; }
-@media (max-width: 700px) { .MuiBox-root:has(+ .MuiDivider-vertical) { display: none; } }
+.MuiTableContainer-root .MuiTable-root { min-width: 0; }
+.MuiTableCell-root:first-child { overflow-wrap: normal; }
+@media (max-width: 700px) {
+  .MuiBox-root:has(+ .MuiDivider-vertical) { display: none; }
+  .MuiGrid-root[class*="MuiGrid-grid-xs-"] { flex-basis: 100%; max-width: 100%; }
+  .MuiBox-root:has(> .MuiTypography-root + .MuiBox-root) { flex-wrap: wrap; }
+  .MuiTypography-root + .MuiBox-root { white-space: normal; }
+  .MuiCardContent-root > .MuiBox-root { flex-wrap: wrap; }
+  .modebar { display: none; }
+}
 </style>"""
 # The browser asks for the study while the dashboard's script, which asks next, starts.
 _PRELOAD = '<link rel="preload" href="/api/studies/{}?after=0" as="fetch" crossorigin="anonymous">'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import optuna
@@ -23,14 +24,13 @@ def save_plots(study: optuna.Study) -> list[str]:
     """
     names = []
     for name, figure in _figures(study):
+        # On a phone the legend takes a line for two entries, between the title and the plot.
+        n_lines = math.ceil(sum(trace.showlegend is not False for trace in figure.data) / 2)
         figure.update_layout(
             template=go.layout.Template(),  # or each carries plotly's own, of 7 kB
             title={"text": name, "x": 0.01, "y": 0.98, "yanchor": "top"},
-            margin={
-                "t": 72,
-                "b": 24,
-            },  # the page puts its buttons over the plot, which is no higher than this
-            height=430,
+            margin={"t": max(72, 36 + 20 * n_lines), "b": 24},
+            height=430,  # the page puts its buttons over the plot, which is no higher than this
             modebar={"bgcolor": "rgba(0, 0, 0, 0)"},
         )
         plot_id = f"optnas-{name.replace(' ', '-')}"
@@ -58,6 +58,6 @@ def _figures(study: optuna.Study) -> Iterator[tuple[str, go.Figure]]:
     yield "timeline", plots.plot_timeline(study)
     if n_complete <= _MOST:
         yield "learning curves", plots.plot_learning_curves(study)
-        yield "decisions", plots.plot_parallel(study, n=6)
+        yield "decisions", plots.plot_parallel(study, n=4)
     if n_complete >= 10:
         yield "importance", plots.plot_importance(importance(study))

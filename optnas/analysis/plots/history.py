@@ -130,7 +130,7 @@ def plot_timeline(study: Study) -> go.Figure:
     start, stop = min(b["started"] for b in bars), max(b["ended"] for b in bars)
     # As many ticks as there is room for; of less than a tenth of a second, their labels would touch.
     span = [_utc(start), _utc(max(stop, start + 0.1))]
-    figure.update_xaxes(type="date", range=span, nticks=0, tickangle=0)
+    figure.update_xaxes(type="date", range=span, nticks=0)
     figure.update_yaxes(
         tickvals=list(range(len(workers))),
         ticktext=[_short(worker) for worker in workers],
