@@ -140,9 +140,12 @@ def run_trial(study: optuna.Study, objective: Objective, trial_id: int) -> Excep
             outcome, error = {"state": TrialState.FAIL}, failure
         attach_drawing(study, objective, trial)
         with _signals_wait():
+            if isinstance(study._storage, SharedStorage):
+                study._storage.flush(trial_id)  # which raises where `tell` would only read
             study.tell(trial, **outcome)
     except UpdateFinishedTrialError as lost:
         logger.warning("%s", lost)
+        return None  # however it ended here
     except BaseException as interruption:
         with _signals_wait():
             ours = requeue(study, trial_id)

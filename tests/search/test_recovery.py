@@ -264,6 +264,20 @@ def test_a_process_whose_trial_and_files_are_gone_takes_another_trial(tmp_path, 
     assert len(study.trials[0].user_attrs["attempts"]) == 2
 
 
+def test_an_error_in_a_trial_that_somebody_else_has_told_is_of_no_account(url):
+    class Told(Score):
+        def __call__(self, model, trial):
+            if trial.number == 0:
+                optuna.load_study(study_name="s", storage=url).tell(0, 7.0)
+                raise RuntimeError("too late")
+            return super().__call__(model, trial)
+
+    objective = Objective(linear, Told())
+    study = study_of(objective, url)
+    assert_finishes(study, objective, 2)
+    assert study.trials[0].value == 7.0
+
+
 def test_running_trials_that_others_left_are_run(url):
     objective = Objective(linear, Score())
     study = study_of(objective, url)
