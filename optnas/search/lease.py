@@ -15,6 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+PROC = Path("/proc")
+
 
 @dataclass(frozen=True)
 class Process:
@@ -79,18 +81,17 @@ def stale(row: Any, *, one_machine: bool) -> StaleTrial | None:
 
 def start_time(pid: int) -> str:
     """When the process began, in whatever form this system tells it; "" if it has ended, "?" if unknown."""
-    if Path("/proc/self/stat").exists():
+    if (PROC / "self" / "stat").exists():
         try:
             # Fields after the command, which may hold anything: state is the 3rd of all, start the 22nd.
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             return ""
         return "" if fields[0] in "ZX" else fields[19]
     if shutil.which("ps"):
-        listed = subprocess.run(
-            ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
-        )
-        return listed.stdout.strip()
+        words = ["ps", "-o", "lstart=", "-p", str(pid)]
+        alike = {**os.environ, "TZ": "UTC", "LC_ALL": "C"}  # whoever asks, and after the clocks change
+        return subprocess.run(words, capture_output=True, text=True, check=False, env=alike).stdout.strip()
     return "?"
 
 
@@ -98,8 +99,8 @@ def start_time(pid: int) -> str:
 def _this(pid: int) -> Process:
     host = socket.gethostname()
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        machine = f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
+        machine = f"{boot} {os.readlink(PROC / 'self/ns/pid')}"
     except OSError:
         machine = host
     return Process(machine, host, pid, start_time(pid))

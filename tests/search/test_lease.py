@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,6 +48,21 @@ def test_another_process_with_its_pid_does_not_deceive() -> None:
     assert not this.is_dead()
     assert replace(this, started="1").is_dead()
     assert not replace(this, started="1", machine="elsewhere").is_dead()  # its pid says nothing here
+
+
+def test_a_start_is_told_alike_in_every_time_zone_and_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no /proc; and the clocks may change between two looks."""
+    if shutil.which("ps") is None:
+        pytest.skip("no ps on this system")
+    monkeypatch.setattr("optnas.search.lease.PROC", Path("/nowhere"))
+    told = set()
+    for zone, language in (("UTC", "C"), ("Asia/Tokyo", "de_DE.UTF-8"), ("CET-1CEST,0/0,365/23", "C")):
+        monkeypatch.setenv("TZ", zone)
+        monkeypatch.setenv("LC_ALL", language)
+        told.add(start_time(os.getpid()))
+    assert len(told) == 1
+    assert "" not in told
+    assert start_time(2**22 + 1) == ""  # beyond all pids
 
 
 def test_stale() -> None:
