@@ -8,8 +8,9 @@ import sqlalchemy as sa
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import DBAPIError
 
-# SQLSTATE of what passes: too many connections, serialization failure, deadlock, shutdown, start-up.
-_PASSING = frozenset({"53300", "40001", "40P01", "57P01", "57P02", "57P03"})
+# SQLSTATE of what passes: too many connections, serialization failure, deadlock, shutdown, start-up; sessions
+# and transactions that the server ends because they were idle, as they are while a trial trains or is paused.
+_PASSING = frozenset({"53300", "40001", "40P01", "57P01", "57P02", "57P03", "57P05", "25P03"})
 
 ADVICE = {
     "disk is full": "Free some space and run the same search again; what was acknowledged is stored.",

@@ -100,6 +100,24 @@ def test_server_restart_in_the_middle(postgres: Any, new_study: Any) -> None:
     assert all(trial.intermediate_values == {0: trial.value} for trial in plain.trials)
 
 
+def test_a_server_that_ends_idle_sessions(postgres: Any, new_study: Any) -> None:
+    """A trial that trains for hours says nothing to its server between two epochs."""
+    url = sa.make_url(postgres.new_database()).set(drivername="postgresql+psycopg")
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"ALTER DATABASE {url.database} SET idle_session_timeout = '200ms'"))
+    engine.dispose()
+    study, storage = new_study(url.render_as_string(hide_password=False))
+    trial = study.ask()
+    for step in range(2):
+        time.sleep(0.5)
+        trial.report(0.5, step)
+    time.sleep(0.5)
+    study.tell(trial, 0.5)
+    assert study.trials[0].intermediate_values == {0: 0.5, 1: 0.5}
+    storage.close()
+
+
 class Proxy(threading.Thread):
     """Stands between client and server, and on `lose_commits` drops the connection instead of an answer."""
 

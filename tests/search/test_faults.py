@@ -44,6 +44,8 @@ def test_what_is_wrong_with_a_file_or_in_it_does_not_pass(tmp_path: Path) -> Non
     ("state", "expected"),
     [
         ("57P01", True),  # terminated by an administrator, as when the server stops
+        ("57P05", True),  # the session was idle for too long
+        ("25P03", True),  # and so was a transaction
         ("53300", True),  # too many connections
         ("08006", True),  # connection failure
         ("40001", True),  # serialization failure
