@@ -133,13 +133,17 @@ def _worth_words(worth: Worth, maximize: bool) -> str:
     verb = "gain" if sign * mildest.predicted > 0 else "lose"
     which = "the other answer" if len(worth.alternatives) == 1 else "the next best answer"
     words = f"{worth.name} = {_answer(worth.answer)}: {which}, {_answer(mildest.answer)},"
-    words += f" is predicted to {verb} {change}"
-    if 0.05 < mildest.better < 0.95:
-        words += ", too close to call"
+    words += f" is predicted to {verb} {change}, and to be better with a chance of {_percent(mildest.better)}"
     seen = [a for a in worth.alternatives if a.seen is not None]
     if seen:
         words += "; seen: " + ", ".join(_seen_words(a, sign) for a in seen)
     return words + "."
+
+
+def _percent(probability: float) -> str:
+    if 0.01 <= probability <= 0.99:
+        return f"{100 * probability:.0f} %"
+    return "under 1 %" if probability < 0.5 else "over 99 %"
 
 
 def _seen_words(alternative: Alternative, sign: int) -> str:

@@ -18,8 +18,9 @@ from optnas.analysis.lineage import changes
 from optnas.analysis.trials import maximizes, same, scored
 from optnas.surrogate import Surrogate
 
-# Around the best trial, which was chosen for its luck too, the surrogate is surer than it may be: without
-# this factor its 95 % ranges held 81 % of the true changes in studies/benchmarks/explain.py, with it 96 %.
+# Around the best trial, which was chosen for its luck too, some predictions are far off. Without this factor
+# the 95 % ranges hold 83 % of the true changes in studies/benchmarks/explain.py, with it 95 %. Which of two
+# answers is better is mostly right all the same: its probability does without.
 _WIDER = 2.0
 _FOLDS = 5
 _TRUSTED = 0.5
@@ -31,7 +32,8 @@ class Alternative:
     """Another answer. Changes are in the study's own units: its value minus the best architecture's.
 
     `predicted` by the surrogate from all trials. `deviation`: its standard deviation, of both predictions as
-    if independent, doubled (see `_WIDER`). `better` is the probability that it would be an improvement.
+    if independent, doubled, so that 1.96 of them hold the truth in 95 %. `better` is the probability that it
+    would be an improvement, of the deviation that is not doubled.
     `seen`: the change in trial `trial`, which differs in this decision only, None if there is none; one
     measurement of each, noise included.
     """
@@ -92,11 +94,11 @@ def _worth(
     alternatives = []
     for i, (option, trial) in enumerate(zip(options, seen, strict=True), start=1):
         change = float(mean[i] - mean[0])
-        spread = _WIDER * float(np.hypot(deviation[0], deviation[i]))
+        spread = float(np.hypot(deviation[0], deviation[i]))
         better = float(norm.cdf(sign * change / spread)) if spread > 0 else float(sign * change > 0)
         measured = None if trial is None else (trial.value or 0.0) - (best.value or 0.0)
         number = None if trial is None else trial.number
-        alternatives.append(Alternative(option, change, spread, better, measured, number))
+        alternatives.append(Alternative(option, change, _WIDER * spread, better, measured, number))
     alternatives.sort(key=lambda a: -sign * a.predicted)
     mildest = alternatives[0]
     return Worth(name, best.params[name], tuple(alternatives), -sign * mildest.predicted, mildest.deviation)
@@ -144,7 +146,8 @@ def prediction_quality(study: Study) -> str:
         actual += values.tolist()
     rank = 0.0 if np.ptp(actual) == 0 or np.ptp(predicted) == 0 else float(spearmanr(predicted, actual)[0])
     words = (
-        f"Predictions miss held-out trials by {np.median(errors):.3g} (median) and rank them at {rank:.2f}"
+        f"Predictions (± is their standard deviation) miss held-out trials by {np.median(errors):.3g} "
+        f"(median) and rank them at {rank:.2f}"
     )
     trust = "" if rank > _TRUSTED else ": take them as guesses"
     return f"{words} (Spearman; 1 is perfect){trust}."

@@ -39,6 +39,7 @@ def test_says_what_is_known_of_the_space(study: optuna.Study) -> None:
     for phrase in (
         f"Trial {found.best} has the best value",
         "op = conv: the next best answer, pool, is predicted to lose",
+        "to be better with a chance of under 1 %",
         "No effect worth searching was seen of act: fix it.",
         f"Fix act at {study.best_trial.params['act']}",
         "Spearman",

@@ -42,6 +42,7 @@ def test_predicted_changes_are_near_the_true_ones(direction: str) -> None:
         assert found == pytest.approx(changes, abs=0.06)
         assert worth[name].loss == pytest.approx(-changes[0], abs=0.06)
         assert all(a.deviation >= 0 and 0 <= a.better <= 1 for a in worth[name].alternatives)
+    assert max(a.better for a in worth["a.op"].alternatives) < 0.05
     assert abs(worth["lr"].loss) < 0.05
     losses = [w.loss for w in decision_worth(study, study.best_trial)]
     assert losses == sorted(losses, reverse=True)
