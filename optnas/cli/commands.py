@@ -88,6 +88,10 @@ def worker(
 def best(
     file: File,
     retrain: Annotated[int, typer.Option(min=0, help="Train it anew from this many seeds.")] = 0,
+    finalists: Annotated[
+        int,
+        typer.Option(min=1, help="Let so many of the best be trained anew; the best mean validation wins."),
+    ] = 1,
     epochs: Epochs = None,
     storage: Storage = None,
     study_name: StudyName = None,
@@ -97,7 +101,7 @@ def best(
     study = job.load_study()
     show_trials(study)
     with _fitting(job):
-        show_best(job, _best(job, study), retrain, epochs)
+        show_best(job, _best(job, study, finalists, retrain or 3), retrain, epochs)
 
 
 @app.command()
@@ -269,11 +273,11 @@ def _summary(job: Job, study: optuna.Study) -> None:
     say(f"  {shlex.join(['optnas', 'dashboard', without_password(job.storage)])}")
 
 
-def _best(job: Job, study: optuna.Study) -> Any:
+def _best(job: Job, study: optuna.Study, finalists: int = 1, n_seeds: int = 3) -> Any:
     from optnas.search.best import best
 
     try:
-        return best(study, job.objective)
+        return best(study, job.objective, finalists, n_seeds)
     except ValueError as error:
         fail(str(error))
 

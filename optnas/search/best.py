@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.trial import FixedTrial, FrozenTrial, TrialState
+from optuna.trial import FixedTrial, FrozenTrial
 from torch import nn
 
+from optnas.analysis.leaderboard import leaderboard
 from optnas.objective import Objective
 from optnas.reproducibility import derive_seed, seed_everything
 
@@ -74,20 +75,32 @@ class Best:
         return derive_seed(self.study.user_attrs.get("seed", self.study.study_name), "retrain", i)
 
 
-def best(study: optuna.Study, objective: Objective) -> Best:
+def best(study: optuna.Study, objective: Objective, finalists: int = 1, n_seeds: int = 3) -> Best:
     """The best trial of a study.
 
+    The best of many single trainings owes its place partly to luck. With `finalists` above 1, so many of the
+    best are trained anew from `n_seeds` seeds (`Best.retrain` keeps them in the study), and the one with the
+    best mean wins; ranked are the validation metrics that the search decided by, never those of the test.
+
     Raises:
-        ValueError: no trial is COMPLETE yet.
+        ValueError: no trial is COMPLETE yet, or `finalists` or `n_seeds` is less than 1.
     """
-    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+    if finalists < 1 or n_seeds < 1:
+        raise ValueError(f"finalists={finalists} and n_seeds={n_seeds} must both be at least 1.")
+    leaders = [Best(study, objective, study.trials[row.trial]) for row in leaderboard(study, finalists)]
+    if not leaders:
         raise ValueError(
             f"Study {study.study_name!r} has no COMPLETE trial yet; run optnas.optimize(study, objective)."
         )
-    trial = study.best_trial
-    if (twin := trial.user_attrs.get("twin_of")) is not None:
-        trial = study.trials[twin]
-    return Best(study, objective, trial)
+    if len(leaders) == 1:
+        return leaders[0]
+    [(metric, direction)] = objective.values.items()
+    means = [
+        # Facts (`n_params`) are no metrics: training anew changes nothing about them.
+        statistics.fmean(run.get(metric, leader.value) for run in leader.retrain(n_seeds))
+        for leader in leaders
+    ]
+    return leaders[means.index(max(means) if direction == "maximize" else min(means))]
 
 
 def train(

@@ -40,3 +40,8 @@ def test_training_ends_with_a_tested_exported_winner_beside_the_baseline(
     again = optnas_cli("best", trained, "--retrain", 2)
     assert again.exit_code == 0, again.output
     assert {k: load().user_attrs[k] for k in kept} == kept
+
+    # A final trains those anew that have not been.
+    final = optnas_cli("best", trained, "--finalists", 2, "--retrain", 2)
+    assert final.exit_code == 0, final.output
+    assert sum(k.startswith("retrained:") for k in load().user_attrs) == 2

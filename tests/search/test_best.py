@@ -6,10 +6,11 @@ import torch
 from optuna.trial import TrialState
 from torch import nn
 
+from optnas.analysis.leaderboard import leaderboard
 from optnas.data import TensorData
 from optnas.estimation import Training
 from optnas.objective import Objective
-from optnas.search.best import Mean, best, train
+from optnas.search.best import Best, Mean, best, train
 from optnas.search.optimize import optimize
 from optnas.search.study import create_study
 from optnas.tasks import Classification
@@ -67,6 +68,25 @@ def test_retraining_is_kept_and_seeded(searched):
     assert again[:2] == two
     assert train(objective, winner.params, winner.seed_of(2)) == pytest.approx(again[2])
     assert winner.retrain(1, max_epochs=1) != two[:1]
+
+
+def test_among_finalists_the_best_mean_wins(searched):
+    study, objective = searched
+    leaders = [Best(study, objective, study.trials[row.trial]) for row in leaderboard(study, 3)]
+    means = {b.trial.number: statistics.fmean(run["val_acc"] for run in b.retrain(2)) for b in leaders}
+    assert means[best(study, objective, finalists=3, n_seeds=2).trial.number] == max(means.values())
+    # Whoever is last by the search wins if luck is taken from the others.
+    last = leaders[-1]
+    kept = last.retrain(2)
+    study.set_user_attr(f"retrained:{last.trial.number}:as searched", [{"val_acc": 1.0, "test_acc": 0.0}] * 2)
+    assert best(study, objective, finalists=3, n_seeds=2).trial.number == last.trial.number
+    assert best(study, objective).trial.number == leaders[0].trial.number
+    study.set_user_attr(f"retrained:{last.trial.number}:as searched", kept)
+
+
+def test_a_final_needs_finalists(searched):
+    with pytest.raises(ValueError, match="finalists=0"):
+        best(*searched, finalists=0)
 
 
 def test_weights_elsewhere_are_explained(searched, tmp_path):
