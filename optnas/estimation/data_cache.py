@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 
 import pytorch_lightning as pl
 
+_KEPT = 2  # data modules at a time, of those that a function makes
+
 Data: TypeAlias = pl.LightningDataModule | Callable[[Any], pl.LightningDataModule]
 _Question: TypeAlias = tuple[str, tuple[Any, ...], dict[str, Any]]
 
@@ -17,12 +19,11 @@ class DataCache:
     """Gives the data module for a trial.
 
     A function of the trial is called again only when the trial answers its questions in another way than the
-    last `size` trials did. To find out, the trial is asked what the function would ask, and nothing else.
+    last trials did. To find out, the trial is asked what the function would ask, and nothing else.
     """
 
-    def __init__(self, data: Data, size: int = 2) -> None:
+    def __init__(self, data: Data) -> None:
         self.data = data
-        self.size = size
         self._made: list[tuple[list[tuple[_Question, Any]], pl.LightningDataModule]] = []
 
     def __call__(self, trial: Any) -> pl.LightningDataModule:
@@ -34,7 +35,7 @@ class DataCache:
                 return module
         recorder = _Recorder(trial)
         module = _set_up(self.data if isinstance(self.data, pl.LightningDataModule) else self.data(recorder))
-        self._made = [*self._made[1 - self.size :], (recorder.answers, module)]
+        self._made = [*self._made, (recorder.answers, module)][-_KEPT:]
         return module
 
     def __getstate__(self) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def reduce(nodes: list[Node], outputs: list[Read], note: str) -> Graph:
     order = _join_sums(nodes, order)
     index = {node: i for i, node in enumerate(order)}
     labels = [_label(nodes[i]) for i in order]
-    edges = [[(_edge(nodes, nodes[i], read), index[read.source]) for read in nodes[i].reads] for i in order]
+    edges = [[(_edge(nodes, read), index[read.source]) for read in nodes[i].reads] for i in order]
     return labels, edges
 
 
@@ -190,7 +190,7 @@ def _label(node: Node) -> bytes:
     return repr((node.op, node.args, made, node.held_as)).encode()
 
 
-def _edge(nodes: list[Node], node: Node, read: Read) -> bytes:
+def _edge(nodes: list[Node], read: Read) -> bytes:
     whole = nodes[read.source].outputs[read.port]
     view: tuple[Geometry, ...] = () if read.geometry == whole else (read.geometry, whole)
     return repr((read.role, read.port, view, read.gradient)).encode()

@@ -184,7 +184,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
             self.blind = (
                 "the model holds a meta tensor whose making was not seen; build the model in the call"
             )
-            self.leaf("unseen", tensor)
+            self.leaf(UNSEEN, tensor)
             return
         # A wrapper around the whole storage, whatever part of it `tensor` shows.
         content = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())

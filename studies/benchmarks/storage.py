@@ -99,13 +99,11 @@ def measure(name: str, url: str, n_processes: int, seconds: float) -> tuple[floa
     for process in running:
         assert process.stdout is not None
         process.stdout.readline()
-    results = []
     for process in running:
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
-    for process in running:
-        results.append(json.loads(process.communicate()[0]))
+    results = [json.loads(process.communicate()[0]) for process in running]
     (settings,) = {settings for _, _, settings in results}
     return sum(rate for rate, _, _ in results), sum(cost for _, cost, _ in results) / n_processes, settings
 
@@ -157,13 +155,10 @@ def main() -> None:
 def new_database(url: str) -> str:
     """The URL of an empty database on the server."""
     target = sa.make_url(url).set(drivername="postgresql+psycopg")
+    name = f"benchmark_{time.time_ns()}"
     engine = sa.create_engine(target, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        n = connection.exec_driver_sql("SELECT count(*) FROM pg_database").scalar()
-        connection.exec_driver_sql(f"CREATE DATABASE benchmark_{n}_{time.time_ns()}")
-        name = connection.exec_driver_sql(
-            "SELECT datname FROM pg_database ORDER BY oid DESC LIMIT 1"
-        ).scalar()
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
     engine.dispose()
     return target.set(database=name).render_as_string(hide_password=False)
 
