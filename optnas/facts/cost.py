@@ -66,7 +66,7 @@ def count_params(model: nn.Module) -> int:
     Raises:
         ValueError: the model is lazy and has not seen an input yet.
     """
-    _refuse_lazy(model)
+    refuse_lazy(model)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -80,15 +80,11 @@ def count_flops(model: nn.Module, example: Example) -> int:
     Raises:
         ValueError: the model is lazy and has not seen an input yet.
     """
-    _refuse_lazy(model)
-    state = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    # One stand-in for each tensor, so that tied weights stay tied.
-    stand_ins = {id(tensor): torch.empty_like(tensor, device="meta") for _, tensor in state}
-    with _inference(model):
+    refuse_lazy(model)
+    with inference(model):
         try:
-            args, kwargs = as_inputs(example, "meta")
             with FlopCounterMode(display=False) as counter:
-                functional_call(model, {name: stand_ins[id(t)] for name, t in state}, args, kwargs)
+                run_on_meta(model, example)
         except Exception:
             device = _device(model)
             if device.type == "meta":
@@ -108,7 +104,7 @@ def measure_latency(model: nn.Module, example: Example, *, repeats: int = 20) ->
     device = _device(model)
     args, kwargs = as_inputs(example, device)
     seconds = []
-    with _inference(model, fused=True):
+    with inference(model, fused=True):
         for _ in range(repeats + 3):
             _synchronize(device)
             start = time.perf_counter()
@@ -126,13 +122,22 @@ def materialize(model: nn.Module, example: Example) -> nn.Module:
     except for what the initialization of lazy parameters draws.
     """
     args, kwargs = as_inputs(example, _device(model))
-    with _inference(model):
+    with inference(model):
         model(*args, **kwargs)
     return model
 
 
+def run_on_meta(model: nn.Module, example: Example) -> None:
+    """One forward pass on the meta device, which neither copies nor computes anything."""
+    state = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    # One stand-in for each tensor, so that tied weights stay tied.
+    stand_ins = {id(tensor): torch.empty_like(tensor, device="meta") for _, tensor in state}
+    args, kwargs = as_inputs(example, "meta")
+    functional_call(model, {name: stand_ins[id(tensor)] for name, tensor in state}, args, kwargs)
+
+
 @contextmanager
-def _inference(model: nn.Module, *, fused: bool = False) -> Iterator[None]:
+def inference(model: nn.Module, *, fused: bool = False) -> Iterator[None]:
     """Eval mode without gradients; every module's own mode comes back afterwards.
 
     Unless `fused`, attention goes the way it goes in training: FlopCounterMode does not know the fused
@@ -156,7 +161,8 @@ def _device(model: nn.Module) -> torch.device:
     return torch.get_default_device() if tensor is None else tensor.device
 
 
-def _refuse_lazy(model: nn.Module) -> None:
+def refuse_lazy(model: nn.Module) -> None:
+    """Raises ValueError where a parameter or buffer waits for an input to get its shape."""
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise ValueError(

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from optnas.facts.cost import Example, _inference, _refuse_lazy, as_inputs
+from optnas.facts.cost import Example, inference, refuse_lazy, run_on_meta
 
 SUM = "+"
 _FOLLOWERS = ("activation", "batchnorm", "normalization", "instancenorm", "dropout")
@@ -59,18 +58,12 @@ def outline(model: nn.Module, example: Example | None = None) -> Call:
     Raises:
         ValueError: the model is lazy and has not seen an input yet.
     """
-    _refuse_lazy(model)
+    refuse_lazy(model)
     if example is not None:
         watch = _Watch(model)
-        state = [
-            *model.named_parameters(remove_duplicate=False),
-            *model.named_buffers(remove_duplicate=False),
-        ]
-        stand_ins = {id(tensor): torch.empty_like(tensor, device="meta") for _, tensor in state}
-        args, kwargs = as_inputs(example, "meta")
         try:
-            with _inference(model), watch.hooks(), watch:
-                functional_call(model, {name: stand_ins[id(t)] for name, t in state}, args, kwargs)
+            with inference(model), watch.hooks(), watch:
+                run_on_meta(model, example)
         except Exception:  # its Python code looks at values, for example: facts say why, a drawing goes on
             pass
         else:
