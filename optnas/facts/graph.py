@@ -16,39 +16,16 @@ from optnas.facts.trace import Geometry, Node, Read
 Graph: TypeAlias = tuple[list[bytes], list[list[tuple[bytes, int]]]]
 
 # Zero in, zero out.
-_KEEPS_ZERO = {
-    *(
-        "clone",
-        "_to_copy",
-        "relu",
-        "leaky_relu",
-        "_prelu_kernel",
-        "elu",
-        "celu",
-        "gelu",
-        "silu",
-        "mish",
-        "tanh",
-    ),
-    *(
-        "hardswish",
-        "neg",
-        "abs",
-        "sign",
-        "sqrt",
-        "square",
-        "erf",
-        "sin",
-        "sum",
-        "mean",
-        "div",
-        "native_dropout",
-    ),
-    *("avg_pool1d", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d"),
-    *("max_pool2d_with_indices", "max_pool3d_with_indices"),
-    *("adaptive_max_pool2d", "adaptive_max_pool3d", "max", "amax", "index_select", "gather"),
-    *("upsample_nearest1d", "upsample_nearest2d", "upsample_bilinear2d", "pixel_shuffle"),
-}
+# fmt: off
+_KEEPS_ZERO = frozenset((
+    "clone", "_to_copy", "relu", "leaky_relu", "_prelu_kernel", "elu", "celu", "gelu", "silu", "mish",
+    "tanh", "hardswish", "neg", "abs", "sign", "sqrt", "square", "erf", "sin", "sum", "mean", "div",
+    "native_dropout", "avg_pool1d", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d",
+    "_adaptive_avg_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool2d",
+    "adaptive_max_pool3d", "max", "amax", "index_select", "gather", "upsample_nearest1d",
+    "upsample_nearest2d", "upsample_bilinear2d", "pixel_shuffle",
+))
+# fmt: on
 _PRODUCTS = {"mul", "mm", "bmm", "mv", "dot"}  # zero if any operand is
 _PRODUCTS_PLUS = {
     "addmm": "0",
