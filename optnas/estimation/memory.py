@@ -41,6 +41,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def free_memory() -> None:
+    """Give back what nobody refers to any more, in cycles too, to the device of all trials."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -45,6 +45,7 @@ def without_parameters(error: Exception) -> BaseException:
 
 
 def passes(error: DBAPIError | FileNotFoundError) -> bool:
+    """Whether the same may work in a while, though nobody does anything about it."""
     if isinstance(error, FileNotFoundError):
         return True
     driver = error.orig

@@ -30,6 +30,7 @@ class KnownStudy:
         self.finished[trial._trial_id] = trial
 
     def finished_in(self, states: Container[TrialState] | None) -> list[FrozenTrial]:
+        """Those that are known to have ended so; None: however."""
         if states is None:
             return list(self.finished.values())
         if not any(state in states for state in TrialState if state.is_finished()):

@@ -52,6 +52,7 @@ def filesystem(path: Path, mounts: str) -> str:
 
 
 def check_file(file: Path) -> None:
+    """Raises StorageUnavailableError where there is no place for a SQLite file that processes share."""
     if not file.parent.is_dir():
         raise StorageUnavailableError(
             f"storage={file}: the folder {file.parent} does not exist. Create it first."
@@ -71,6 +72,7 @@ def check_file(file: Path) -> None:
 
 
 def file_id(file: Path | None) -> tuple[int, int] | None:
+    """What tells a file from another that takes its name; None where there is none."""
     try:
         status = os.stat(file) if file is not None else None
     except OSError:

@@ -257,6 +257,7 @@ class OwnedTrials(StudyStorage):
 
 
 def read_trial(connection: Connection, trial_id: int) -> FrozenTrial:
+    """Raises KeyError where there is no such trial."""
     return tables.read_trials(connection, [tables.read_header(connection, trial_id)])[0]
 
 

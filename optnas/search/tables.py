@@ -294,6 +294,7 @@ def new_trial(header: Header) -> FrozenTrial:
 
 
 def to_local(moment: datetime | None) -> datetime | None:
+    """As Optuna shows a stored time."""
     return None if moment is None else moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
 
 
