@@ -148,8 +148,8 @@ def _percent(probability: float) -> str:
 
 def _seen_words(alternative: Alternative, sign: int) -> str:
     gain = sign * (alternative.seen or 0.0)
-    verb = "gained" if gain > 0 else "lost"
-    return f"{_answer(alternative.answer)} {verb} {abs(gain):.3g} in trial {alternative.trial}"
+    change = f"{'gained' if gain > 0 else 'lost'} {abs(gain):.3g}" if gain else "changed nothing"
+    return f"{_answer(alternative.answer)} {change} in trial {alternative.trial}"
 
 
 def _step_words(step: Step) -> str:

@@ -106,7 +106,8 @@ svg[role=img] { max-width: 100%; height: auto; }
 @media (max-width: 30rem) {
   .numbers th + th, .numbers td + td { white-space: normal; }
   .numbers { font-size: 0.85rem; }
-  .numbers td:first-child { overflow-wrap: anywhere; min-width: 5.5rem; }
+  td:first-child { overflow-wrap: anywhere; min-width: 5.5rem; }
+  table:not(.numbers) td + td { overflow-wrap: anywhere; min-width: 4rem; }
 }
 """
 

@@ -31,7 +31,6 @@ def save_plots(study: optuna.Study) -> list[str]:
             title={"text": name, "x": 0.01, "y": 0.98, "yanchor": "top"},
             margin={"t": max(72, 36 + 20 * n_lines), "b": 24},
             height=430,  # the page puts its buttons over the plot, which is no higher than this
-            modebar={"bgcolor": "rgba(0, 0, 0, 0)"},
         )
         plot_id = f"optnas-{name.replace(' ', '-')}"
         save_plotly_graph_object(study, figure, graph_object_id=plot_id)

@@ -28,6 +28,8 @@ RAMP = (  # from worst to best; the best stands out on either page
 INK = "#767676"  # contrast at least 4.1 on white and on #111
 GRID = "rgba(128, 128, 128, 0.25)"
 
+_BUTTONS = ("zoom", "pan", "select", "lasso", "zoomin", "zoomout", "autoscale")
+
 # Color and shape both tell how a trial ended.
 ENDS: dict[End, dict[str, Any]] = {
     End.COMPLETE: {"color": BLUE, "symbol": "circle"},
@@ -50,6 +52,8 @@ def style(figure: go.Figure, *, height: int = 420, x: str | None = None, y: str 
         font={"color": INK, "size": 12, "family": "system-ui, sans-serif"},
         legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
         hoverlabel={"font": {"family": "system-ui, sans-serif"}},
+        # On a phone all of plotly's buttons hide the legend; dragging and double clicks do what these do.
+        modebar={"remove": list(_BUTTONS), "bgcolor": "rgba(0,0,0,0)", "color": INK},
     )
     axes = {"automargin": True, "gridcolor": GRID, "linecolor": GRID, "zeroline": False}
     figure.update_xaxes(**axes, nticks=8)
