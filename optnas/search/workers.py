@@ -81,6 +81,7 @@ def run_workers(
     with signals_raise(), Progress(study, n_trials, show_progress) as progress:
         team = _Team(job, n_workers)
         try:
+            team.start()
             while team.busy():
                 time.sleep(0.25)
                 recover(study)
@@ -122,9 +123,13 @@ class _Team:
     def __init__(self, job: bytes, size: int) -> None:
         self._job = job
         self._environments = [worker_environment(i, size) for i in range(size)]
-        self._workers = [self._start(i) for i in range(size)]
+        self._workers: list[_Worker] = []
         self._in_a_row = 0
         self.deaths: Counter[str] = Counter()
+
+    def start(self) -> None:
+        for i in range(len(self._environments)):
+            self._workers.append(self._start(i))
 
     def busy(self) -> bool:
         """Whether a worker still runs; those that died are replaced."""

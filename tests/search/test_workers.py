@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -250,6 +251,28 @@ def test_when_the_parent_ends_its_workers_end_and_nothing_stays_running(tmp_path
 
     subprocess.run([sys.executable, str(script), url, "0"], check=True, capture_output=True)
     assert states(study) == [TrialState.COMPLETE] * 4
+
+
+def test_an_interruption_while_workers_are_started_leaves_none(tmp_path, monkeypatch):
+    started = []
+
+    class Noted(subprocess.Popen):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            started.append(self)
+
+    def file_of_errors():
+        if started:
+            raise KeyboardInterrupt
+        return open(tmp_path / "errors", "w+b")
+
+    objective = Objective(linear, Sleeping())
+    study = study_of(objective, tmp_path)
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+    monkeypatch.setattr(tempfile, "TemporaryFile", file_of_errors)
+    with pytest.raises(KeyboardInterrupt):
+        optimize(study, objective, n_trials=2, n_workers=2)
+    assert [worker.returncode for worker in started] == [-signal.SIGTERM]
 
 
 class Stubborn(Sleeping):
