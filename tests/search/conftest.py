@@ -22,43 +22,43 @@ def url(new_url: Callable[[], str]) -> str:
     return new_url()
 
 
-def _new_study(url: str | Path, **options: float) -> tuple[optuna.Study, SharedStorage]:
-    storage = open_storage(url, **options)
-    assert isinstance(storage, SharedStorage)
-    sampler = optuna.samplers.RandomSampler(seed=0)
-    return optuna.create_study(study_name="s", storage=storage, sampler=sampler), storage
-
-
-def _seen_by_optuna(url: str) -> list[FrozenTrial]:
-    plain = optuna.storages.RDBStorage(url.replace("postgresql://", "postgresql+psycopg://"))
-    trials = optuna.load_study(study_name="s", storage=plain).trials
-    plain.engine.dispose()
-    return trials
-
-
-def _processes(command: str, *arguments: object) -> list[str]:
-    words = [sys.executable, str(PROCESSES), command, *map(str, arguments)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
-
-
 @pytest.fixture
 def new_study() -> Any:
     """Makes a study `s` with its storage."""
-    return _new_study
+
+    def make(url: str | Path, **options: float) -> tuple[optuna.Study, SharedStorage]:
+        storage = open_storage(url, **options)
+        assert isinstance(storage, SharedStorage)
+        sampler = optuna.samplers.RandomSampler(seed=0)
+        return optuna.create_study(study_name="s", storage=storage, sampler=sampler), storage
+
+    return make
 
 
 @pytest.fixture
 def seen_by_optuna() -> Any:
     """The trials of the study at a URL as plain Optuna reads them."""
-    return _seen_by_optuna
+
+    def read(url: str) -> list[FrozenTrial]:
+        plain = optuna.storages.RDBStorage(url.replace("postgresql://", "postgresql+psycopg://"))
+        trials = optuna.load_study(study_name="s", storage=plain).trials
+        plain.engine.dispose()
+        return trials
+
+    return read
 
 
 @pytest.fixture
 def processes() -> Any:
     """Runs a command of storage_processes.py, which must succeed; gives the words that it prints."""
-    return _processes
+
+    def run(command: str, *arguments: object) -> list[str]:
+        words = [sys.executable, str(PROCESSES), command, *map(str, arguments)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    return run
 
 
 @pytest.fixture
