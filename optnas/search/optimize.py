@@ -59,7 +59,8 @@ def optimize(
     Args:
         n_trials: of the whole study, over all calls, processes and machines; None: no limit.
         timeout: seconds after which no new trial begins; None: no limit.
-        n_workers: processes on this machine; more than one needs a storage that processes can share.
+        n_workers: processes on this machine; more than one needs a storage that processes can share. When
+            the search is interrupted, they get 30 seconds to save their state.
         show_progress: by default only where somebody watches (a terminal or a notebook). "json" writes a
             line per event for other programs (`optnas.search.json_lines.JsonLines`).
 
