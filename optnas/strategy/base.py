@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,7 +100,7 @@ def keep_or_draw(params: Mapping[str, Any], rng: np.random.Generator) -> Pick:
     return pick
 
 
-def hashable(params: Mapping[str, Any]) -> Hashable:
+def hashable(params: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
     """Equal for equal answers; 1, 1.0 and True are equal in Python, yet different answers."""
     return frozenset((name, repr(value)) for name, value in params.items())
 

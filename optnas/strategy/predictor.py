@@ -21,6 +21,8 @@ from optnas.strategy.distinct import PLAN
 from optnas.surrogate import Features, Surrogate
 from optnas.trial import Space, contains
 
+Answers = frozenset[tuple[str, str]]
+
 N_PARENTS = 5
 N_RANDOM = 25
 N_MUTATIONS = 12
@@ -39,8 +41,8 @@ class PredictorSampler(TrialSampler):
     Args:
         space: Of the study; it is called with other trials, on the meta device, some hundred times for a
             suggestion. One that asks the same questions and builds nothing is faster.
-        n_startup_trials: So many trials have to be finished before the surrogate is asked; until then, trials
-            are random.
+        n_startup_trials: The first so many trials are random, each as different from the others as a few
+            draws allow. The surrogate is asked from then on, where at least half as many have finished.
         features: See `Surrogate`.
         seed: See `TrialSampler`.
 
@@ -63,7 +65,7 @@ class PredictorSampler(TrialSampler):
         self._features = features
         self._known_features: dict[Hashable, Mapping[str, float]] = {}
         self._proposed: dict[tuple[int, int], list[Params]] = {}
-        self._finished: dict[tuple[int, int], Hashable] = {}  # (study, trial) to its answers
+        self._finished: dict[tuple[int, int], Answers] = {}  # (study, trial) to its answers
 
     def prepare(self, study: Study, trial: FrozenTrial, rng: np.random.Generator) -> Pick:
         """Plan all answers."""
@@ -98,8 +100,10 @@ class PredictorSampler(TrialSampler):
         finished = [t for t in others if is_sound(t)]
         best = sorted(finished, key=lambda t: loss(study, t))[:N_PARENTS]
         candidates = Candidates(self._questions, self._asked_beyond(best), fixed, rng)
-        if len(finished) < self.n_startup_trials:
-            return _first_new(candidates, seen)
+        # Where trials run in parallel, those under way are as good a start as those that have finished.
+        n_started = len(finished) + len(running)
+        if n_started < self.n_startup_trials or len(finished) < max(2, self.n_startup_trials / 2):
+            return _most_different(candidates, seen)
         surrogate = Surrogate(study.direction, self._features and self._remember).fit(others)
         pool = _Pool(surrogate.believe([params for params in (*running, *proposed) if params]), seen)
         pool.add(candidates.random() for _ in range(N_RANDOM))
@@ -110,9 +114,9 @@ class PredictorSampler(TrialSampler):
             parents = pool.top(N_PARENTS)
             if parents[:1] == before:
                 break
-        return parents[0] if parents else _first_new(candidates, seen)
+        return parents[0] if parents else _most_different(candidates, seen)
 
-    def _answers_of(self, study: Study, trial: FrozenTrial) -> Hashable:
+    def _answers_of(self, study: Study, trial: FrozenTrial) -> Answers:
         place = study._study_id, trial.number
         known = self._finished.get(place) or hashable(trial.params)
         if trial.state.is_finished():
@@ -138,7 +142,7 @@ class PredictorSampler(TrialSampler):
 class _Pool:
     """Distinct candidates and the improvement expected of each."""
 
-    def __init__(self, surrogate: Surrogate, seen: set[Hashable]) -> None:
+    def __init__(self, surrogate: Surrogate, seen: set[Answers]) -> None:
         self._surrogate = surrogate
         self._met = set(seen)
         self._scored: list[tuple[float, Params]] = []
@@ -158,10 +162,15 @@ class _Pool:
         return [params for _, params in self._scored[:n]]
 
 
-def _first_new(candidates: Candidates, seen: set[Hashable]) -> Params:
-    """A random candidate, new where that is possible; no answers at all where the space always raises."""
-    tries = [params for _ in range(20) if (params := candidates.random()) is not None]
-    return next((params for params in tries if hashable(params) not in seen), tries[0] if tries else {})
+def _most_different(candidates: Candidates, seen: Iterable[Answers]) -> Params:
+    """The random candidate that shares least with what was seen; no answers where the space always raises."""
+    draws = [params for _ in range(N_RANDOM) if (params := candidates.random()) is not None]
+    return max(draws, key=lambda params: _distance(hashable(params), seen), default={})
+
+
+def _distance(answers: Answers, others: Iterable[Answers]) -> float:
+    """To the closest of the others (Jaccard): 0 for the same answers, 1 for none in common."""
+    return min((len(answers ^ other) / (len(answers | other) or 1) for other in others), default=1.0)
 
 
 def _expected_params(trial: FrozenTrial) -> dict[str, Any]:

@@ -157,3 +157,35 @@ def test_a_space_that_always_raises_lets_the_trial_say_so() -> None:
     study = optuna.create_study(sampler=PredictorSampler(broken, seed=0))
     study.optimize(broken, n_trials=7, catch=RuntimeError)
     assert [(t.state.name, list(t.params)) for t in study.trials] == [("FAIL", ["a"])] * 7
+
+
+def closest(params):
+    """Decisions in which the two most similar of these trials differ."""
+    return min(sum(a[name] != b[name] for name in a) for a, b in itertools.combinations(params, 2))
+
+
+def test_the_first_trials_are_unlike_each_other() -> None:
+    def first(sampler):
+        study = optuna.create_study(sampler=sampler)
+        study.optimize(bits, n_trials=8)
+        return closest([trial.params for trial in study.trials])
+
+    # Of eight random ones, two are on average 1.6 letters apart.
+    assert np.mean([first(PredictorSampler(bits, seed=seed)) for seed in range(20)]) > 2.5
+    assert np.mean([first(optuna.samplers.RandomSampler(seed=seed)) for seed in range(20)]) < 2
+
+
+@pytest.mark.parametrize(("asked", "told", "learned"), [(10, 5, True), (10, 4, False), (9, 8, False)])
+def test_trials_under_way_count_as_first_ones_where_half_have_finished(asked, told, learned) -> None:
+    def slope(trial):
+        return trial.suggest_float("x", 0, 1)
+
+    def suggested(seed):
+        study = optuna.create_study(sampler=PredictorSampler(slope, n_startup_trials=10, seed=seed))
+        trials = [study.ask() for _ in range(asked)]
+        values = [slope(trial) for trial in trials]
+        for trial, value in zip(trials[:told], values, strict=False):
+            study.tell(trial, value)
+        return slope(study.ask()) - min(values[:told])
+
+    assert (np.mean([suggested(seed) for seed in range(10)]) < 0.1) == learned
