@@ -65,7 +65,6 @@ def test_what_a_server_says_with_a_code(postgres: Any, state: str, expected: boo
 
 
 def test_a_server_that_is_not_there_passes_and_a_database_that_is_not_there_does_not(postgres: Any) -> None:
-    pytest.importorskip("psycopg")
     assert passes(error_of("postgresql+psycopg://me@127.0.0.1:1/nas", "SELECT 1"))
     url = sa.make_url(postgres.url).set(drivername="postgresql+psycopg", database="none")
     error = error_of(url, "SELECT 1")
