@@ -17,7 +17,7 @@ from torch import nn
 
 from optnas.facts import sketch
 from optnas.space.blocks import conv, head, mbconv
-from optnas.space.nasbench201 import network
+from optnas.space.nasbench201 import EDGES, network
 from optnas.trial import Draw, Trial, replay
 
 NOBODY = Draw(lambda name, distribution: 0)
@@ -38,9 +38,8 @@ def mobile(trial: Trial, depth: int = 17) -> nn.Module:
 
 
 def cells(trial: Trial) -> nn.Module:
-    edges = ("edge.0-1", "edge.0-2", "edge.1-2", "edge.0-3", "edge.1-3", "edge.2-3")
     ops = ("nor_conv_3x3", "skip_connect", "avg_pool_3x3", "nor_conv_1x1", "none", "nor_conv_3x3")
-    return network(replay(dict(zip(edges, ops, strict=True))))
+    return network(replay({f"edge.{i}-{j}": op for (i, j), op in zip(EDGES, ops, strict=True)}))
 
 
 def milliseconds(function: Callable[[], object], repeats: int) -> float:
