@@ -132,13 +132,16 @@ def _drawing(trial: FrozenTrial, objective: Objective) -> Part:
 
 
 def leaders(rows: Sequence[Row], metric: str) -> Table:
-    """The best trials, a row each."""
+    """The best trials, a row each; costs that none of them has are left out."""
 
     def number(n: int | None) -> str:
         return "" if n is None else f"{n:,}"
 
-    cells = [(str(r.trial), f"{r.value:.5g}", number(r.n_params), number(r.flops)) for r in rows]
-    return Table(("trial", metric, "parameters", "FLOPs"), cells, below=[row.params for row in rows])
+    costs = {"parameters": [r.n_params for r in rows], "FLOPs": [r.flops for r in rows]}
+    known = {name: numbers for name, numbers in costs.items() if any(n is not None for n in numbers)}
+    columns = [map(number, numbers) for numbers in known.values()]
+    cells = zip((str(r.trial) for r in rows), (f"{r.value:.5g}" for r in rows), *columns, strict=True)
+    return Table(("trial", metric, *known), list(cells), below=[row.params for row in rows])
 
 
 def front_table(study: Study, front: Sequence[FrozenTrial]) -> list[Part]:

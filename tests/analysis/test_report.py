@@ -185,6 +185,7 @@ def test_cells_are_drawn_without_the_objective(tmp_path: Path) -> None:
     [figure] = re.findall(r"<figure>.*?</figure>", html, flags=re.DOTALL)
     assert "The cell edge" in figure
     assert all(f"<title>{op}</title>" in figure for op in study.best_params.values())
+    assert "<th>trial</th><th>value</th></tr>" in html  # a leaderboard without costs
 
 
 @pytest.fixture
