@@ -12,9 +12,9 @@ import optuna
 from optuna.trial import FixedTrial, FrozenTrial
 from torch import nn
 
-from optnas.analysis.leaderboard import leaderboard
 from optnas.objective import Objective
 from optnas.reproducibility import derive_seed, seed_everything
+from optnas.strategy.base import is_sound, loss
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,9 @@ def best(study: optuna.Study, objective: Objective, finalists: int = 1, n_seeds:
     """
     if finalists < 1 or n_seeds < 1:
         raise ValueError(f"finalists={finalists} and n_seeds={n_seeds} must both be at least 1.")
-    leaders = [Best(study, objective, study.trials[row.trial]) for row in leaderboard(study, finalists)]
+    sound = [t for t in study.get_trials() if is_sound(t) and "twin_of" not in t.user_attrs]
+    sound.sort(key=lambda trial: loss(study, trial))
+    leaders = [Best(study, objective, trial) for trial in sound[:finalists]]
     if not leaders:
         raise ValueError(
             f"Study {study.study_name!r} has no COMPLETE trial yet; run optnas.optimize(study, objective)."
