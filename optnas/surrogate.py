@@ -32,6 +32,12 @@ Params = Mapping[str, Any]
 MOST_TRIALS = 300
 """Predictions rest on at most so many trials."""
 
+DOUBT = 1.5
+"""How much larger errors are than the kernel says, which is but one of those that fit the trials."""
+
+MARGIN = 0.2
+"""What counts as an improvement, in standard deviations of the values as they are modeled."""
+
 Features = Callable[[Params], Mapping[str, float]]
 """Numbers about an architecture that cost no training, by name: FLOPs, parameters, zero-cost scores."""
 
@@ -96,10 +102,12 @@ class Surrogate:
     def improvement(self, params: Sequence[Params]) -> Array:
         """Logarithm of the expected improvement over the best trial (Jones et al. 1998), `(n,)`.
 
-        It is taken on the scale on which values are modeled.
+        It is taken on the scale on which values are modeled, and what is less than `MARGIN` better is none
+        (Lizotte 2008): else variations of the best trial that change nothing are tried one by one.
         """
         mean, std = self._gp.predict(self._encoder.encode(params))
-        return _log_improvement((self._best - mean) / std) + np.log(std)
+        std *= DOUBT
+        return _log_improvement((self._best - MARGIN - mean) / std) + np.log(std)
 
     def _observe(self, trials: Sequence[FrozenTrial]) -> list[tuple[FrozenTrial, float]]:
         """Trials with their losses: lower is better."""

@@ -26,7 +26,7 @@ Answers = frozenset[tuple[str, str]]
 N_PARENTS = 5
 N_RANDOM = 25
 N_MUTATIONS = 12
-ROUNDS = 8
+ROUNDS = 3
 
 
 class PredictorSampler(TrialSampler):

@@ -67,14 +67,10 @@ def test_questions_beyond_the_space_are_learned() -> None:
         rate = trial.suggest_float("rate", 1e-5, 1.0, log=True)
         return abs(np.log10(rate) + (2 if kind == "good" else 4)) + (kind == "bad")
 
-    late = []
     for seed in range(3):
         study = optuna.create_study(sampler=PredictorSampler(space, seed=seed))
         study.optimize(objective, n_trials=40)
-        assert study.best_params["kind"] == "good"
-        assert study.best_value < 0.1
-        late += [abs(np.log10(trial.params["rate"]) + 2) for trial in study.trials[20:]]
-    assert np.median(late) < 0.5  # of random rates: 1.25
+        assert study.best_value < 0.02  # one random search in seven comes so far
 
 
 def test_no_candidate_repeats_a_trial_until_the_space_is_exhausted() -> None:
