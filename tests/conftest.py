@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import uuid
@@ -13,6 +14,12 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+
+# A shell makes what it runs in the background deaf to Ctrl-C, and nohup to the end of the terminal; so are
+# the processes that tests start there.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, usual)
 
 
 class PostgresServer:
