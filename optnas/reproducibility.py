@@ -43,6 +43,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
+    """Go on from `random_state()`; generators of other accelerators than those it was taken from stay."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers.tolist()), gauss))
     legacy = state["numpy"]

@@ -90,7 +90,7 @@ def best(
     retrain: Annotated[int, typer.Option(min=0, help="Train it anew from this many seeds.")] = 0,
     finalists: Annotated[
         int,
-        typer.Option(min=1, help="Let so many of the best be trained anew; the best mean validation wins."),
+        typer.Option(min=1, help="So many of the best are trained anew, as searched; the best mean wins."),
     ] = 1,
     epochs: Epochs = None,
     storage: Storage = None,

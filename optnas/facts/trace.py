@@ -228,6 +228,7 @@ class Constants(TorchFunctionMode):
                 try:
                     self.tracer.leaf("constant", out, _digest(np.asarray(data)))
                 except (TypeError, ValueError, RuntimeError, NotImplementedError):
+                    # Ragged, or tensors without values: what is in it cannot be recorded.
                     self.tracer.leaf(UNSEEN, out)
         return out
 
