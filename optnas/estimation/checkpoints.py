@@ -9,6 +9,7 @@ again disturbs nobody.
 
 from __future__ import annotations
 
+import glob
 import io
 import logging
 import os
@@ -53,7 +54,7 @@ def weights_path(study: optuna.Study, number: int) -> Path | None:
 
 def all_weights(study: optuna.Study) -> dict[int, Path]:
     """The best weights of every trial that has some; of one trial, `weights_path` is faster."""
-    files = study_folder(study).glob(f"trial-*/attempt-*/{_WEIGHTS}")
+    files = _find(study_folder(study), f"trial-*/attempt-*/{_WEIGHTS}")
     by_attempt = sorted(files, key=lambda file: _index(file.parent))
     return {int(file.parts[-3].removeprefix("trial-")): file for file in by_attempt}
 
@@ -133,7 +134,7 @@ class Attempt:
 
     def newest(self, key: str) -> tuple[Path, Mapping[str, Any]] | None:
         """The furthest readable state of an earlier attempt at this training, and what `key` saved in it."""
-        files = [file for path in self.earlier for file in path.glob("epoch-*.ckpt")]
+        files = [file for path in self.earlier for file in _find(path, "epoch-*.ckpt")]
         for file in sorted(files, key=lambda file: file.name, reverse=True):
             try:
                 state = torch.load(file, map_location="cpu", weights_only=True)["callbacks"][key]
@@ -166,13 +167,18 @@ def _trial_folder(folder: Path, number: int) -> Path:
 
 def _stored(folder: Path, pattern: str) -> set[int]:
     """The numbers of the trials that have such a file."""
-    files = folder.glob(f"trial-*/attempt-*/{pattern}")
+    files = _find(folder, f"trial-*/attempt-*/{pattern}")
     return {int(file.parts[-3].removeprefix("trial-")) for file in files}
 
 
 def _attempts(trial_folder: Path) -> list[Path]:
     """The folders of a trial's attempts, the latest last."""
-    return sorted(trial_folder.glob("attempt-*"), key=_index)
+    return sorted(_find(trial_folder, "attempt-*"), key=_index)
+
+
+def _find(folder: Path, pattern: str) -> list[Path]:
+    """`folder.glob(pattern)`, which raises where another worker deletes a folder that it just reads."""
+    return [folder / name for name in glob.glob(pattern, root_dir=folder)]
 
 
 def _index(attempt: Path) -> int:
@@ -185,7 +191,7 @@ def _clean(trial_folder: Path, keep_weights: bool) -> None:
     for path in attempts[:-1]:
         shutil.rmtree(path, ignore_errors=True)
     for path in attempts[-1:]:
-        for file in [*path.glob(_STATES), *([] if keep_weights else path.glob(_WEIGHTS))]:
+        for file in [*_find(path, _STATES), *([] if keep_weights else _find(path, _WEIGHTS))]:
             file.unlink(missing_ok=True)
         for folder in (path, trial_folder):
             with suppress(OSError):  # not empty

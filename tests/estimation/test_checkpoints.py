@@ -2,8 +2,11 @@ import multiprocessing
 import os
 import resource
 import runpy
+import shutil
 import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import optuna
@@ -249,6 +252,30 @@ def test_tidy_leaves_running_and_waiting_trials_alone(tmp_path, search, scripted
     tidy(study, 0)
     left = sorted(str(path.relative_to(tmp_path / "runs")) for path in (tmp_path / "runs").rglob("*.*t"))
     assert left == [f"trial-000{n}/attempt-0/{f}" for n in (2, 3) for f in ("epoch-00000.ckpt", "weights.pt")]
+
+
+def test_folders_that_other_workers_delete_meanwhile_are_no_error(tmp_path):
+    study = optuna.create_study()
+    study.set_user_attr("folder", str(tmp_path))
+    stop = threading.Event()
+
+    def come_and_go():
+        while not stop.is_set():
+            for number in range(10):
+                Attempt(tmp_path / f"trial-{number:04}", "x").write_weights({})
+                shutil.rmtree(tmp_path / f"trial-{number:04}")
+
+    with ThreadPoolExecutor() as pool:
+        other = pool.submit(come_and_go)
+        try:
+            deadline = time.monotonic() + 2
+            while time.monotonic() < deadline:
+                all_weights(study)
+                tidy(study, 1)
+                assert weights_path(study, 10) is None
+        finally:
+            stop.set()
+        other.result()
 
 
 def test_infeasible_trials_rank_last(tmp_path, linear, scripted):
