@@ -109,8 +109,8 @@ class Tabular:
     def __call__(self, model: object, trial: optuna.Trial | optuna.trial.FrozenTrial) -> dict[str, float]:
         """The metrics of the trial's architecture; `model` is ignored.
 
-        Among them, where the table has them: `test` (mean over trainings), `seconds` (simulated, of one
-        training, and of its completed part when pruned).
+        Among them, where the table has them: `test` (mean over trainings) and `seconds` (simulated, of one
+        training). A pruned trial's user attribute `metrics` has the `seconds` of the steps that it took.
 
         Raises:
             KeyError: the table does not hold the architecture.
@@ -119,7 +119,7 @@ class Tabular:
         table = self.table
         row = table.row(table.space(trial))
         if table.curves is not None:
-            self._report(table.curves[row], trial)
+            self._report(row, table.curves[row], trial)
         metrics = {table.metric: self._value(row, trial.number)}
         if table.test is not None:
             metrics["test"] = float(table.test[row])
@@ -148,8 +148,11 @@ class Tabular:
         trained = self.table.values[row][~np.isnan(self.table.values[row])]
         return float(np.random.default_rng((self.seed, number)).choice(trained))
 
-    def _report(self, curve: Array, trial: optuna.Trial | optuna.trial.FrozenTrial) -> None:
+    def _report(self, row: int, curve: Array, trial: optuna.Trial | optuna.trial.FrozenTrial) -> None:
         for step, value in enumerate(curve):
             trial.report(float(value), step)
             if trial.should_prune():
+                if self.table.seconds is not None:
+                    seconds = float(self.table.seconds[row]) * (step + 1) / len(curve)
+                    trial.set_user_attr("metrics", {"seconds": seconds})
                 raise optuna.TrialPruned(f"The pruner stopped the learning curve after step {step}.")

@@ -51,12 +51,15 @@ def test_curves_are_reported_and_pruned() -> None:
     study = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(upper=85))
     for params in ({"kind": "a", "n": 2}, {"kind": "b"}):
         study.enqueue_trial(params)
-    study.optimize(Tabular(make_table(curves=curves)).objective, n_trials=2)
+    seconds = np.array([6.0, 6.0, 6.0, 9.0])
+    study.optimize(Tabular(make_table(curves=curves, seconds=seconds)).objective, n_trials=2)
     good, bad = study.trials
     assert good.state == optuna.trial.TrialState.COMPLETE
     assert good.intermediate_values == {0: 9.0, 1: 8.0, 2: 7.0}
     assert bad.state == optuna.trial.TrialState.PRUNED
     assert bad.intermediate_values == {0: 90.0}
+    assert good.user_attrs["metrics"]["seconds"] == 6.0
+    assert bad.user_attrs["metrics"] == {"seconds": 3.0}  # of one step in three
 
 
 def test_best_follows_the_direction() -> None:
