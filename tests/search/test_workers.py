@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from optuna.trial import TrialState
 from torch import nn
 
 from optnas.objective import Objective
+from optnas.search.lease import start_time
 from optnas.search.optimize import SearchFailedError, optimize
 from optnas.search.recovery import MAX_KILLS
 from optnas.search.storage import open_storage
@@ -49,6 +51,20 @@ class Sleeping:
         return {"score": float(model.out_features)}
 
 
+class Meeting(Sleeping):
+    """No trial ends before each of `n` processes has one."""
+
+    def __init__(self, folder, n):
+        super().__init__()
+        self.folder, self.n = folder, n
+        folder.mkdir()
+
+    def __call__(self, model, trial):
+        (self.folder / str(os.getpid())).touch()
+        wait_for(lambda: len(os.listdir(self.folder)) >= self.n)
+        return super().__call__(model, trial)
+
+
 class Unreadable(optuna.samplers.RandomSampler):
     def __setstate__(self, state):
         raise RuntimeError("no such sampler here")
@@ -67,7 +83,7 @@ def test_workers_share_budget_threads_and_accelerators(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
-    objective = Objective(linear, Sleeping(), reuse_twins=False)
+    objective = Objective(linear, Meeting(tmp_path / "met", 3), reuse_twins=False)
     study = study_of(objective, tmp_path, sampler=optuna.samplers.RandomSampler(seed=0))
     optimize(study, objective, n_trials=12, n_workers=3)
     assert states(study) == [TrialState.COMPLETE] * 12
@@ -198,6 +214,31 @@ def test_workers_get_the_password_of_the_storage(tmp_path, monkeypatch):
     assert storage["storage"] == url
 
 
+def test_what_workers_do_while_their_parent_is_held_up_is_shown(tmp_path, monkeypatch, capsys):
+    class Seen(Sleeping):
+        def __call__(self, model, trial):
+            wait_for((tmp_path / "seen").exists)
+            return super().__call__(model, trial)
+
+    objective = Objective(linear, Seen())
+    study, watching = study_of(objective, tmp_path), study_of(objective, tmp_path)
+    get_trials = study.get_trials
+
+    def slow(**options):
+        """The trials as they were before the trial and its worker ended."""
+        trials = get_trials(**options)
+        if any(t.state == TrialState.RUNNING for t in trials) and not (tmp_path / "seen").exists():
+            (tmp_path / "seen").touch()
+            wait_for(lambda: states(watching) == [TrialState.COMPLETE])
+            wait_for(lambda: not is_alive(watching.trials[0].user_attrs["attempts"][0]["pid"]))
+        return trials
+
+    monkeypatch.setattr(study, "get_trials", slow)
+    run_workers(study, objective, n_trials=1, deadline=None, n_workers=1, show_progress="json")
+    told = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
+    assert told == ["start", "trial", "best", "end"]
+
+
 def test_a_job_larger_than_a_pipe_reaches_its_worker(tmp_path):
     sleeping = Sleeping()
     sleeping.data = os.urandom(4_000_000)
@@ -237,11 +278,13 @@ def test_when_the_parent_ends_its_workers_end_and_nothing_stays_running(tmp_path
     script = tmp_path / "search.py"
     script.write_text(textwrap.dedent(SCRIPT))
     url = f"sqlite:///{tmp_path}/s.db"
-    with subprocess.Popen([sys.executable, str(script), url, "60"], stderr=subprocess.DEVNULL) as process:
-        storage = open_storage(url)
-        study = wait_for(lambda: optuna.load_study(study_name="s", storage=storage))
-        wait_for(lambda: states(study).count(TrialState.RUNNING) == 2 and len(study.trials) == 4)
-        os.kill(process.pid, number)
+    with subprocess.Popen([sys.executable, str(script), url, "3600"], stderr=subprocess.DEVNULL) as process:
+        try:
+            storage = open_storage(url)
+            study = wait_for(lambda: optuna.load_study(study_name="s", storage=storage))
+            wait_for(lambda: states(study).count(TrialState.RUNNING) == 2 and len(study.trials) == 4)
+        finally:
+            os.kill(process.pid, number)
     if number == signal.SIGTERM:  # it does not just die, but waits for its workers
         assert process.returncode == 143
         assert states(study).count(TrialState.WAITING) == 2
@@ -281,7 +324,7 @@ class Stubborn(Sleeping):
     def __call__(self, model, trial):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         trial.report(0.5, 0)
-        time.sleep(60)
+        time.sleep(3600)
         return {"score": 0.5}
 
 
@@ -305,7 +348,7 @@ def test_a_worker_that_does_not_leave_is_killed_after_the_time_of_grace(tmp_path
     assert not is_alive(attempt["pid"])
 
 
-def wait_for(condition, seconds=90):
+def wait_for(condition, seconds=600):
     end = time.monotonic() + seconds
     while True:
         try:
@@ -318,16 +361,11 @@ def wait_for(condition, seconds=90):
 
 
 def is_alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()[0] != "Z"
+    return start_time(pid) != ""
 
 
 def test_another_process_may_join(tmp_path):
-    objective = Objective(linear, Sleeping())
+    objective = Objective(linear, Sleeping(), reuse_twins=False)
     study = study_of(objective, tmp_path)
     joining = threading.Thread(target=optimize, args=(study_of(objective, tmp_path), objective, 10))
     joining.start()
