@@ -31,8 +31,9 @@ class Estimator(Protocol):
     It may report to the trial, ask the trial for what it needs (a learning rate), and raise
     `optuna.TrialPruned`. Where it has them, these attributes are used too: `values` (the metric to optimize
     and its direction), `example(trial)` (a small batch of inputs), `settings` (anything JSON can hold that
-    identifies how it scores: results are reused between trials only under equal settings), and `ask(model,
-    trial)`, which asks the trial what the call would ask, and no more.
+    identifies how it scores: results are reused between trials only under equal settings), `max_epochs` (how
+    many values it reports at most: the default pruner waits for an eighth of them), and `ask(model, trial)`,
+    which asks the trial what the call would ask, and no more.
     """
 
     def __call__(self, model: nn.Module, trial: optuna.Trial, /) -> Mapping[str, float]: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import warnings
 from collections.abc import Callable, Iterator
@@ -45,7 +46,7 @@ def create_study(
         sampler: an Optuna sampler, or a function `seed -> sampler`, so that each worker and each resumed run
             draws differently. By default `PredictorSampler`, the best of those measured in
             studies/benchmarks/README.md.
-        pruner: Optuna's default (median) when None.
+        pruner: by default `default_pruner` for the estimator's `max_epochs`.
         seed: of the study, from which every trial's seed is derived; random when None. A study that exists
             keeps the seed that it began with.
 
@@ -60,7 +61,7 @@ def create_study(
         study_name=study_name or getattr(objective.space, "__name__", type(objective.space).__name__),
         storage=open_storage(storage),
         directions=objective.directions,
-        pruner=pruner,
+        pruner=pruner or default_pruner(getattr(objective.estimator, "max_epochs", 0)),
         load_if_exists=True,
     )
     _check_values(study, objective)
@@ -82,6 +83,15 @@ def create_study(
         study, sampler or (lambda seed: PredictorSampler(objective.space, seed=seed))
     )
     return study
+
+
+def default_pruner(max_epochs: int) -> optuna.pruners.MedianPruner:
+    """Optuna's default, the median, but not in the first eighth of a training.
+
+    The first epochs say little of the last: pruned by them, a search loses good architectures for ever
+    (measured by studies/benchmarks/pruners.py).
+    """
+    return optuna.pruners.MedianPruner(n_warmup_steps=math.ceil(max_epochs / 8))
 
 
 def _check_values(study: optuna.Study, objective: Objective) -> None:

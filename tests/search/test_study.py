@@ -87,6 +87,24 @@ def test_by_default_it_is_the_sampler_that_measured_best():
     assert isinstance(create_study(objective_of()).sampler, PredictorSampler)
 
 
+def test_by_default_a_bad_beginning_prunes_nothing_and_a_bad_eighth_does(url):
+    curves = [[1.0] * 16] * 6 + [[9.0] * 2 + [0.5] * 14, [9.0] * 3 + [0.5] * 13]
+
+    def estimate(model, trial):
+        for step, value in enumerate(curves[trial.number]):
+            trial.report(value, step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return {"loss": value}
+
+    estimate.max_epochs = 16
+    objective = Objective(net, estimate, values={"loss": "minimize"}, example=(1, 4), reuse_twins=False)
+    study = create_study(objective, storage=url)
+    study.optimize(objective, n_trials=8)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 7 + ["PRUNED"]
+    assert study.trials[7].last_step == 2
+
+
 def test_a_changed_space_is_told(url):
     create_study(objective_of(), study_name="s", storage=url)
     with pytest.warns(UserWarning, match=r"(?s)'s' began under other circumstances.*space: "):
