@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import optuna
@@ -22,6 +19,7 @@ from optnas.reproducibility import derive_seed
 from optnas.search.dashboard import attach_drawing
 from optnas.search.progress import Progress, Show
 from optnas.search.recovery import recover, requeue
+from optnas.search.signals import Passage, signals_raise, signals_wait
 from optnas.search.storage import SharedStorage, claim
 from optnas.search.study import check_fits, counts
 from optnas.strategy.distinct import DistinctSampler, SpaceExhausted
@@ -75,7 +73,7 @@ def optimize(
     recover(study, unowned=True)
     tidy: Callable[[optuna.Study], None] = getattr(objective.estimator, "tidy", lambda study: None)
     tidy(study)
-    deadline = None if timeout is None else time.time() + timeout
+    deadline = None if timeout is None else time.monotonic() + timeout
     if n_workers > 1:
         from optnas.search.workers import run_workers
 
@@ -92,13 +90,19 @@ def work(
 ) -> Iterator[FrozenTrial]:
     """Run trials in this process, one after the other, and yield each when it has finished.
 
-    Joins whatever other processes work on the study. `deadline` is a time as of `time.time()`.
+    Joins whatever other processes work on the study. `deadline` is a time as of `time.monotonic()`, which
+    all processes of a machine share and nobody sets.
     """
     failures: deque[str] = deque(maxlen=10)
     n_finished = idle = 0
     with signals_raise(), _without_repeats(study, objective):
-        while (trial_id := _next_trial(study, n_trials, deadline)) is not None:
-            error = run_trial(study, objective, trial_id)
+        while True:
+            # An interruption after a trial was taken, and before it is looked after, would leave it RUNNING.
+            with signals_wait() as passage:
+                trial_id = _next_trial(study, n_trials, deadline, passage)
+                if trial_id is None:
+                    return
+                error = run_trial(study, objective, trial_id, passage)
             finished = study._storage.get_trial(trial_id)
             if not finished.state.is_finished():
                 continue  # it was taken over by another process
@@ -121,8 +125,10 @@ def work(
                 return
 
 
-def run_trial(study: optuna.Study, objective: Objective, trial_id: int) -> Exception | None:
+def run_trial(study: optuna.Study, objective: Objective, trial_id: int, passage: Passage) -> Exception | None:
     """Run one trial and tell the study; returns the error of a trial that failed.
+
+    Signals are held back, with a `passage` while the sampler and the objective are at work.
 
     What is no fault of the trial (Ctrl-C, SIGTERM, `sys.exit`, a storage or a disk that fails) queues it
     again, under the same number, and goes on upward. A trial that was taken over by another process is left
@@ -130,9 +136,11 @@ def run_trial(study: optuna.Study, objective: Objective, trial_id: int) -> Excep
     """
     error: Exception | None = None
     try:
-        trial = optuna.Trial(study, trial_id)
+        with passage():
+            trial = optuna.Trial(study, trial_id)
         try:
-            outcome: dict[str, Any] = {"values": objective(trial)}
+            with passage():
+                outcome: dict[str, Any] = {"values": objective(trial)}
         except optuna.TrialPruned:
             outcome = {"state": TrialState.PRUNED}
         except Exception as failure:
@@ -140,44 +148,41 @@ def run_trial(study: optuna.Study, objective: Objective, trial_id: int) -> Excep
                 raise
             outcome, error = {"state": TrialState.FAIL}, failure
         attach_drawing(study, objective, trial)
-        with _signals_wait():
-            if isinstance(study._storage, SharedStorage):
-                study._storage.flush(trial_id)  # which raises where `tell` would only read
-            study.tell(trial, **outcome)
+        if isinstance(study._storage, SharedStorage):
+            study._storage.flush(trial_id)  # which raises where `tell` would only read
+        study.tell(trial, **outcome)
     except UpdateFinishedTrialError as lost:
         logger.warning("%s", lost)
         return None  # however it ended here
     except BaseException as interruption:
-        with _signals_wait():
-            ours = requeue(study, trial_id)
+        ours = requeue(study, trial_id)
         if ours or not isinstance(interruption, CheckpointError):
             raise
         logger.warning("Trial %d was taken over by another process, with its files.", trial.number)
     return error
 
 
-def _next_trial(study: optuna.Study, n_trials: int | None, deadline: float | None) -> int | None:
+def _next_trial(
+    study: optuna.Study, n_trials: int | None, deadline: float | None, passage: Passage
+) -> int | None:
     """The id of the next trial to run; None when the budget is spent or the time is over.
 
     Where the rest of the budget is running elsewhere, wait: one of those may come back or not count.
     """
     wait, began = 0.05, time.monotonic()
     told = False
-    while deadline is None or time.time() < deadline:
-        with _signals_wait() as held:
-            recover(study)
-            taken = claim(study, n_trials)
-            if taken.trial_id is None and not isinstance(study._storage, SharedStorage):
-                # Without owners nobody knows whether RUNNING trials still run: do not wait for ever.
-                taken = claim(study, n_trials and n_trials + taken.running)
-            if held and taken.trial_id is not None:  # nobody is going to run it
-                requeue(study, taken.trial_id)
-                continue
+    while deadline is None or time.monotonic() < deadline:
+        recover(study)
+        taken = claim(study, n_trials)
+        if taken.trial_id is None and not isinstance(study._storage, SharedStorage):
+            # Without owners nobody knows whether RUNNING trials still run: do not wait for ever.
+            taken = claim(study, n_trials and n_trials + taken.running)
         if taken.trial_id is not None:
             return taken.trial_id
         if n_trials is not None and taken.counted >= n_trials:
             return None
-        time.sleep(wait)
+        with passage():
+            time.sleep(wait)
         wait = min(2 * wait, 1.0)
         if not told and time.monotonic() - began > SILENCE:
             told = True
@@ -225,46 +230,3 @@ def _without_repeats(study: optuna.Study, objective: Objective) -> Iterator[None
         yield
     finally:
         study.sampler = sampler
-
-
-@contextmanager
-def signals_raise() -> Iterator[None]:
-    """Turn SIGTERM, which schedulers send before they take a machine away, into an exception.
-
-    SIGHUP, the end of the terminal or of the ssh connection, becomes SIGTERM, unless `nohup` has it ignored.
-    """
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    handlers: dict[signal.Signals, Any] = {signal.SIGTERM: terminate}
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        handlers[signal.SIGHUP] = lambda number, frame: signal.raise_signal(signal.SIGTERM)
-    with _handlers(handlers):
-        yield
-
-
-@contextmanager
-def _signals_wait() -> Iterator[list[int]]:
-    """Hold interruptions back while a trial changes its state, then let them through.
-
-    Gives the list of those that have come so far.
-    """
-    held: list[int] = []
-    with _handlers(dict.fromkeys((signal.SIGINT, signal.SIGTERM), lambda number, frame: held.append(number))):
-        yield held
-    for number in held:
-        signal.raise_signal(number)
-
-
-@contextmanager
-def _handlers(handlers: dict[signal.Signals, Any]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set them
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

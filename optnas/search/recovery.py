@@ -11,6 +11,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from optnas.search.lease import Process
+from optnas.search.signals import signals_wait
 from optnas.search.storage import Loss, SharedStorage, StaleTrial
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ def recover(study: optuna.Study, *, unowned: bool = False) -> None:
     storage.requeue_abandoned()
     stale = [t for t in storage.stale_trials(study._study_id) if unowned or t.loss is not Loss.UNOWNED]
     for trial in stale:
-        _recover(storage, trial)
+        with signals_wait():  # between the two steps nobody else would look after it
+            _recover(storage, trial)
 
 
 def _recover(storage: SharedStorage, stale: StaleTrial) -> None:

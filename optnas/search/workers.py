@@ -23,9 +23,10 @@ from optuna.trial import TrialState
 
 from optnas.failures import is_infrastructure
 from optnas.objective import Objective
-from optnas.search.optimize import SearchFailedError, signals_raise, work
+from optnas.search.optimize import SearchFailedError, work
 from optnas.search.progress import Progress, Show
 from optnas.search.recovery import MAX_KILLS, recover
+from optnas.search.signals import signals_raise
 from optnas.search.storage import SharedStorage, open_storage
 
 logger = logging.getLogger(__name__)

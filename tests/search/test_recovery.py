@@ -23,7 +23,7 @@ from optnas.estimation.checkpoints import Attempt
 from optnas.failures import CheckpointError
 from optnas.objective import Objective
 from optnas.search.lease import Process
-from optnas.search.optimize import optimize, signals_raise
+from optnas.search.optimize import optimize
 from optnas.search.recovery import MAX_KILLS, recover
 from optnas.search.storage import StorageUnavailableError, claim, open_storage
 from optnas.search.study import create_study
@@ -85,19 +85,6 @@ def assert_finishes(study, objective, n_trials):
 
 
 # ---- a process that goes on living after an interruption, as a notebook's does ----
-
-
-def test_the_end_of_a_terminal_is_a_sigterm_unless_ignored():
-    with pytest.raises(SystemExit) as ended, signals_raise():
-        signal.raise_signal(signal.SIGHUP)
-    assert ended.value.code == 128 + signal.SIGTERM
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
-    try:
-        with signals_raise():
-            signal.raise_signal(signal.SIGHUP)
-        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
 
 def test_ctrl_c_while_a_trial_is_taken_leaves_none_running(url):
