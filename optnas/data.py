@@ -175,6 +175,8 @@ def data_fingerprint(data: LightningDataModule) -> str | None:
 
 
 def _tensors(name: str, split: Split) -> Split:
+    if not isinstance(split, tuple | list) or len(split) != 2:
+        raise ValueError(f"{name} must be a pair of inputs and targets, as in TensorData((x, y)).")
     x, y = (_map(part, _tensor) for part in split)
     lengths: list[int] = []
     _map((x, y), lambda part: lengths.append(len(part)))

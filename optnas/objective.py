@@ -57,6 +57,7 @@ class Objective:
         reuse_twins: set it False to train a repeated architecture again (training noise is information).
 
     Raises:
+        TypeError: `space` is a model, not a function that builds one.
         ValueError: `values` is not one metric with a direction, or there is no example to be had.
     """
 
@@ -69,6 +70,8 @@ class Objective:
         example: Any = None,
         reuse_twins: bool = True,
     ) -> None:
+        if isinstance(space, nn.Module):
+            raise TypeError("space is a model; pass the function of a trial that builds it.")
         values = values or getattr(estimator, "values", None)
         if not values or len(values) != 1 or not set(values.values()) <= {"maximize", "minimize"}:
             raise ValueError(
@@ -170,7 +173,13 @@ class Objective:
     def _build(self, trial: Any, example: Any) -> nn.Module:
         model = None
         try:
-            model = self.space(trial)
+            built = self.space(trial)
+            if not isinstance(built, nn.Module):
+                raise TypeError(
+                    f"the space returned {type(built).__name__}, not a torch.nn.Module; does it end with "
+                    "`return model`?"
+                )
+            model = built
             return materialize(model, example)
         except (optuna.TrialPruned, ParamsMismatchError):
             raise
@@ -213,7 +222,14 @@ class Objective:
         if hasattr(trial.storage, "flush"):
             trial.storage.flush(trial._trial_id)  # what is known survives a crash of the training
         started = time.perf_counter()
-        metrics = {k: float(v) for k, v in self.estimator(model, beyond_space).items()}
+        estimate: Any = self.estimator(model, beyond_space)
+        if not isinstance(estimate, Mapping):
+            name = next(iter(self.values))
+            raise TypeError(
+                f"the estimator returned {type(estimate).__name__}, not metrics by name; "
+                f"return {{{name!r}: value}}."
+            )
+        metrics = {k: float(v) for k, v in estimate.items()}
         trial.set_user_attr("duration", time.perf_counter() - started)
         trial.set_user_attr("metrics", metrics)
         trial.set_user_attr("asked", beyond_space.answers)

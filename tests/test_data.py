@@ -123,6 +123,12 @@ def test_impossible_splits_are_refused(options, message):
         numbered(10, **options)
 
 
+@pytest.mark.parametrize("given", [(torch.zeros(9, 2), torch.zeros(9)), (torch.zeros(9, 2),)])
+def test_inputs_and_targets_without_the_parentheses_of_a_pair_are_recognized(given):
+    with pytest.raises(ValueError, match=r"TensorData\(\(x, y\)\)"):
+        TensorData(*given)
+
+
 def test_digits():
     data = Digits()
     assert [len(split[1]) for split in (data.train, data.val, data.test)] == [1079, 359, 359]

@@ -137,6 +137,18 @@ def test_shape_error_names_place_layer_and_parameters():
     assert study.trials[0].user_attrs["reason"] == message
 
 
+@pytest.mark.parametrize("returned", [None, (nn.Linear(4, 1), 3)])
+def test_a_space_that_returns_no_model_is_told_so(returned):
+    with pytest.raises(SpaceError, match=rf"space returned {type(returned).__name__}.*return model"):
+        run(Objective(lambda trial: returned, CountingEstimator()), [{}])
+
+
+def test_an_estimator_that_returns_a_bare_number_is_told_what_to_return():
+    objective = Objective(mlp, lambda model, trial: 0.5, values={"score": "maximize"}, example=(2, 4))
+    with pytest.raises(TypeError, match=r"estimator returned float.*\{'score': value\}"):
+        run(objective, [{}])
+
+
 def test_error_in_a_users_forward_names_file_and_line():
     class Net(nn.Module):
         def forward(self, x):
@@ -192,6 +204,11 @@ def test_values_must_be_one_metric_with_a_direction(values):
     estimator.values = {}
     with pytest.raises(ValueError, match="one metric and its direction"):
         Objective(mlp, estimator, values=values)
+
+
+def test_a_model_in_the_place_of_its_space_is_refused():
+    with pytest.raises(TypeError, match="function of a trial"):
+        Objective(nn.Linear(4, 1), CountingEstimator())
 
 
 def test_an_estimator_without_example_asks_for_one():

@@ -139,3 +139,51 @@ def test_label_smoothing_changes_the_loss_as_defined():
     share = 0.9 * functional.one_hot(y, 3) + 0.1 / 3
     module = Classification(3, label_smoothing=0.1)(nn.Identity(), no_questions())
     assert module.loss(scores, y).item() == pytest.approx(-(share * logs).sum(1).mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.int32, torch.uint8, torch.bool])
+def test_labels_may_be_integers_of_any_width(kind):
+    x, y = torch.randn(60, 2), torch.arange(60) % 2
+    results = []
+    for labels in (y, y.to(kind)):
+        torch.manual_seed(0)
+        data = TensorData((x, labels), val=(x, labels), test=(x, labels))
+        results.append(fit(Classification(2)(nn.Linear(2, 2), no_questions()), data))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "named"),
+    [
+        (torch.zeros(5, 1), torch.zeros(5).long(), r"returned \(5, 1\)"),
+        (torch.zeros(5, 4), torch.zeros(5).long(), r"returned \(5, 4\)"),
+        (torch.zeros(5), torch.zeros(5).long(), r"returned \(5,\)"),
+        (torch.zeros(5, 3), torch.zeros(5, 1).long(), r"labels are \(5, 1\)"),
+        (torch.zeros(5, 3), torch.zeros(5), "torch.float32"),
+        (torch.zeros(5, 3), torch.tensor([1, 2, 3, 1, 2]), r"labels are 1\.\.3"),
+    ],
+)
+def test_scores_and_labels_that_do_not_fit_are_named(scores, labels, named):
+    module = Classification(3)(nn.Identity(), no_questions())
+    with pytest.raises(ValueError, match=rf"n_classes=3.*0\.\.2.*{named}"):
+        module.validation_step((scores, labels), 0)
+
+
+def test_outputs_and_targets_pair_up_whichever_has_the_extra_dimension():
+    outputs, targets = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([1.0, 3.0, 2.0])
+    for output, y in ((outputs, targets[:, None]), (outputs[:, None], targets), (outputs, targets)):
+        module = Regression()(nn.Identity(), no_questions())
+        assert module.training_step((output, y), 0).item() == pytest.approx(5 / 3)
+
+
+def test_outputs_that_would_be_broadcast_to_the_targets_are_refused():
+    module = Regression()(nn.Identity(), no_questions())
+    with pytest.raises(ValueError, match=r"returned \(3, 3\), and the targets are \(3,\)"):
+        module.training_step((torch.zeros(3, 3), torch.zeros(3)), 0)
+
+
+def test_a_range_of_learning_rates_may_be_a_list():
+    asked = []
+    trial = Draw(lambda name, distribution: asked.append((name, distribution)) or distribution.low)
+    assert Classification(2, lr=[1e-3, 1e-1])(nn.Linear(2, 2), trial).lr == 1e-3
+    assert [name for name, _ in asked] == ["lr"]
