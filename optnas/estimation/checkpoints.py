@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import glob
 import io
+import itertools
 import logging
 import os
 import re
 import shutil
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +31,7 @@ from optnas.failures import CheckpointError
 
 _WEIGHTS = "weights.pt"
 _STATES = "epoch-*"
+_PARTS = "*.part"
 _log = logging.getLogger(__name__)
 
 
@@ -95,16 +98,24 @@ def tidy(study: optuna.Study, keep: int) -> list[int]:
     folder = study_folder(study)
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     finished = {number for number, trial in trials.items() if trial.state.is_finished()}
-    complete = [trial for trial in trials.values() if trial.state == TrialState.COMPLETE]
-    kept = {trial.number for trial in _best(study, complete, keep)}
+    trained = [t for t in trials.values() if t.state == TrialState.COMPLETE and "twin_of" not in t.user_attrs]
+    kept = {trial.number for trial in _best(study, trained, keep)}
     weights = _stored(folder, _WEIGHTS)
     for number in (weights | _stored(folder, _STATES)) & finished:
         _clean(_trial_folder(folder, number), keep_weights=number in kept)
-    deleted = sorted((weights & {trial.number for trial in complete}) - kept)
-    if deleted:
-        known = study.user_attrs.get("deleted_checkpoints", [])
-        study.set_user_attr("deleted_checkpoints", sorted({*known, *deleted}))
-    return deleted
+    deleted = (weights & {trial.number for trial in trained}) - kept
+    # Workers that write this list at one moment overwrite each other: add what is known to have been here.
+    gone = deleted | ({trial.number for trial in trained if _ran_here(trial)} - weights)
+    known = set(study.user_attrs.get("deleted_checkpoints", []))
+    if not gone <= known:
+        study.set_user_attr("deleted_checkpoints", sorted(gone | known))
+    return sorted(deleted)
+
+
+def _ran_here(trial: FrozenTrial) -> bool:
+    """Whether the trial ended on this machine; False where that is not known."""
+    attempts = trial.user_attrs.get("attempts", [])
+    return bool(attempts) and attempts[-1]["host"] == socket.gethostname()
 
 
 def _best(study: optuna.Study, complete: list[FrozenTrial], keep: int) -> list[FrozenTrial]:
@@ -127,10 +138,14 @@ class Attempt:
         self.trial_folder = trial_folder
         self.identity = identity
         self.earlier = _attempts(trial_folder)
-        index = _index(self.earlier[-1]) + 1 if self.earlier else 0
-        self.folder = trial_folder / f"attempt-{index}"
-        with _told(self.folder):
-            self.folder.mkdir(parents=True)
+        first = _index(self.earlier[-1]) + 1 if self.earlier else 0
+        with _told(trial_folder):
+            trial_folder.mkdir(parents=True, exist_ok=True)
+            for index in itertools.count(first):
+                self.folder = trial_folder / f"attempt-{index}"
+                with suppress(FileExistsError):  # a former owner of the trial was faster: it does not know
+                    self.folder.mkdir()
+                    break
 
     def newest(self, key: str) -> tuple[Path, Mapping[str, Any]] | None:
         """The furthest readable state of an earlier attempt at this training, and what `key` saved in it."""
@@ -149,7 +164,7 @@ class Attempt:
         """Save the state after `epoch` with `save(path)`; the last two are kept."""
         file = self.folder / f"epoch-{epoch:05}.ckpt"
         _replace(file, save)
-        (self.folder / f"epoch-{epoch - 2:05}.ckpt").unlink(missing_ok=True)
+        _delete(self.folder / f"epoch-{epoch - 2:05}.ckpt")
 
     def write_weights(self, weights: Mapping[str, Any]) -> None:
         data = io.BytesIO()  # written to a full disk, torch.save says nothing of the disk
@@ -188,14 +203,24 @@ def _index(attempt: Path) -> int:
 def _clean(trial_folder: Path, keep_weights: bool) -> None:
     """Delete the states of a finished trial, maybe its weights, and the folders that are empty then."""
     attempts = _attempts(trial_folder)
-    for path in attempts[:-1]:
-        shutil.rmtree(path, ignore_errors=True)
-    for path in attempts[-1:]:
-        for file in [*_find(path, _STATES), *([] if keep_weights else _find(path, _WEIGHTS))]:
-            file.unlink(missing_ok=True)
+    # The latest folder may be that of a former owner, who began late and was told that he is none.
+    last = ([path for path in attempts if _find(path, _WEIGHTS)] or attempts)[-1:]
+    for path in attempts:
+        if path not in last:
+            shutil.rmtree(path, ignore_errors=True)
+    for path in last:
+        for pattern in (_STATES, _PARTS, *([] if keep_weights else [_WEIGHTS])):
+            for file in _find(path, pattern):
+                _delete(file)
         for folder in (path, trial_folder):
             with suppress(OSError):  # not empty
                 folder.rmdir()
+
+
+def _delete(file: Path) -> None:
+    """What cannot be deleted now (a network folder, a file of another user) is no fault of any trial."""
+    with suppress(OSError):
+        file.unlink()
 
 
 def _replace(file: Path, save: Callable[[Path], object]) -> None:
@@ -206,8 +231,7 @@ def _replace(file: Path, save: Callable[[Path], object]) -> None:
             save(aside)
             os.replace(aside, file)
     except CheckpointError:
-        with suppress(OSError):  # a part of it may be what fills the disk
-            aside.unlink()
+        _delete(aside)  # a part of it may be what fills the disk
         raise
 
 

@@ -1,9 +1,11 @@
+import errno
 import multiprocessing
 import os
 import resource
 import runpy
 import shutil
 import signal
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -217,6 +219,53 @@ def test_attempts_have_folders_of_their_own_and_read_the_furthest(tmp_path):
     assert Attempt(tmp_path / "trial-0003", "other").newest("m") is None
 
 
+def test_an_attempt_whose_folder_is_taken_meanwhile_gets_the_next(tmp_path, monkeypatch):
+    def late(trial_folder):  # after another attempt has listed them, and before it has made its own
+        monkeypatch.undo()
+        other.append(Attempt(trial_folder, "x"))
+        return []
+
+    other = []
+    monkeypatch.setattr("optnas.estimation.checkpoints._attempts", late)
+    attempt = Attempt(tmp_path / "trial-0000", "x")
+    assert [a.folder.name for a in (*other, attempt)] == ["attempt-0", "attempt-1"]
+    (tmp_path / "runs").symlink_to(tmp_path / "away")
+    with pytest.raises(CheckpointError, match=r"Cannot write .*runs/trial-0000"):
+        Attempt(tmp_path / "runs" / "trial-0000", "x")
+
+
+def test_a_former_owner_who_begins_late_costs_no_weights(tmp_path):
+    owner, former = (Attempt(tmp_path / "trial-0000", "x") for _ in range(2))
+    former.write(0, lambda path: path.write_bytes(b"state"))
+    owner.write_weights({"w": torch.ones(3)})
+    owner.end()
+    assert [path.parent for path in tmp_path.rglob("*.*")] == [owner.folder]
+
+
+def test_what_cannot_be_deleted_is_no_fault_of_a_trial(tmp_path, monkeypatch):
+    attempt = Attempt(tmp_path / "trial-0000", "x")
+
+    def refuse(path, missing_ok=False):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        for epoch in range(3):
+            attempt.write(epoch, lambda path: path.write_bytes(b"state"))
+        attempt.end()
+        assert len(list(attempt.folder.iterdir())) == 3
+    attempt.end()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_left_of_a_file_whose_writer_was_killed(tmp_path):
+    attempt = Attempt(tmp_path / "trial-0000", "x")
+    for name in ("weights.pt.part", "epoch-00000.ckpt.part"):
+        (attempt.folder / name).touch()
+    attempt.end()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_all_weights_are_those_that_each_trial_has(tmp_path):
     study = optuna.create_study()
     study.set_user_attr("folder", str(tmp_path))
@@ -238,6 +287,45 @@ def test_the_best_k_keep_their_weights(tmp_path, search, scripted):
     assert study.user_attrs["deleted_checkpoints"] == [0, 1, 3, 5]
     assert tidy(study, 2) == []
     assert sorted(path.name for path in (tmp_path / "runs").rglob("*.*t")) == ["weights.pt"] * 2
+
+
+def test_what_workers_deleted_at_one_moment_is_recorded_by_the_next(tmp_path, monkeypatch):
+    study = optuna.create_study(direction="maximize")
+    study.set_user_attr("folder", str(tmp_path))
+
+    def complete(host):
+        trial = study.ask()
+        trial.set_user_attr("attempts", [{"host": host}])
+        Attempt(trial_folder(study, trial.number), "x").write_weights({})
+        study.tell(trial, float(trial.number))
+
+    def record(key, value):  # another worker tidies between our reading and our writing
+        monkeypatch.undo()
+        complete(socket.gethostname())
+        assert tidy(study, 1) == [2]
+        study.set_user_attr(key, value)
+
+    for host in (socket.gethostname(), "elsewhere", socket.gethostname()):
+        complete(host)
+    monkeypatch.setattr(study, "set_user_attr", record)
+    assert tidy(study, 1) == [0, 1]
+    assert study.user_attrs["deleted_checkpoints"] == [0, 1]
+    assert tidy(study, 1) == []
+    assert study.user_attrs["deleted_checkpoints"] == [0, 1, 2]
+
+
+def test_twins_take_no_places_from_those_that_have_weights(tmp_path):
+    study = optuna.create_study(direction="maximize")
+    study.set_user_attr("folder", str(tmp_path))
+    for value in (0.5, 0.9):
+        trial = study.ask()
+        Attempt(trial_folder(study, trial.number), "x").write_weights({})
+        study.tell(trial, value)
+    twin = study.ask()
+    twin.set_user_attr("twin_of", 1)
+    study.tell(twin, 0.9)
+    assert tidy(study, 2) == []
+    assert sorted(all_weights(study)) == [0, 1]
 
 
 def test_tidy_leaves_running_and_waiting_trials_alone(tmp_path, search, scripted):
