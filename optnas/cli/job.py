@@ -73,7 +73,8 @@ class Job:
         if self.study_name not in names:
             fail(
                 f"There is no study {self.study_name!r} in {without_password(self.storage)}, which has "
-                f"{', '.join(names) or 'none at all'}; begin it with: {self.command('run')}"
+                f"{', '.join(names) or 'none at all'}. Say which with --study-name, or begin it with: "
+                f"{self.command('run')}"
             )
         return optuna.load_study(study_name=self.study_name, storage=storage)
 

@@ -23,6 +23,13 @@ class DataCache:
     """
 
     def __init__(self, data: Data) -> None:
+        if not isinstance(data, pl.LightningDataModule) and not callable(data):
+            raise TypeError(
+                f"data is a {type(data).__module__}.{type(data).__name__}, not a "
+                "pytorch_lightning.LightningDataModule nor a function of the trial that makes one. "
+                "Tensors go into optnas.TensorData((x, y)), and torch datasets into "
+                "LightningDataModule.from_datasets(train, val, test, batch_size=128)."
+            )
         self.data = data
         self._made: list[tuple[list[tuple[_Question, Any]], pl.LightningDataModule]] = []
 

@@ -59,16 +59,19 @@ def optimize(
         timeout: seconds after which no new trial begins; None: no limit.
         n_workers: processes on this machine; more than one needs a storage that processes can share. When
             the search is interrupted, they get 30 seconds to save their state.
-        show_progress: by default only where somebody watches (a terminal or a notebook). "json" writes a
-            line per event for other programs (`optnas.search.json_lines.JsonLines`).
+        show_progress: by default only where somebody watches (a terminal or a notebook). True writes a line
+            per finished trial elsewhere, such as to a log file; "json" a line per event, for other programs
+            (`optnas.search.json_lines.JsonLines`).
 
     Raises:
         SearchFailedError: the first five trials, or eight of the last ten, failed for the same reason.
         ParamsMismatchError: stored trials do not fit the space.
         StorageUnavailableError: the storage cannot be read or written for longer than its patience.
         CheckpointError: the state of a training cannot be written; a full disk, for example.
-        ValueError: several workers, but a storage that they cannot share.
+        ValueError: several workers, but a storage that they cannot share; or fewer than one.
     """
+    if n_workers < 1:
+        raise ValueError(f"n_workers={n_workers} must be at least 1.")
     check_fits(study, objective)
     recover(study, unowned=True)
     tidy: Callable[[optuna.Study], None] = getattr(objective.estimator, "tidy", lambda study: None)
@@ -110,7 +113,7 @@ def work(
 
             # Raised by the sampler when the space asks, so to the objective it is an error of the space.
             if error is not None and isinstance(error.__cause__ or error, SpaceExhausted):
-                logger.warning("The search ends: %s", error)
+                logger.warning("The search ends: %s", error.__cause__ or error)
                 return
             n_finished += 1
             failures.append(error_kind(finished.user_attrs["reason"]) if error is not None else "")

@@ -78,7 +78,10 @@ def test_ls_lists_studies_with_states_and_best_values(toy: Path, optnas_cli: Cli
         (("run", "toy.py", "--storage", "nowhere://x/y"), "Cannot open the storage 'nowhere://x/y'"),
         (("run", "toy.py", "--storage", "sqlite:///no/such/folder.db"), "Cannot open the storage"),
         (("resume", "toy.py"), "nas.db' does not exist"),
-        (("best", "toy.py", "--storage", "sqlite:///other.db"), "There is no study 'toy'"),
+        (
+            ("best", "toy.py", "--storage", "sqlite:///other.db"),
+            "which has another. Say which with --study-name",
+        ),
         (("export", "toy.py", "model.h5"), "must end in .onnx"),
         (("export", "toy.py", "model.onnx"), "no weights to export"),
         (("report", "toy.py", "--output", "report.pdf"), "must end in .html or .md"),

@@ -1,6 +1,8 @@
 import copy
 
+import pytest
 import pytorch_lightning as pl
+import torch
 from torch import nn
 
 from optnas.estimation.data_cache import DataCache
@@ -78,3 +80,9 @@ def test_a_given_module_is_not_touched(points):
     before = dict(vars(given))
     assert DataCache(given)(Draw(lambda name, distribution: None)) is not given
     assert vars(given) == before
+
+
+@pytest.mark.parametrize("data", [(torch.zeros(3, 2), torch.zeros(3)), torch.utils.data.DataLoader([1, 2])])
+def test_what_is_no_data_module_is_refused_with_what_to_do(data):
+    with pytest.raises(TypeError, match="TensorData"):
+        DataCache(data)

@@ -248,6 +248,13 @@ def test_a_job_larger_than_a_pipe_reaches_its_worker(tmp_path):
     assert states(study) == [TrialState.COMPLETE] * 2
 
 
+@pytest.mark.parametrize("n_workers", [0, -1])
+def test_a_search_by_nobody_is_refused(n_workers):
+    objective = Objective(linear, Sleeping())
+    with pytest.raises(ValueError, match=f"n_workers={n_workers}"):
+        optimize(create_study(objective), objective, n_trials=1, n_workers=n_workers)
+
+
 def test_a_storage_in_memory_cannot_be_shared():
     objective = Objective(linear, Sleeping())
     with pytest.raises(ValueError, match=r"n_workers=2 needs a storage.*sqlite:///"):
