@@ -31,17 +31,18 @@ def draw_curve(trial: FrozenTrial, best: FrozenTrial | None = None, name: str = 
         return svg.image([words], 48, title)
     steps, values = [step for step, _ in points], [value for _, value in points]
     low, high = min(values), max(values)
-    span, length = (high - low) or 1.0, (max(steps) - min(steps)) or 1
+    # Of halves, or from -1e308 to 1e308 is infinitely far.
+    span, length = (high / 2 - low / 2) or 1.0, (max(steps) - min(steps)) or 1
 
     def place(point: tuple[int, float]) -> tuple[float, float]:
         x = _LEFT + (_RIGHT - _LEFT) * (point[0] - min(steps)) / length
-        return x, _BOTTOM - (_BOTTOM - _TOP) * (point[1] - low) / span
+        return x, _BOTTOM - (_BOTTOM - _TOP) * ((point[1] / 2 - low / 2) / span)
 
     parts = [svg.text(8, 14, svg.cut(name, 30), 10, INK)]
     parts.append(svg.line(f"M{_LEFT},{_TOP - 4} V{_BOTTOM + 4} H{_RIGHT + 4}", f'stroke="{INK}"'))
-    for y, value in {_BOTTOM: low, _TOP: high}.items():
+    for value, y in {high: _TOP, low: _BOTTOM}.items():  # once where they are equal
         parts.append(svg.text(_LEFT - 6, y + 4, f"{value:.4g}", 10, INK, "end"))
-    for x, step, anchor in ((_LEFT, min(steps), "start"), (_RIGHT, max(steps), "end")):
+    for step, (x, anchor) in {max(steps): (_RIGHT, "end"), min(steps): (_LEFT, "start")}.items():
         parts.append(svg.text(x, _BOTTOM + 18, str(step), 10, INK, anchor))
     for curve, look in curves:
         spots = [place(point) for point in curve]

@@ -32,7 +32,7 @@ def test_reports_stand_in_proportion() -> None:
     assert (y1 - y0) / (y2 - y0) == pytest.approx(1 / 2, abs=0.01)
     assert y2 < y0  # up is more
     words = [node.text for node in ElementTree.fromstring(svg).iter(f"{NS}text")]
-    assert words == ["val_acc", "1", "2", "0", "4"]
+    assert words == ["val_acc", "2", "1", "4", "0"]
 
 
 def test_the_best_trial_is_dashed_beside_and_both_fit() -> None:
@@ -52,3 +52,15 @@ def test_without_reports_it_says_so(values: dict[int, float]) -> None:
 
 def test_one_report_is_a_point() -> None:
     assert len(spots(draw_curve(reported(0, {5: 0.1})))) == 1
+
+
+def test_what_is_at_one_place_is_said_once() -> None:
+    words = [
+        node.text for node in ElementTree.fromstring(draw_curve(reported(0, {5: 0.1}))).iter(f"{NS}text")
+    ]
+    assert words == ["reported", "0.1", "5"]
+
+
+def test_no_value_is_too_large() -> None:
+    (_, y0), (_, y1), (_, y2) = spots(draw_curve(reported(0, {0: -1.7e308, 1: 0.0, 2: 1.7e308})))
+    assert (y1 - y0) / (y2 - y0) == pytest.approx(1 / 2, abs=0.01)
