@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.importance import BaseImportanceEvaluator
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 from scipy.stats import f
 
-from optnas.analysis.trials import finished, objective_value
+from optnas.analysis.trials import answer_key, choices_of, finished, objective_value
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -68,7 +67,8 @@ class ConditionalAnovaEvaluator(BaseImportanceEvaluator):
 
 @dataclass(frozen=True)
 class Table:
-    """Trials as numbers: `codes` (n, decisions) holds the class of each answer, -1 where not asked."""
+    """Trials as numbers: `codes` (n, decisions) holds the class of each answer, -1 where not asked; `y` (n,)
+    are the values, in units that make all of them at most 1."""
 
     names: tuple[str, ...]
     codes: Ints
@@ -104,9 +104,14 @@ def tabulate(trials: Sequence[FrozenTrial], value: Callable[[FrozenTrial], float
     codes = np.full((len(pairs), len(names)), -1, dtype=np.int64)
     for column, name in enumerate(names):
         rows = [row for row, (t, _) in enumerate(pairs) if name in t.params]
-        values = [pairs[row][0].params[name] for row in rows]
-        codes[rows, column] = _classes(values, pairs[rows[0]][0].distributions[name], levels)
-    return Table(names, codes, np.array([y for _, y in pairs], dtype=np.float64))
+        asked = [pairs[row][0] for row in rows]
+        values = [t.params[name] for t in asked]
+        named = choices_of(asked, name) is not None
+        codes[rows, column] = _named_classes(values) if named else _number_classes(values, levels)
+    y = np.array([y for _, y in pairs], dtype=np.float64)
+    # By a power of two, which rounds nothing: the squares of 1e300 and of 1e-300 are out of range.
+    _, exponent = np.frexp(np.abs(y).max(initial=0.0))
+    return Table(names, codes, np.ldexp(y, -exponent))
 
 
 def decompose(table: Table) -> Decomposition:
@@ -196,11 +201,12 @@ def _means(values: Floats, group: Ints) -> Floats:
     return means
 
 
-def _classes(values: Sequence[Any], distribution: BaseDistribution, levels: int) -> Ints:
-    if isinstance(distribution, CategoricalDistribution):
-        # By type too: True and 1 are two choices.
-        keys = {key: i for i, key in enumerate(dict.fromkeys((type(v), v) for v in values))}
-        return np.array([keys[type(v), v] for v in values], dtype=np.int64)
+def _named_classes(values: Sequence[Any]) -> Ints:
+    keys = {key: i for i, key in enumerate(dict.fromkeys(map(answer_key, values)))}
+    return np.array([keys[answer_key(v)] for v in values], dtype=np.int64)
+
+
+def _number_classes(values: Sequence[float], levels: int) -> Ints:
     numbers = np.array(values, dtype=np.float64)
     distinct = np.unique(numbers)
     if len(distinct) <= levels:

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from optuna.study import Study
 from optuna.trial import TrialState
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from scipy import stats
 
 from optnas.analysis.shown import Shown
-from optnas.analysis.trials import End, end, maximizes
+from optnas.analysis.trials import End, end, maximizes, recorded
 
 Floats = NDArray[np.float64]
 Groups = Mapping[str, Sequence[Study]] | Sequence[Study]
@@ -99,8 +101,8 @@ class Comparison(Shown):
             table.add_column(title, justify="right")
         for g in self.groups:
             spread = "unknown" if g.deviation is None else f"{g.deviation:.4g}"
-            table.add_row(g.name, f"{g.mean:.5g}", spread, str(g.n_studies))
-        return Group(table, *(d.words for d in self.differences), *self.notes)
+            table.add_row(Text(g.name), f"{g.mean:.5g}", spread, str(g.n_studies))
+        return Group(table, *(escape(d.words) for d in self.differences), *self.notes)
 
 
 def compare(
@@ -220,7 +222,7 @@ def _scores_in_pairs(
                 f"{len(scores[b])}."
             )
         return scores[a], scores[b], True
-    seeds = [[study.user_attrs.get("seed") for study in named[name]] for name in (a, b)]
+    seeds = [[recorded(study.user_attrs, "seed", int) for study in named[name]] for name in (a, b)]
     usable = all(None not in s and len(set(s)) == len(s) for s in seeds) and set(seeds[0]) == set(seeds[1])
     if paired is False or not usable:
         return scores[a], scores[b], False
@@ -250,21 +252,27 @@ def _standard_error(a: Floats, b: Floats, paired: bool) -> tuple[float | None, f
     if min(len(a), len(b)) < 2:
         return None, 0
     if paired:
-        return float(np.sqrt(_variance(a - b) / len(a))), len(a) - 1
-    va, vb = _variance(a) / len(a), _variance(b) / len(b)
-    if va + vb == 0:
+        return float(deviation(a - b)) / np.sqrt(len(a)), len(a) - 1
+    error_a, error_b = float(deviation(a)) / np.sqrt(len(a)), float(deviation(b)) / np.sqrt(len(b))
+    error = np.hypot(error_a, error_b)
+    if error == 0:
         return 0.0, len(a) + len(b) - 2
-    return float(np.sqrt(va + vb)), float((va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1)))
+    share_a, share_b = (error_a / error) ** 2, (error_b / error) ** 2
+    return error, 1 / (share_a**2 / (len(a) - 1) + share_b**2 / (len(b) - 1))
 
 
-def _variance(scores: Floats) -> float:
-    """Exactly zero of equal scores, whose mean is rounded."""
-    return float(scores.var(ddof=1)) if np.ptp(scores) > 0 else 0.0
+def deviation(scores: Floats) -> Floats:
+    """Standard deviation over the first axis, exactly zero of equal scores, whose mean is rounded."""
+    # In units of a power of two, which rounds nothing: squares of 1e200 and of 1e-200 are out of range.
+    _, exponent = np.frexp(np.abs(scores).max(axis=0))
+    scaled = np.ldexp(scores, -exponent)
+    spread = np.where(np.ptp(scaled, axis=0) > 0, scaled.std(axis=0, ddof=1), 0.0)
+    return np.asarray(np.ldexp(spread, exponent))
 
 
 def _summary(name: str, scores: Floats) -> Summary:
-    deviation = float(np.sqrt(_variance(scores))) if len(scores) > 1 else None
-    return Summary(name, float(scores.mean()), deviation, len(scores))
+    spread = float(deviation(scores)) if len(scores) > 1 else None
+    return Summary(name, float(scores.mean()), spread, len(scores))
 
 
 def _notes(named: Mapping[str, Sequence[Study]]) -> tuple[str, ...]:

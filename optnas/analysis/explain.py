@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any
 
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from optnas.analysis.importance import Importance, importance
-from optnas.analysis.lineage import Step, path_to_best
+from optnas.analysis.lineage import NOT_ASKED, Step, path_to_best
 from optnas.analysis.narrow import Narrowed, negligible, smaller_space
 from optnas.analysis.page import Section, Sentences, to_markdown
-from optnas.analysis.trials import maximizes, objective_value, scored
+from optnas.analysis.trials import choices_of, maximizes, objective_value, scored
 from optnas.analysis.worth import Alternative, Worth, decision_worth, prediction_quality
 
+_LARGEST = 1e150  # the squares of more are infinite
 _MAX_CHANGES = 4  # named per step of the path; a random search changes everything at once
 
 
@@ -79,7 +81,8 @@ def explain(study: Study, *, n_bootstrap: int = 100) -> Explanation:
     values; the surrogate, which predicts what was not tried, learns from pruned ones too.
 
     Raises:
-        ValueError: fewer than two such trials, or several objectives.
+        ValueError: fewer than two such trials, several objectives, values beyond 1e150, or choices that a
+            database does not keep: others than None, bool, int, float and str, or other ones in each trial.
     """
     if len(study.directions) > 1:
         raise ValueError(
@@ -90,9 +93,10 @@ def explain(study: Study, *, n_bootstrap: int = 100) -> Explanation:
     trials = scored(study)
     if len(trials) < 2:
         raise ValueError(
-            f"Study {study.study_name!r} has {len(trials)} COMPLETE trials with a finite value; an "
-            "explanation compares at least two. Run more trials."
+            "An explanation compares at least two COMPLETE trials with a finite value; study "
+            f"{study.study_name!r} has {len(trials)}. Run more trials."
         )
+    _check_that_it_can_be_modeled(study)
     best = (max if maximizes(study) else min)(trials, key=value)
     shares, notes = _importance(study, n_bootstrap)
     return Explanation(
@@ -109,6 +113,34 @@ def explain(study: Study, *, n_bootstrap: int = 100) -> Explanation:
         importance=shares,
         notes=(*notes, prediction_quality(study), *_caveats(best, trials)),
     )
+
+
+def _check_that_it_can_be_modeled(study: Study) -> None:
+    """The surrogate squares values, and knows the choices of a decision from any trial."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    reports = [t.intermediate_values[t.last_step] for t in trials if t.last_step is not None and not t.values]
+    values = [*reports, *(t.values[0] for t in trials if t.values)]
+    if (largest := max(abs(value) for value in values if isfinite(value))) > _LARGEST:
+        raise ValueError(
+            f"Values of study {study.study_name!r} reach {largest:.3g}, too much to be explained: return "
+            f"their logarithm, or a multiple below {_LARGEST:.0g}, and report that too."
+        )
+    for name in dict.fromkeys(name for t in trials for name in t.distributions):
+        asked = [t for t in trials if name in t.distributions]
+        every = choices_of(asked, name)
+        if every is None:
+            continue
+        for choice in every:
+            if not (choice is None or isinstance(choice, str | int | float)):
+                raise ValueError(
+                    f"Parameter {name!r} offers {choice!r}; an explanation needs choices that are None, "
+                    "bool, int, float or str. Offer names and look the object up in a dict."
+                )
+        if any(len(getattr(t.distributions[name], "choices", ())) < len(every) for t in asked):
+            raise ValueError(
+                f"Parameter {name!r} has other choices in some trials of study {study.study_name!r} than in "
+                "others; an explanation needs trials of one space. Give the changed question another name."
+            )
 
 
 def _importance(study: Study, n_bootstrap: int) -> tuple[Importance | None, tuple[str, ...]]:
@@ -166,9 +198,9 @@ def _step_words(step: Step) -> str:
 
 
 def _change_words(name: str, before: Any, now: Any) -> str:
-    if before is None:
+    if before is NOT_ASKED:
         return f"{name} (new) {_answer(now)}"
-    return f"{name} (gone)" if now is None else f"{name} {_answer(before)} → {_answer(now)}"
+    return f"{name} (gone)" if now is NOT_ASKED else f"{name} {_answer(before)} → {_answer(now)}"
 
 
 def _negligible_words(names: Sequence[str]) -> list[str]:

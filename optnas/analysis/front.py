@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optnas.analysis.trials import finished, maximizes, objective_names, objective_target
+from optnas.analysis.trials import finished, maximizes, metrics, objective_names, objective_target, twin_of
 
 Quantity = str | Callable[[FrozenTrial], float]
 """A name, as `quantity` reads it, or a function of a trial."""
@@ -56,7 +57,7 @@ def quantity(trial: FrozenTrial, what: Quantity) -> float:
         return float(what(trial))
     if what == "value":
         return float("nan") if not trial.values else trial.values[0]
-    found = trial.user_attrs.get(what, trial.user_attrs.get("metrics", {}).get(what))
+    found = trial.user_attrs.get(what, metrics(trial).get(what))
     return float(found) if isinstance(found, int | float) else float("nan")
 
 
@@ -66,7 +67,7 @@ def points(study: Study, x: Quantity, y: Quantity) -> list[tuple[float, float, F
     Raises:
         ValueError: no trial has both numbers; the message lists what trials have.
     """
-    trials = [t for t in finished(study) if "twin_of" not in t.user_attrs]
+    trials = [t for t in finished(study) if twin_of(t) is None]
     found = [(quantity(t, x), quantity(t, y), t) for t in trials]
     found = [point for point in found if math.isfinite(point[0]) and math.isfinite(point[1])]
     if trials and not found:
@@ -81,9 +82,19 @@ def quantities(trials: Sequence[FrozenTrial]) -> list[str]:
     """Names of the numbers that these trials have."""
     names = {"value": None}
     for trial in trials:
-        numbers = {**trial.user_attrs, **trial.user_attrs.get("metrics", {})}
+        numbers = {**trial.user_attrs, **metrics(trial)}
         names |= {k: None for k, v in numbers.items() if isinstance(v, int | float) and k != "seed"}
     return list(names)
+
+
+def best_trials(study: Study) -> list[FrozenTrial]:
+    """COMPLETE, feasible trials with finite values than which none other is as good in all objectives and
+    better in one: `study.best_trials`, in which an infinite value hides all others."""
+    trials = [trial for trial in finished(study) if all(map(math.isfinite, trial.values))]
+    signs = [1.0 if maximizes(study, i) else -1.0 for i in range(len(study.directions))]
+    values = np.array([trial.values for trial in trials]).reshape(-1, len(signs)) * signs
+    beaten = (((values >= v).all(axis=1) & (values > v).any(axis=1)).any() for v in values)
+    return [trial for trial, worse in zip(trials, beaten, strict=True) if not worse]
 
 
 def pareto_front(

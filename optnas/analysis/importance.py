@@ -12,7 +12,9 @@ import optuna
 from optuna.importance import BaseImportanceEvaluator
 from optuna.study import Study
 from optuna.trial import FrozenTrial
+from rich.markup import escape
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from optnas.analysis.anova import (
     ConditionalAnovaEvaluator,
@@ -67,13 +69,15 @@ class Importance(Shown):
         return asdict(self)
 
     def __rich__(self) -> RichTable:
-        table = RichTable(title=f"Importance, {self.n_trials} trials", caption="\n".join(self.notes) or None)
+        table = RichTable(
+            title=f"Importance, {self.n_trials} trials", caption=escape("\n".join(self.notes)) or None
+        )
         table.add_column("decision")
         for title in ("share", "95 %", "trials"):
             table.add_column(title, justify="right")
         for share in (*self.decisions, *self.positions, *self.kinds, *self.pairs):
             interval = f"{share.low:.3f} to {share.high:.3f}"
-            table.add_row(share.name, f"{share.value:.3f}", interval, str(share.n_trials))
+            table.add_row(Text(share.name), f"{share.value:.3f}", interval, str(share.n_trials))
         return table
 
 
@@ -222,15 +226,24 @@ def _interval(estimate: float, resampled: Sequence[float]) -> tuple[float, float
 def _notes(study: Study, table: Table, n_not_finite: int) -> tuple[str, ...]:
     notes = []
     ends = [end(t) for t in study.get_trials(deepcopy=False)]
-    for kind, why in (
-        (End.PRUNED, "they have no final value, so decisions that lead to pruning look less important"),
-        (End.INFEASIBLE, "they broke a constraint"),
-        (End.FAILED, "they have no value"),
+    for kind, (one, many), why in (
+        (
+            End.PRUNED,
+            ("has", "have"),
+            "no final value, so decisions that lead to pruning look less important",
+        ),
+        (End.INFEASIBLE, ("broke", "broke"), "a constraint"),
+        (End.FAILED, ("has", "have"), "no value"),
     ):
-        if count := ends.count(kind):
-            notes.append(f"{count} {kind} trials are left out: {why}.")
+        if (count := ends.count(kind)) == 1:
+            notes.append(f"1 {kind} trial is left out: it {one} {why}.")
+        elif count:
+            notes.append(f"{count} {kind} trials are left out: they {many} {why}.")
     if n_not_finite:
-        notes.append(f"{n_not_finite} trials without a finite value are left out.")
+        trials_are = (
+            "trial without a finite value is" if n_not_finite == 1 else "trials without a finite value are"
+        )
+        notes.append(f"{n_not_finite} {trials_are} left out.")
     rare = [
         n for n, active in zip(table.names, table.codes.T >= 0, strict=True) if active.sum() < _FEW_TRIALS
     ]

@@ -9,9 +9,10 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 from rich.table import Table
+from rich.text import Text
 
 from optnas.analysis.front import quantity
-from optnas.analysis.trials import Target, maximizes, objective_value, scored
+from optnas.analysis.trials import Target, maximizes, objective_value, scored, twin_of
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,12 @@ def leaderboard(study: Study, k: int = 5, *, target: Target | None = None) -> li
         ValueError: several objectives and no `target` (larger is then better as in the first objective).
     """
     value = objective_value(study, target)
-    trials = [t for t in scored(study, target) if "twin_of" not in t.user_attrs]
+    trials = [t for t in scored(study, target) if twin_of(t) is None]
     sign = -1.0 if maximizes(study) else 1.0
     twins: dict[int, list[int]] = {}
     for trial in study.get_trials(deepcopy=False):
-        if "twin_of" in trial.user_attrs:
-            twins.setdefault(trial.user_attrs["twin_of"], []).append(trial.number)
+        if (original := twin_of(trial)) is not None:
+            twins.setdefault(original, []).append(trial.number)
     return [
         Row(
             rank=rank,
@@ -75,7 +76,7 @@ def leaderboard_table(rows: list[Row]) -> Table:
     table.add_column("decisions")
     for row in rows:
         numbers = ("" if n is None else f"{n:,}" for n in (row.n_params, row.flops))
-        table.add_row(str(row.rank), str(row.trial), f"{row.value:.5g}", *numbers, row.params)
+        table.add_row(str(row.rank), str(row.trial), f"{row.value:.5g}", *numbers, Text(row.params))
     return table
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import pairwise
 from typing import Any
 
@@ -15,10 +16,20 @@ from optnas.analysis.trials import finished, maximizes, same
 _PARENT = "optnas:parent"  # system attribute of a trial that a sampler bred from another
 
 
+class NotAsked(StrEnum):
+    """In place of an answer to a question that was not asked: None is an answer."""
+
+    NOT_ASKED = "not asked"
+
+
+NOT_ASKED = NotAsked.NOT_ASKED
+
+
 @dataclass(frozen=True)
 class Step:
-    """One trial on the way. `changed`: name to (answer before, answer now), None where not asked; empty for
-    the first trial. `inherited`: whether the trial before is its parent, rather than just the best so far."""
+    """One trial on the way. `changed`: name to (answer before, answer now), `NOT_ASKED` in place of one that
+    there is not; empty for the first trial. `inherited`: whether the trial before is its parent, rather than
+    just the best so far."""
 
     trial: int
     value: float
@@ -46,10 +57,10 @@ def path_to_best(study: Study, best: FrozenTrial) -> tuple[Step, ...]:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Decisions answered differently, or in one of the two only (None in the other)."""
+    """Decisions answered differently, or in one of the two only (`NOT_ASKED` in the other)."""
     names = dict.fromkeys([*before, *now])
     return {
-        name: (before.get(name), now.get(name))
+        name: (before.get(name, NOT_ASKED), now.get(name, NOT_ASKED))
         for name in names
         if (name in before) != (name in now) or not same(before[name], now[name])
     }

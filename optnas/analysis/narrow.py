@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 from scipy.stats import t as student
@@ -16,7 +15,7 @@ from scipy.stats import t as student
 from optnas.analysis.anova import ConditionalAnovaEvaluator, Floats, Ints, decompose, tabulate
 from optnas.analysis.conditions import Conditions
 from optnas.analysis.importance import Importance
-from optnas.analysis.trials import answer_key, maximizes, objective_value, scored
+from optnas.analysis.trials import answer_key, choices_of, maximizes, objective_value, scored
 
 _NEGLIGIBLE = 0.05
 _MIN_TRIALS = 20
@@ -80,7 +79,6 @@ def smaller_space(study: Study, best: FrozenTrial, importance: Importance) -> tu
     found = []
     for j, name in enumerate(table.names):
         asked = [t for t in trials if name in t.params]
-        distribution = asked[0].distributions[name]
         if name in irrelevant:
             answer = next(t for t in [best, *ordered] if name in t.params).params[name]
             found.append(_fixed(name, answer, importance))
@@ -95,7 +93,7 @@ def smaller_space(study: Study, best: FrozenTrial, importance: Importance) -> tu
         dropped = [t.params[name] for t, bad in zip(asked, worse, strict=True) if bad]
         kept = [t.params[name] for t, bad in zip(asked, worse, strict=True) if not bad]
         kept += [t.params[name] for t in top if name in t.params]
-        narrowed = _cut(name, distribution, kept, dropped)
+        narrowed = _cut(name, asked, kept, dropped)
         if narrowed is not None:
             found.append(narrowed)
     return tuple(found)
@@ -133,26 +131,28 @@ def _fixed(name: str, answer: Any, importance: Importance) -> Narrowed:
 
 
 def _cut(
-    name: str, distribution: BaseDistribution, kept: Sequence[Any], dropped: Sequence[Any]
+    name: str, asked: Sequence[FrozenTrial], kept: Sequence[Any], dropped: Sequence[Any]
 ) -> Narrowed | None:
     if not dropped:
         return None
-    if isinstance(distribution, CategoricalDistribution):
+    every = choices_of(asked, name)
+    if every is not None:
         keep, drop = {answer_key(v) for v in kept}, {answer_key(v) for v in dropped}
-        choices = tuple(c for c in distribution.choices if answer_key(c) in keep or answer_key(c) not in drop)
-        out = [str(c) for c in distribution.choices if c not in choices]
+        choices = tuple(c for c in every if answer_key(c) in keep or answer_key(c) not in drop)
+        out = [str(c) for c in every if answer_key(c) not in keep and answer_key(c) in drop]
         if not out:
             return None
         why = f"{_listed(out)} clearly worse on average, and in none of the best trials"
         return Narrowed(name, False, choices, None, None, why)
-    bounds: Any = distribution
+    given: list[Any] = [trial.distributions[name] for trial in asked]
+    lowest, highest = min(d.low for d in given), max(d.high for d in given)
     # Up to the first clearly worse answer beyond what stays: the values between were not tried.
     low = max((v for v in dropped if v < min(kept)), default=None)
     high = min((v for v in dropped if v > max(kept)), default=None)
     if low is None and high is None:
         return None
-    low, high = (bounds.low if low is None else min(kept)), (bounds.high if high is None else max(kept))
-    why = f"of {bounds.low:.4g} to {bounds.high:.4g}, the rest is clearly worse on average"
+    low, high = (lowest if low is None else min(kept)), (highest if high is None else max(kept))
+    why = f"of {lowest:.4g} to {highest:.4g}, the rest is clearly worse on average"
     return Narrowed(name, False, None, low, high, why)
 
 

@@ -136,7 +136,7 @@ def to_html(title: str, sections: Sequence[Section]) -> str:
 
 def to_markdown(title: str, sections: Sequence[Section]) -> str:
     """The same in text, without drawings and plots; sections that have nothing else are left out."""
-    parts = [f"# {_plain(title)}"]
+    parts = [f"# {as_markdown(title)}"]
     for section in sections:
         words = [text for part in section.parts if (text := _markdown(part))]
         if words:
@@ -181,18 +181,18 @@ def _html_table(table: Table) -> str:
 def _markdown(part: Part) -> str:
     match part:
         case Sentences(sentences, listed=True):
-            return "\n".join(f"- {_plain(s)}" for s in sentences)
+            return "\n".join(f"- {as_markdown(s)}" for s in sentences)
         case Sentences(sentences):
-            return _plain(" ".join(sentences))
+            return as_markdown(" ".join(sentences))
         case Heading(title):
-            return f"### {_plain(title)}"
+            return f"### {as_markdown(title)}"
         case Table():
             head = (*part.head, "decisions") if part.below else part.head
             rows = [(*row, part.below[i]) if part.below else row for i, row in enumerate(part.rows)]
             align = ["---" if i == 0 or not part.numbers else "---:" for i in range(len(part.head))]
             lines = [head, [*align, *["---"] * bool(part.below)], *rows]
             return "\n".join(
-                "| " + " | ".join(_plain(c).replace("|", "\\|") for c in r) + " |" for r in lines
+                "| " + " | ".join(as_markdown(c).replace("|", "\\|") for c in r) + " |" for r in lines
             )
         case Code(text):
             fence = "```"
@@ -203,7 +203,7 @@ def _markdown(part: Part) -> str:
             return ""
 
 
-def _plain(words: str) -> str:
+def as_markdown(words: str) -> str:
     """Words on one line that Markdown shows as they are."""
     line = " ".join(words.split())
     for mark in ("\\", "`", "*", "_", "<", "[", "#"):

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optnas.analysis import plots, summary
 from optnas.analysis.explain import Explanation, explain
+from optnas.analysis.front import best_trials
 from optnas.analysis.importance import Importance, importance
 from optnas.analysis.leaderboard import leaderboard
 from optnas.analysis.page import Heading, Part, Plot, Section, Sentences, Table, to_html, to_markdown
-from optnas.analysis.trials import Target, finished, maximizes, objective_names, objective_target, scored
+from optnas.analysis.trials import Target, maximizes, objective_names, objective_target, scored
 from optnas.objective import Objective
 
+_T = TypeVar("_T")
 _LEADERS = 10
 _AXES = 8  # of parallel coordinates
 
@@ -46,8 +48,8 @@ def _of_one(study: Study, objective: Objective | None) -> Iterator[Section]:
     [metric] = objective_names(study)
     rows = leaderboard(study, _LEADERS)
     retrained = summary.retrained(study)
-    explanation = explain(study) if len(scored(study)) > 1 else None
-    best = study.trials[rows[0].trial] if rows else None
+    explanation = _or_none(lambda: explain(study))
+    best = study.get_trials(deepcopy=False)[rows[0].trial] if rows else None
     yield Section("Summary", [*summary.of_one(study, rows)])
     if best is not None:
         yield Section("Best architecture", summary.architecture(best, objective))
@@ -56,7 +58,7 @@ def _of_one(study: Study, objective: Objective | None) -> Iterator[Section]:
     yield Section("History", _plot(lambda: plots.plot_history(study)))
     yield Section("Learning curves", _plot(lambda: plots.plot_learning_curves(study)))
     yield Section("Cost", _plot(lambda: plots.plot_front(study)))
-    shares = explanation.importance if explanation else None
+    shares = explanation.importance if explanation else _or_none(lambda: importance(study))
     yield Section("Decisions", _decisions(study, shares))
     yield Section("Importance", _importance(shares) if shares else [])
     yield Section("Timeline", _plot(lambda: plots.plot_timeline(study)))
@@ -67,8 +69,7 @@ def _of_one(study: Study, objective: Objective | None) -> Iterator[Section]:
 def _of_several(study: Study, objective: Objective | None) -> Iterator[Section]:
     names = objective_names(study)
     targets = [objective_target(i) for i in range(len(names))]
-    numbers = {trial.number for trial in finished(study)}
-    front = [trial for trial in study.best_trials if trial.number in numbers]
+    front = best_trials(study)
     yield Section("Summary", [*summary.of_several(study, front)])
     if front:
         table = summary.front_table(study, front)
@@ -98,10 +99,8 @@ def _history(study: Study, target: Target, name: str) -> list[Part]:
 
 
 def _importance_of(study: Study, target: Target, name: str) -> list[Part]:
-    try:
-        return _importance(importance(study, target=target))
-    except ValueError:  # too few trials, as the function says
-        return []
+    shares = _or_none(lambda: importance(study, target=target))
+    return _importance(shares) if shares else []
 
 
 def _importance(shares: Importance) -> list[Part]:
@@ -132,8 +131,13 @@ def _explanation(explanation: Explanation) -> Iterator[Part]:
 
 
 def _plot(make: Callable[[], Any]) -> list[Part]:
+    figure = _or_none(make)
+    return [Plot(figure)] if figure is not None and figure.data else []
+
+
+def _or_none(make: Callable[[], _T]) -> _T | None:
+    """None of a study that has too little for it, as the functions say."""
     try:
-        figure = make()
-    except ValueError:  # nothing to plot, as the functions say
-        return []
-    return [Plot(figure)] if figure.data else []
+        return make()
+    except ValueError:
+        return None

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import math
+import re
 import shlex
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from optuna.study import Study
-from optuna.trial import FixedTrial, FrozenTrial
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from optnas.analysis.cells import cells
 from optnas.analysis.leaderboard import Row, params_in_words
 from optnas.analysis.page import Code, Drawing, Heading, Part, Sentences, Table
-from optnas.analysis.trials import End, end, maximizes, objective_names
+from optnas.analysis.trials import (
+    End,
+    amount,
+    end,
+    maximizes,
+    metrics,
+    objective_names,
+    recorded,
+    scored,
+    twin_of,
+)
 from optnas.facts.draw import draw
 from optnas.facts.draw_cell import draw_cell
 from optnas.failures import describe_error
@@ -25,11 +37,13 @@ _AGAIN = (
     "One worker and the versions, data and threads above give the same trials. A sampler and a pruner that "
     "the study file names belong into create_study too."
 )
+# How `optnas best --retrain` names what it keeps in a study: of a trial, or of the network by hand.
+_TRAININGS = re.compile(r"(?:retrained:(\d+)|baseline:[^:]+):(\d+|as searched)")
 _REASONS = 3  # named in the summary
 _ON_FRONT = 20  # trials in a table
 _WORDS = {
     End.COMPLETE: "complete",
-    End.TWIN: "repeats of a known network, which were not scored again",
+    End.TWIN: "with a known network, not scored again",
     End.PRUNED: "pruned",
     End.INFEASIBLE: "infeasible",
     End.FAILED: "failed",
@@ -41,7 +55,7 @@ def of_one(study: Study, rows: Sequence[Row]) -> Iterator[Part]:
     """What happened, and what is best; of a study with one objective."""
     sentences = [*_ended(study)]
     if not rows:
-        yield Sentences([*sentences, "No trial has a value yet."])
+        yield Sentences([*sentences, _nothing(study)])
     else:
         [metric] = objective_names(study)
         best = rows[0]
@@ -50,7 +64,7 @@ def of_one(study: Study, rows: Sequence[Row]) -> Iterator[Part]:
         if len(rows) > 1:
             sentences.append(f"The runner-up, trial {rows[1].trial}, has {rows[1].value:.5g}.")
         yield Sentences(sentences)
-        n_measured = sum(end(trial) is End.COMPLETE for trial in study.get_trials(deepcopy=False))
+        n_measured = sum(twin_of(trial) is None for trial in scored(study))
         sure = f"How sure: the best of {_several(n_measured, 'measurement')} is partly luck. "
         sure += _anew(study, best.trial, metric)
         yield Sentences([sure])
@@ -68,7 +82,20 @@ def _anew(study: Study, number: int, metric: str) -> str:
         return f"Trained anew it reached {' and '.join(scores)}."
     if again:
         return "What it reached when it was trained anew is below."
+    if not _is_ours(study):
+        return "Train it from other seeds before quoting it."
     return "How it does from other seeds, optnas best STUDY.py --retrain 5 will show."
+
+
+def _is_ours(study: Study) -> bool:
+    """Whether a study file can go on with it: optnas created the study, or scored its trials."""
+    trials = study.get_trials(deepcopy=False)
+    return "provenance" in study.user_attrs or any("metrics" in trial.user_attrs for trial in trials)
+
+
+def _nothing(study: Study) -> str:
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return "No feasible trial has a finite value." if complete else "No trial has a value yet."
 
 
 def of_several(study: Study, front: Sequence[FrozenTrial]) -> Iterator[Part]:
@@ -83,7 +110,7 @@ def of_several(study: Study, front: Sequence[FrozenTrial]) -> Iterator[Part]:
             f"{_several(len(front), 'trial')} on the front: none other is as good in all and better in one."
         )
     else:
-        sentences.append("No trial has values yet.")
+        sentences.append(_nothing(study))
     yield Sentences(sentences)
     yield from _failures(study)
 
@@ -93,14 +120,14 @@ def _ended(study: Study) -> Iterator[str]:
     ends = Counter(end(trial) for trial in trials)
     counted = ", ".join(f"{ends[kind]} {words}" for kind, words in _WORDS.items() if ends[kind])
     yield f"The study has {_several(len(trials), 'trial')}" + (f": {counted}." if counted else ".")
-    if seconds := sum(float(trial.user_attrs.get("duration", 0.0)) for trial in trials):
+    if seconds := sum(amount(trial.user_attrs, "duration") or 0.0 for trial in trials):
         yield f"Their estimates took {_duration(seconds)} of one worker's time."
 
 
 def _failures(study: Study) -> Iterator[Part]:
     """The most frequent reasons, if a trial failed."""
     failed = [trial for trial in study.get_trials(deepcopy=False) if end(trial) is End.FAILED]
-    reasons = Counter(str(trial.user_attrs.get("reason", "not recorded why")) for trial in failed)
+    reasons = Counter(recorded(trial.user_attrs, "reason", str) or "not recorded why" for trial in failed)
     if reasons:
         named = [f"{n} failed: {reason}" for reason, n in reasons.most_common(_REASONS)]
         yield Sentences(named, listed=True)
@@ -109,10 +136,10 @@ def _failures(study: Study) -> Iterator[Part]:
 def architecture(trial: FrozenTrial, objective: Objective | None) -> list[Part]:
     """Its cost, its drawing where the objective that builds it is given, its cells, its decisions."""
     facts = {
-        "parameters": trial.user_attrs.get("n_params"),
-        "FLOPs per sample": trial.user_attrs.get("flops"),
+        "parameters": recorded(trial.user_attrs, "n_params", int),
+        "FLOPs per sample": recorded(trial.user_attrs, "flops", int),
     }
-    known = [f"{n:,} {name}" for name, n in facts.items() if isinstance(n, int)]
+    known = [f"{n:,} {name}" for name, n in facts.items() if n is not None]
     said = Sentences([f"Trial {trial.number}" + "".join(f", {words}" for words in known) + "."])
     found = cells(trial.params).items()
     drawings: list[Part] = [Drawing(draw_cell(edges), f"The cell {name}") for name, edges in found]
@@ -158,48 +185,52 @@ def front_table(study: Study, front: Sequence[FrozenTrial]) -> list[Part]:
 def retrained(study: Study) -> Table | None:
     """Every retraining beside the score of the search: mean ± standard deviation, a row per metric."""
     found: dict[str, list[dict[str, float]]] = {}
+    trials = study.get_trials(deepcopy=False)
     for who, how, runs in _trainings(study):
-        if who is not None and (scored := study.trials[who].user_attrs.get("metrics")):
-            found.setdefault(f"trial {who}, in the search", [scored])
+        if who is not None and (searched := metrics(trials[who])):
+            found.setdefault(f"trial {who}, in the search", [searched])
         name = "by hand" if who is None else f"trial {who}, anew"
         found[f"{name}, {how}, {_several(len(runs), 'seed')}"] = runs
     if not found:
         return None
-    metrics = dict.fromkeys(name for runs in found.values() for run in runs for name in run)
-    rows = [(m, *(_mean([run[m] for run in runs if m in run]) for runs in found.values())) for m in metrics]
+    names = dict.fromkeys(name for runs in found.values() for run in runs for name in run)
+    rows = [(m, *(_mean([run[m] for run in runs if m in run]) for runs in found.values())) for m in names]
     return Table(("metric", *found), rows)
 
 
 def _trainings(study: Study) -> Iterator[tuple[int | None, str, list[dict[str, float]]]]:
     """Which trial was trained anew, None for the design by hand; for how long; the metrics of each seed."""
     for key, runs in sorted(study.user_attrs.items(), reverse=True):
-        kind, _, rest = key.partition(":")
-        who, _, epochs = rest.partition(":")
-        if runs and kind in ("retrained", "baseline"):
-            how = "as searched" if epochs == "as searched" else f"{epochs} epochs"
-            yield int(who) if kind == "retrained" else None, how, runs
+        match = _TRAININGS.fullmatch(key)
+        if match and isinstance(runs, list) and runs and all(isinstance(run, dict) for run in runs):
+            how = match[2] if match[2] == "as searched" else f"{match[2]} epochs"
+            yield None if match[1] is None else int(match[1]), how, runs
 
 
 def _mean(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    mean = f"{statistics.fmean(values):.4f}"
-    return f"{mean} ± {statistics.stdev(values):.4f}" if len(values) > 1 else mean
+    finite = [value for value in values if math.isfinite(value)]
+    mean = f"{statistics.fmean(finite):.4f}" if finite else ""
+    if len(finite) > 1:
+        mean += f" ± {statistics.stdev(finite):.4f}"
+    n_lost = len(values) - len(finite)
+    return f"{mean} ({n_lost} of {len(values)} not finite)".strip() if n_lost else mean
 
 
 def reproduce(study: Study, best: FrozenTrial | None) -> list[Part]:
     """What the results depend on, and what to type to get them again."""
-    provenance: Mapping[str, Any] = study.user_attrs.get("provenance", {})
-    seed = study.user_attrs.get("seed")
+    provenance = recorded(study.user_attrs, "provenance", dict) or {}
+    seed = recorded(study.user_attrs, "seed", int)
     facts: dict[str, Any] = {"study": study.study_name, "seed": seed}
     if best is not None:
-        facts[f"seed of trial {best.number}"] = best.user_attrs.get("seed")
+        facts[f"seed of trial {best.number}"] = recorded(best.user_attrs, "seed", int)
     shown = [(name, str(fact)) for name, fact in {**facts, **provenance}.items() if fact is not None]
     name = shlex.quote(study.study_name)
     commands = f"optnas resume STUDY.py --study-name {name}\n"
     commands += f"optnas best STUDY.py --study-name {name} --retrain 5"
-    parts: list[Part] = [Table(("what", "was"), shown, numbers=False), Heading("Go on, and train anew")]
-    parts.append(Code(commands))
+    parts: list[Part] = [Table(("what", "was"), shown, numbers=False)]
+    if not _is_ours(study):
+        return parts
+    parts += [Heading("Go on, and train anew"), Code(commands)]
     if seed is not None:
         parts += [Heading("The same search again"), Sentences([_AGAIN]), Code(_again(study, seed))]
     if best is not None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from math import isfinite
-from typing import Any
+from typing import Any, TypeVar
 
+from optuna.distributions import CategoricalDistribution
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 Target = Callable[[FrozenTrial], float]
 """A number of a COMPLETE trial: `lambda t: t.values[0]`, `lambda t: t.user_attrs["n_params"]`."""
+
+_T = TypeVar("_T")
 
 
 class End(StrEnum):
@@ -31,11 +34,42 @@ def end(trial: FrozenTrial) -> End:
         return End.OPEN
     if trial.state == TrialState.FAIL:
         return End.FAILED
-    if "infeasible" in trial.user_attrs or any(v > 0 for v in trial.constraints.values()):
+    if recorded(trial.user_attrs, "infeasible", str) or any(v > 0 for v in trial.constraints.values()):
         return End.INFEASIBLE
     if trial.state == TrialState.PRUNED:
         return End.PRUNED
-    return End.TWIN if "twin_of" in trial.user_attrs else End.COMPLETE
+    return End.COMPLETE if twin_of(trial) is None else End.TWIN
+
+
+def recorded(attrs: Mapping[str, Any], name: str, kind: type[_T]) -> _T | None:
+    """What optnas recorded under a name; None where there is nothing, or a user's own of another kind."""
+    value = attrs.get(name)
+    return value if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool) else None
+
+
+def amount(attrs: Mapping[str, Any], name: str) -> int | float | None:
+    """A finite number that optnas recorded under a name, or None."""
+    value = attrs.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if isfinite(value) else None
+
+
+def metrics(trial: FrozenTrial) -> dict[str, float]:
+    """What the estimator measured, by name; what is no finite number is left out."""
+    found = recorded(trial.user_attrs, "metrics", dict) or {}
+    return {name: float(number) for name in found if (number := amount(found, name)) is not None}
+
+
+def attempts_at(trial: FrozenTrial) -> list[dict[str, Any]]:
+    """Who worked on the trial since when, one after the other."""
+    kept = recorded(trial.user_attrs, "attempts", list) or []
+    return [a for a in kept if isinstance(a, dict) and amount(a, "started") is not None]
+
+
+def twin_of(trial: FrozenTrial) -> int | None:
+    """The number of the trial whose value this one carries."""
+    return recorded(trial.user_attrs, "twin_of", int)
 
 
 def objective_value(study: Study, target: Target | None) -> Target:
@@ -65,7 +99,8 @@ def finished(study: Study) -> list[FrozenTrial]:
     by_number = {t.number: t for t in study.get_trials(deepcopy=False)}
 
     def repeats(trial: FrozenTrial) -> bool:
-        original = by_number.get(trial.user_attrs.get("twin_of", -1))
+        number = twin_of(trial)
+        original = None if number is None else by_number.get(number)
         return original is not None and params_key(original) == params_key(trial)
 
     complete = (t for t in by_number.values() if t.state == TrialState.COMPLETE)
@@ -93,16 +128,33 @@ def maximizes(study: Study, objective: int = 0) -> bool:
     return study.directions[objective] == StudyDirection.MAXIMIZE
 
 
+def choices_of(trials: Sequence[FrozenTrial], name: str) -> tuple[Any, ...] | None:
+    """All choices that these trials had, each of which was asked this question; None of a number.
+
+    They may differ between the trials of a study in memory.
+    """
+    asked = [(trial.distributions[name], trial.params[name]) for trial in trials]
+    if not any(isinstance(distribution, CategoricalDistribution) for distribution, _ in asked):
+        return None
+    found: dict[Any, Any] = {}
+    for distribution, answer in asked:
+        options = distribution.choices if isinstance(distribution, CategoricalDistribution) else (answer,)
+        for option in options:
+            found.setdefault(answer_key(option), option)
+    return tuple(found.values())
+
+
 def params_key(trial: FrozenTrial) -> tuple[tuple[str, Any], ...]:
     """Equal for equal params; True and 1 differ."""
     return tuple((name, answer_key(value)) for name, value in sorted(trial.params.items()))
 
 
 def answer_key(value: Any) -> tuple[type, Any]:
-    """Equal for equal answers; True and 1 differ."""
-    return type(value), value
+    """Equal for equal answers; True and 1 differ. Of lists, too, which Optuna lets pass with a warning."""
+    plain = value is None or isinstance(value, str | int | float)
+    return type(value), value if plain and value == value else repr(value)
 
 
 def same(one: Any, other: Any) -> bool:
     """Equal answers; True and 1 differ."""
-    return type(one) is type(other) and bool(one == other)
+    return answer_key(one) == answer_key(other)

@@ -16,13 +16,21 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.analysis.leaderboard import leaderboard
-from optnas.analysis.lineage import changes
+from optnas.analysis.lineage import NOT_ASKED, changes
+from optnas.analysis.page import as_markdown
+from optnas.analysis.trials import amount, attempts_at, metrics, recorded, twin_of
 from optnas.estimation.checkpoints import all_weights
 from optnas.search.dashboard import drawing_id
 from optnas.strategy.evolution import PARENT
 
 CURVES = "/optnas/curves"
 """Where the server of the dashboard has the learning curves: `<study id>/<trial number>.svg` below it."""
+
+
+def kept_weights(study: optuna.Study) -> dict[int, Path]:
+    """The weights on this machine, of a study whose folder is known or the usual one."""
+    folder = study.user_attrs.get("folder", "")
+    return all_weights(study) if isinstance(folder, str) else {}
 
 
 class Notes:
@@ -34,8 +42,8 @@ class Notes:
         self._metric = next(iter(study.metric_names or ["value"]))
         self._twins_of: dict[int, list[int]] = defaultdict(list)
         for trial in self._trials.values():
-            if "twin_of" in trial.user_attrs:
-                self._twins_of[trial.user_attrs["twin_of"]].append(trial.number)
+            if (original := twin_of(trial)) is not None:
+                self._twins_of[original].append(trial.number)
         self.best: FrozenTrial | None = None
         if len(study.directions) == 1 and (rows := leaderboard(study, 1)):
             self.best = self._trials[rows[0].trial]
@@ -44,9 +52,9 @@ class Notes:
     def _files(self) -> tuple[set[int], dict[int, Path]] | None:
         """Whose weights were deleted, and the weights that are left; None of a study that keeps none."""
         attrs = self._study.user_attrs
-        if "folder" not in attrs:
+        if recorded(attrs, "folder", str) is None:
             return None
-        return set(attrs.get("deleted_checkpoints", [])), all_weights(self._study)
+        return set(recorded(attrs, "deleted_checkpoints", list) or []), kept_weights(self._study)
 
     def of(self, number: int) -> str:
         """The note on one trial, in Markdown; links lead to the pages of other trials.
@@ -58,7 +66,7 @@ class Notes:
         facts = {
             "Outcome": self._outcome(trial),
             "Size": _size(trial),
-            "Scores": ", ".join(f"{k} {v:.5g}" for k, v in trial.user_attrs.get("metrics", {}).items()),
+            "Scores": ", ".join(f"{as_markdown(k)} {v:.5g}" for k, v in metrics(trial).items()),
             "Lineage": self._lineage(trial),
             "Twins": self._twins(trial),
             "Weights": self._weights(trial),
@@ -76,12 +84,12 @@ class Notes:
     def _outcome(self, trial: FrozenTrial) -> str:
         words = trial.state.name.lower()
         if trial.values is not None:
-            words += f", {self._metric} " + ", ".join(f"{value:.5g}" for value in trial.values)
+            words += f", {as_markdown(self._metric)} " + ", ".join(f"{value:.5g}" for value in trial.values)
         if self.best is not None and trial.number == self.best.number:
             words += ": the best so far"
         elif self.best is not None and trial.value is not None:
             words += f" (the best has {self.best.value:.5g}: {self._link(self.best.number)})"
-        if reason := trial.user_attrs.get("reason"):
+        if reason := recorded(trial.user_attrs, "reason", str):
             words += f" because of {_code(reason)}"
         return words
 
@@ -91,14 +99,14 @@ class Notes:
             return ""
         value = "" if parent.value is None else f" ({parent.value:.5g})"
         changed = [
-            f"{_code(name)} " + " → ".join("not asked" if a is None else _code(a) for a in answers)
+            f"{_code(name)} " + " → ".join(a if a is NOT_ASKED else _code(a) for a in answers)
             for name, answers in changes(parent.params, trial.params).items()
         ]
         return f"from {self._link(parent.number)}{value} by {', '.join(changed) or 'no change'}"
 
     def _twins(self, trial: FrozenTrial) -> str:
-        if "twin_of" in trial.user_attrs:
-            other = self._link(trial.user_attrs["twin_of"])
+        if (original := twin_of(trial)) is not None:
+            other = self._link(original)
             return f"the same network as {other}, whose value it carries; it was not trained"
         others = ", ".join(map(self._link, self._twins_of[trial.number]))
         return f"{others} came to the same network later and carry this value" if others else ""
@@ -118,17 +126,18 @@ class Notes:
 
 def _size(trial: FrozenTrial) -> str:
     units = {"n_params": "parameters", "flops": "FLOPs per sample"}
-    known = [f"{trial.user_attrs[key]:,} {unit}" for key, unit in units.items() if key in trial.user_attrs]
-    missing = [f"no {fact}: {_code(why)}" for fact, why in trial.user_attrs.get("missing", {}).items()]
+    facts = ((recorded(trial.user_attrs, key, int), unit) for key, unit in units.items())
+    known = [f"{n:,} {unit}" for n, unit in facts if n is not None]
+    why_not = recorded(trial.user_attrs, "missing", dict) or {}
+    missing = [f"no {as_markdown(fact)}: {_code(why)}" for fact, why in why_not.items()]
     return ", ".join(known + missing)
 
 
 def _worker(trial: FrozenTrial) -> str:
-    attempts = trial.user_attrs.get("attempts", [])
-    words = ", then ".join(f"{attempt['host']}, process {attempt['pid']}" for attempt in attempts)
-    if "duration" in trial.user_attrs:
-        words += f", for {trial.user_attrs['duration']:.3g} s"
-    return words
+    known = [a for a in attempts_at(trial) if {"host", "pid"} <= a.keys()]
+    words = ", then ".join(f"{as_markdown(str(a['host']))}, process {a['pid']}" for a in known)
+    seconds = amount(trial.user_attrs, "duration")
+    return words if seconds is None else f"{words}, for {seconds:.3g} s".removeprefix(", ")
 
 
 def _decisions(trial: FrozenTrial) -> Iterator[str]:
@@ -138,8 +147,8 @@ def _decisions(trial: FrozenTrial) -> Iterator[str]:
         place, _, what = name.rpartition(".")
         places[place].append((what, answer))
     for place, answers in places.items():
-        words = ", ".join(f"{what} {_code(answer)}" for what, answer in answers)
-        yield f"**{place}**: {words}" if place else words
+        words = ", ".join(f"{as_markdown(what)} {_code(answer)}" for what, answer in answers)
+        yield f"**{as_markdown(place)}**: {words}" if place else words
 
 
 def _code(value: Any) -> str:

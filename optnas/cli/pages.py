@@ -18,9 +18,8 @@ from optuna.trial import FrozenTrial
 from optuna_dashboard import wsgi
 
 from optnas.analysis.curve import draw_curve
-from optnas.cli.notes import CURVES, Notes
+from optnas.cli.notes import CURVES, Notes, kept_weights
 from optnas.cli.study_plots import choose_params, save_plots
-from optnas.estimation.checkpoints import all_weights
 from optnas.search.dashboard import StudyArtifacts
 
 if TYPE_CHECKING:
@@ -153,7 +152,7 @@ def _state(study: optuna.Study) -> _State:
     attrs = dict(
         study._storage.get_study_system_attrs(study._study_id)
     )  # storages in memory go on with theirs
-    return study.get_trials(deepcopy=False), study.user_attrs, attrs, all_weights(study)
+    return study.get_trials(deepcopy=False), study.user_attrs, attrs, kept_weights(study)
 
 
 def _with_head(body: bytes, study_id: str | None) -> bytes:

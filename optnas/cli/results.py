@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 def best_values(study: optuna.Study) -> str:
     """The best value, or the values of a trial on the front where there are several objectives."""
     from optnas.analysis import leaderboard
+    from optnas.analysis.front import best_trials
 
     if len(study.directions) == 1:
         return "".join(f"{row.value:.4g}" for row in leaderboard(study, 1))
-    front = [", ".join(f"{value:.4g}" for value in trial.values) for trial in study.best_trials]
+    front = [", ".join(f"{value:.4g}" for value in trial.values) for trial in best_trials(study)]
     return f"{front[0]} and {len(front) - 1} more" if front else ""
 
 

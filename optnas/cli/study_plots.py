@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import optuna
 import plotly.graph_objects as go
@@ -23,7 +23,13 @@ def save_plots(study: optuna.Study) -> list[str]:
     What a plot cannot show yet is left out: a study of ten trials gets all.
     """
     names = []
-    for name, figure in _figures(study):
+    for name, make in _plots(study).items():
+        try:
+            figure = make()
+        except ValueError:  # too little for this one, as the function says
+            continue
+        if not figure.data:
+            continue
         # On a phone the legend takes a line for two entries, between the title and the plot.
         n_lines = math.ceil(sum(trace.showlegend is not False for trace in figure.data) / 2)
         figure.update_layout(
@@ -46,17 +52,16 @@ def choose_params(study: optuna.Study, n: int) -> list[str]:
     return list(ConditionalAnovaEvaluator().evaluate(study, target=value))[:n]
 
 
-def _figures(study: optuna.Study) -> Iterator[tuple[str, go.Figure]]:
+def _plots(study: optuna.Study) -> dict[str, Callable[[], go.Figure]]:
     n_complete = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
     if n_complete < 2 or len(study.directions) > 1:
-        return
-    metric = next(iter(study.metric_names or ["value"]))
-    yield "history", plots.plot_history(study, name=metric)
-    if any("n_params" in trial.user_attrs for trial in finished(study)):
-        yield "size", plots.plot_front(study)
-    yield "timeline", plots.plot_timeline(study)
+        return {}
+    found: dict[str, Callable[[], go.Figure]] = {
+        "history": lambda: plots.plot_history(study),
+        "size": lambda: plots.plot_front(study),
+        "timeline": lambda: plots.plot_timeline(study),
+    }
     if n_complete <= _MOST:
-        yield "learning curves", plots.plot_learning_curves(study)
-        yield "decisions", plots.plot_parallel(study, n=4)
-    if n_complete >= 10:
-        yield "importance", plots.plot_importance(importance(study))
+        found["learning curves"] = lambda: plots.plot_learning_curves(study)
+        found["decisions"] = lambda: plots.plot_parallel(study, n=4)
+    return found | {"importance": lambda: plots.plot_importance(importance(study))}

@@ -73,7 +73,8 @@ class StudyArtifacts:
 
     def _find(self, artifact_id: str) -> FileSystemArtifactStore:
         studies = self._storage.get_all_studies()
-        folders = [Path(s.user_attrs["folder"]) for s in studies if "folder" in s.user_attrs]
+        kept = (study.user_attrs.get("folder") for study in studies)
+        folders = [Path(folder) for folder in kept if isinstance(folder, str)]  # or it is not ours
         for folder in (*folders, self._own):
             if (folder / _FOLDER / artifact_id).is_file():
                 return FileSystemArtifactStore(folder / _FOLDER)

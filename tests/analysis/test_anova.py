@@ -168,3 +168,27 @@ def test_several_objectives_need_a_target() -> None:
     study = optuna.create_study(directions=["minimize", "maximize"])
     with pytest.raises(ValueError, match="target="):
         ConditionalAnovaEvaluator().evaluate(study)
+
+
+@pytest.mark.parametrize("unit", [2.0**-1000, 2.0**1000])
+def test_shares_do_not_depend_on_the_unit_of_the_values(unit: float) -> None:
+    def noisy(params: dict[str, str]) -> float:
+        return 2 * EFFECT[params["x"]] + EFFECT[params["y"]] ** 2 + 0.1 * EFFECT[params.get("w", "b")]
+
+    assert shares(factorial(lambda p: unit * noisy(p), 2)) == shares(factorial(noisy, 2))
+
+
+def test_choices_may_be_lists_and_differ_between_trials() -> None:
+    """As Optuna keeps them in memory; the second half of the trials was offered one more."""
+    offered = [[[1, 2], None], [[1, 2], None, {"k": 3}]]
+    with pytest.warns(UserWarning, match="Choices for a categorical distribution"):
+        distributions = [CategoricalDistribution(choices) for choices in offered]
+    trials = [
+        create_trial(value=float(i), params={"x": choice}, distributions={"x": distribution})
+        for distribution in distributions
+        for i, choice in enumerate(distribution.choices)
+        for _ in range(3)
+    ]
+    assert shares(trials) == pytest.approx({"x": 1.0})
+    number = create_trial(value=9.0, params={"x": 7}, distributions={"x": IntDistribution(0, 9)})
+    assert shares([*trials, number]) == pytest.approx({"x": 1.0})

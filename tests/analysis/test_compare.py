@@ -142,3 +142,23 @@ def test_reads_as_words_and_as_data() -> None:
 def test_refuses_what_cannot_be_compared(groups: dict[str, list[optuna.Study]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         compare(groups)
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e200])
+@pytest.mark.parametrize("seeds", [True, False])
+def test_intervals_do_not_depend_on_the_unit_of_the_values(unit: float, seeds: bool) -> None:
+    plain = compare({"a": group(A, seeds), "b": group(B, seeds)})
+    scaled = compare({"a": group([unit * a for a in A], seeds), "b": group([unit * b for b in B], seeds)})
+    (one,), (other,) = plain.differences, scaled.differences
+    assert (other.low / unit, other.high / unit) == pytest.approx((one.low, one.high))
+    assert other.probability == pytest.approx(one.probability)
+    assert scaled.groups[0].deviation / unit == pytest.approx(plain.groups[0].deviation)
+
+
+def test_names_are_no_markup_and_a_seed_of_another_kind_pairs_nothing() -> None:
+    studies = {name: group(A, seeds=False) for name in ("[/x]", "a[b]")}
+    for study in (*studies["[/x]"], *studies["a[b]"]):
+        study.set_user_attr("seed", ["mine"])
+    result = compare(studies)
+    assert not result.differences[0].paired
+    assert str(result).count("[/x]") == str(result).count("a[b]") == 2

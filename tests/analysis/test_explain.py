@@ -3,6 +3,7 @@ import json
 import numpy as np
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState, create_trial
 
@@ -101,10 +102,57 @@ def test_infeasible_trials_are_never_the_best(study: optuna.Study) -> None:
 @pytest.mark.parametrize(
     ("study", "message"),
     [
-        (optuna.create_study(), "has 0 COMPLETE trials"),
+        (optuna.create_study(), "at least two COMPLETE trials .* has 0. Run more"),
         (optuna.create_study(directions=["minimize", "minimize"]), "2 objectives; .* See plots.plot_front"),
     ],
 )
 def test_refuses_what_cannot_be_explained(study: optuna.Study, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         explain(study)
+
+
+def test_none_is_an_answer_and_not_asked_is_none() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        if trial.suggest_categorical("norm", [None, "batch"]) is None:
+            trial.suggest_categorical("bias", [None, "zero"])
+        return float(trial.number)
+
+    study = optuna.create_study(direction="maximize", sampler=RandomSampler(seed=0))
+    for params in (
+        {"norm": "batch"},
+        {"norm": None, "bias": None},
+        {"norm": None, "bias": "zero"},
+        {"norm": "batch"},
+    ):
+        study.enqueue_trial(params)
+    study.optimize(objective, n_trials=4)
+    found = explain(study)
+    path = found.sections()["How the search came there"]
+    assert [words.partition("changed ")[2] for words in path[1:]] == [
+        "norm batch → None, bias (new) None.",
+        "bias None → zero.",
+        "norm None → batch, bias (gone).",
+    ]
+    assert json.loads(json.dumps(found.to_dict()))["path"][3]["changed"]["bias"] == ["zero", "not asked"]
+
+
+def offered(*choices: tuple[object, ...]) -> optuna.Study:
+    study = optuna.create_study()
+    for options in choices:
+        x = CategoricalDistribution(options)
+        study.add_trial(create_trial(value=1.0, params={"x": options[0]}, distributions={"x": x}))
+    return study
+
+
+def test_what_the_surrogate_cannot_model_is_named() -> None:
+    with pytest.raises(ValueError, match="'x' has other choices in some trials"):
+        explain(offered(("a", "b"), ("a", "c")))
+    with (
+        pytest.warns(UserWarning, match="Choices for a categorical distribution"),
+        pytest.raises(ValueError, match=r"'x' offers \[1, 2\]"),
+    ):
+        explain(offered(([1, 2], "a"), ([1, 2], "a")))
+    huge = optuna.create_study()
+    huge.add_trials([create_trial(value=value) for value in (1e300, 2e300)])
+    with pytest.raises(ValueError, match=r"reach 2e[+]300, .* return their logarithm"):
+        explain(huge)

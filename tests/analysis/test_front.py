@@ -6,7 +6,7 @@ import optuna
 import pytest
 from optuna.trial import create_trial
 
-from optnas.analysis.front import pareto_front, points, quantities, quantity
+from optnas.analysis.front import best_trials, pareto_front, points, quantities, quantity
 
 
 def test_quantities_by_name_and_by_function(study: optuna.Study) -> None:
@@ -44,3 +44,24 @@ def test_front_is_what_nothing_dominates(maximize: tuple[bool, bool]) -> None:
 
 def test_default_directions(study: optuna.Study) -> None:
     assert [t.number for t in pareto_front(study)] == [0, 1, 3]
+
+
+def test_best_in_several_objectives_as_optuna_has_them_where_all_is_finite() -> None:
+    rng = np.random.default_rng(0)
+    study = optuna.create_study(directions=["maximize", "minimize", "maximize"])
+    study.add_trials(
+        [create_trial(values=v) for v in rng.integers(0, 6, size=(80, 3)).astype(float).tolist()]
+    )
+    expected = [t.number for t in study.best_trials]
+    assert [t.number for t in best_trials(study)] == expected
+    study.add_trial(create_trial(values=[math.inf, -math.inf, math.inf]))
+    study.add_trial(create_trial(values=[9.0, -9.0, 9.0], user_attrs={"infeasible": "out of memory"}))
+    assert [t.number for t in best_trials(study)] == expected
+    assert best_trials(optuna.create_study(directions=["minimize"] * 2)) == []
+
+
+def test_metrics_of_another_kind_are_not_there() -> None:
+    trial = create_trial(value=1.0, user_attrs={"metrics": "abc", "n_params": "many"})
+    assert math.isnan(quantity(trial, "n_params"))
+    assert math.isnan(quantity(trial, "val_acc"))
+    assert quantities([trial]) == ["value"]

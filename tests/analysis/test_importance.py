@@ -114,7 +114,7 @@ def test_what_is_left_out_is_said(study: optuna.Study) -> None:
     assert after.decisions == before.decisions
     assert before.notes == ()
     words = " ".join(after.notes)
-    for phrase in ("1 pruned", "1 infeasible", "1 failed", "1 trials without a finite value"):
+    for phrase in ("1 pruned", "1 infeasible", "1 failed", "1 trial without a finite value"):
         assert phrase in words
 
 

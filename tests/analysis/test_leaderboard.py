@@ -48,3 +48,14 @@ def test_params_in_words() -> None:
     assert (
         params_in_words({"lr": 0.00123456, "act": None, "bias": True}) == "lr=0.001235, act=None, bias=True"
     )
+
+
+def test_decisions_are_no_markup() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(
+        lambda trial: trial.suggest_int("a[b]", 1, 1) + trial.suggest_int("[/x]", 1, 1), n_trials=1
+    )
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(leaderboard_table(leaderboard(study)))
+    assert "a[b]=1, [/x]=1" in capture.get()

@@ -5,7 +5,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import create_trial
 
-from optnas.analysis.lineage import changes, path_to_best
+from optnas.analysis.lineage import NOT_ASKED, changes, path_to_best
 from optnas.strategy.evolution import RegularizedEvolutionSampler
 
 DIGITS = CategoricalDistribution(tuple(range(10)))
@@ -35,7 +35,11 @@ def test_improvements_without_parents() -> None:
         (3, 0.5, False),
     ]
     assert [s.gain for s in path] == pytest.approx([0, 0.3, 0.1])
-    assert [dict(s.changed) for s in path] == [{}, {"x": (1, 3), "y": (None, 1)}, {"y": (1, None)}]
+    assert [dict(s.changed) for s in path] == [
+        {},
+        {"x": (1, 3), "y": (NOT_ASKED, 1)},
+        {"y": (1, NOT_ASKED)},
+    ]
 
 
 def test_parents_are_followed_even_through_worse_trials() -> None:

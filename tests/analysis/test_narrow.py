@@ -1,7 +1,9 @@
 import numpy as np
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.samplers import RandomSampler
+from optuna.trial import create_trial
 
 from optnas.analysis.importance import importance
 from optnas.analysis.narrow import Narrowed, as_params, negligible, smaller_space
@@ -86,3 +88,21 @@ def test_a_branch_takes_more_evidence_than_a_plain_answer(brings: bool) -> None:
         assert "branch" not in found
     else:
         assert found["branch"].choices == ("b",)
+
+
+def test_ranges_and_choices_are_those_of_all_trials() -> None:
+    """Trials 0 to 59 ask for x within 0 to 1, and offer "bad" and True; the others, 0 to 9, and 1, too."""
+    study = optuna.create_study(sampler=RandomSampler(seed=0))
+    rng = np.random.default_rng(0)
+    for i in range(120):
+        late = i >= 60
+        x = FloatDistribution(0, 9 if late else 1)
+        op = CategoricalDistribution(("bad", True, 1) if late else ("bad", True))
+        params = {"x": rng.uniform(0, x.high), "op": op.choices[i % len(op.choices)]}
+        value = params["x"] + {str: 9, bool: 9, int: 0}[type(params["op"])] + rng.normal(0, 0.1)
+        study.add_trial(create_trial(value=value, params=params, distributions={"x": x, "op": op}))
+    found = {n.name: n for n in smaller_space(study, study.best_trial, importance(study, n_bootstrap=10))}
+    assert found["x"].low == 0
+    assert "of 0 to 9, the rest" in found["x"].why
+    assert str(found["op"].choices) == "(1,)"
+    assert found["op"].why.startswith("bad and True are clearly worse")

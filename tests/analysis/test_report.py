@@ -228,7 +228,7 @@ def test_several_objectives_without_a_result(tmp_path: Path) -> None:
     study = optuna.create_study(directions=["minimize"] * 3)
     html = report(study, tmp_path / "report.html").read_text()
     assert sections(html) == ["Summary", "How to reproduce"]
-    assert "No trial has values yet." in html
+    assert "No trial has a value yet." in html
 
 
 def test_mistakes_are_named(searched: optuna.Study, tmp_path: Path) -> None:

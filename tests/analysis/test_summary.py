@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from typing import Any
 
@@ -43,7 +44,7 @@ def of_one(study: optuna.Study) -> str:
 def test_every_trial_is_counted_once_by_how_it_ended(study: optuna.Study) -> None:
     said = of_one(study)
     assert (
-        "8 trials: 4 complete, 1 repeats of a known network, which were not scored again, 1 pruned, "
+        "8 trials: 4 complete, 1 with a known network, not scored again, 1 pruned, "
         "1 infeasible, 1 failed." in said
     )
     assert "1 failed: ValueError: no" in said
@@ -63,7 +64,7 @@ def test_a_study_without_trials_or_values() -> None:
     study.ask()
     assert of_one(study) == "The study has 1 trial: 1 not finished. No trial has a value yet."
     two = optuna.create_study(directions=["maximize", "minimize"])
-    assert "No trial has values yet." in words(summary.of_several(two, []))
+    assert "No trial has a value yet." in words(summary.of_several(two, []))
 
 
 @pytest.mark.parametrize(
@@ -178,3 +179,49 @@ def test_what_to_type_gives_the_search_and_its_best_network_again(objective: Obj
 def test_a_plain_study_has_less_to_reproduce(study: optuna.Study) -> None:
     [commands] = [part.text for part in summary.reproduce(study, None) if isinstance(part, Code)]
     assert commands.endswith("optnas best STUDY.py --study-name eight --retrain 5")
+
+
+def test_values_that_nobody_may_use_are_no_result() -> None:
+    for trial in (
+        create_trial(value=math.inf),
+        create_trial(value=1.0, user_attrs={"infeasible": "too large"}),
+    ):
+        study = optuna.create_study()
+        study.add_trial(trial)
+        assert of_one(study).endswith("No feasible trial has a finite value.")
+
+
+def test_a_study_of_optuna_alone_has_nothing_that_a_study_file_goes_on_with() -> None:
+    study = optuna.create_study()
+    study.add_trials([create_trial(value=1.0), create_trial(value=math.inf)])
+    assert "the best of 1 measurement is partly luck. Train it from other seeds" in of_one(study)
+    assert not any(isinstance(part, Code) for part in summary.reproduce(study, study.trials[0]))
+
+
+def test_attributes_of_other_kinds_than_ours_are_left_out() -> None:
+    study = optuna.create_study(study_name="own")
+    for name, value in {"seed": "abc", "provenance": [1], "baseline": 0.9, "retrained": True}.items():
+        study.set_user_attr(name, value)
+    own = {
+        "duration": "long",
+        "n_params": "many",
+        "flops": None,
+        "reason": None,
+        "seed": [],
+        "metrics": "abc",
+    }
+    study.add_trial(create_trial(value=1.0, user_attrs=own))
+    study.add_trial(create_trial(state=TrialState.FAIL, user_attrs=own))
+    assert of_one(study).endswith("1 failed: not recorded why")
+    assert summary.retrained(study) is None
+    assert words(summary.architecture(study.trials[0], None)) == "Trial 0."
+    table = summary.reproduce(study, study.trials[0])[0]
+    assert isinstance(table, Table)
+    assert table.rows == [("study", "own")]
+
+
+def test_a_training_that_diverged_is_counted_apart(study: optuna.Study) -> None:
+    study.set_user_attr("retrained:3:as searched", [{"acc": 0.5}, {"acc": math.nan}, {"acc": 0.7}])
+    table = summary.retrained(study)
+    assert table is not None
+    assert table.rows[-1][-1] == "0.6000 ± 0.1414 (1 of 3 not finite)"

@@ -1,10 +1,27 @@
+import copy
 import math
 
 import optuna
 import pytest
-from optuna.trial import TrialState, create_trial
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from optnas.analysis.trials import End, end, finished, maximizes, objective_value, params_key
+from optnas.analysis.trials import (
+    End,
+    amount,
+    answer_key,
+    attempts_at,
+    choices_of,
+    end,
+    finished,
+    maximizes,
+    metrics,
+    objective_value,
+    params_key,
+    recorded,
+    same,
+    twin_of,
+)
 
 
 def test_ends_are_told_apart(study: optuna.Study) -> None:
@@ -47,6 +64,37 @@ def test_value_of_a_trial_and_direction(study: optuna.Study) -> None:
 
 
 def test_true_and_one_are_different_params() -> None:
-    flag = optuna.distributions.CategoricalDistribution((True, 1))
+    flag = CategoricalDistribution((True, 1))
     trials = [create_trial(value=0.0, params={"x": v}, distributions={"x": flag}) for v in (True, 1)]
     assert params_key(trials[0]) != params_key(trials[1])
+
+
+def test_a_user_s_attributes_of_the_same_names_mean_nothing() -> None:
+    own = {"infeasible": False, "twin_of": None, "metrics": "abc", "attempts": [1, {"started": "now"}]}
+    trial = create_trial(value=0.0, user_attrs=own)
+    assert end(trial) is End.COMPLETE
+    assert twin_of(trial) is None
+    assert (metrics(trial), attempts_at(trial)) == ({}, [])
+    assert recorded({"seed": True}, "seed", int) is None
+    assert [amount({"x": x}, "x") for x in (2, 0.5, True, "2", math.nan, math.inf)] == [2, 0.5, *[None] * 4]
+    assert metrics(create_trial(value=0.0, user_attrs={"metrics": {"a": 1, "b": None, "c": math.nan}})) == {
+        "a": 1
+    }
+
+
+@pytest.mark.parametrize("answer", [[1, 2], {"k": [1]}, (1, 2), math.nan, None])
+def test_whatever_optuna_lets_pass_is_an_answer(answer: object) -> None:
+    assert same(answer, copy.deepcopy(answer))
+    assert not any(same(answer, other) for other in (True, 1, "a", [2, 1]))
+    assert len({answer_key(answer), answer_key(copy.deepcopy(answer))}) == 1
+
+
+def test_choices_are_those_of_all_trials() -> None:
+    def asked(distribution: BaseDistribution, answer: object) -> FrozenTrial:
+        return create_trial(value=0.0, params={"x": answer}, distributions={"x": distribution})
+
+    first = asked(CategoricalDistribution((True, "a")), "a")
+    second = asked(CategoricalDistribution(("a", 1)), 1)
+    number = asked(IntDistribution(0, 9), 7)
+    assert choices_of([first, second, number], "x") == (True, "a", 1, 7)
+    assert choices_of([number, number], "x") is None

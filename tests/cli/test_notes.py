@@ -7,6 +7,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.trial import create_trial
 from torch import nn
 
 from optnas.cli.notes import CURVES, Notes
@@ -130,3 +131,33 @@ def test_running_trials_have_notes_too(study: optuna.Study) -> None:
     assert lines(study, trial.number)["Outcome"] == "running"
     with pytest.raises(KeyError):
         Notes(study).of(99)
+
+
+def test_attributes_of_other_kinds_and_names_with_markup() -> None:
+    study = optuna.create_study(study_name="own")
+    own = {
+        "metrics": {"a_b": 0.5, "c": None},
+        "attempts": [{"started": 1.0}],
+        "n_params": "many",
+        "flops": None,
+    }
+    own |= {"missing": ["a"], "reason": 3, "twin_of": "no", "duration": "long"}
+    x = optuna.distributions.IntDistribution(0, 9)
+    params = {"<b>.x_y": 3}
+    study.add_trial(create_trial(value=1.0, user_attrs=own, params=params, distributions={"<b>.x_y": x}))
+    study.set_user_attr("folder", 3)
+    study.set_user_attr("deleted_checkpoints", "all")
+    assert Notes(study).of(0).splitlines() == [
+        "- **Outcome**: complete, value 1: the best so far",
+        "- **Scores**: a\\_b 0.5",
+        "- **Decisions**",
+        "  - **\\<b>**: x\\_y `3`",
+    ]
+
+
+def test_none_is_an_answer_in_a_lineage() -> None:
+    study = optuna.create_study()
+    x = {"x": optuna.distributions.CategoricalDistribution((None, 1))}
+    study.add_trial(create_trial(value=1.0, params={"x": 1}, distributions=x))
+    study.add_trial(create_trial(value=2.0, params={"x": None}, distributions=x, system_attrs={PARENT: 0}))
+    assert lines(study, 1)["Lineage"].endswith("by `x` `1` → `None`")

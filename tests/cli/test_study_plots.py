@@ -62,3 +62,10 @@ def test_the_decisions_that_matter_are_chosen(study: optuna.Study) -> None:
         ]
     )
     assert choose_params(several, 3) == choose_params(study, 3)
+
+
+def test_a_plot_that_cannot_be_made_costs_no_other() -> None:
+    study = optuna.create_study()
+    trial = optuna.create_trial(value=float("inf"), user_attrs={"n_params": 3})
+    study.add_trials([trial] * 12)
+    assert save_plots(study) == ["history", "timeline"]

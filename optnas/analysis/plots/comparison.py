@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 from optuna.study import Study
 from scipy import stats
 
-from optnas.analysis.compare import Floats, Groups, best_so_far, named_groups
-from optnas.analysis.plots.theme import SERIES, empty, style, transparent
+from optnas.analysis.compare import Floats, Groups, best_so_far, deviation, named_groups
+from optnas.analysis.plots.theme import SERIES, empty, plain, style, transparent
 
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
@@ -51,9 +51,9 @@ def plot_comparison(groups: Groups, *, name: str = "best value so far") -> go.Fi
                 y=mean,
                 mode="lines",
                 line={"color": color, "dash": dash, "width": 2.5},
-                name=f"{group_name} ({len(studies)})",
+                name=f"{plain(group_name)} ({len(studies)})",
                 legendgroup=group_name,
-                hovertemplate="%{y:.5g} after %{x} trials<extra>" + group_name + "</extra>",
+                hovertemplate="%{y:.5g} after %{x} trials<extra>" + plain(group_name) + "</extra>",
             )
         )
         late = x > x[-1] / 10
@@ -76,6 +76,6 @@ def _curve(studies: Sequence[Study]) -> tuple[Floats, Floats, Floats]:
     curves = curves[:, complete]
     reach = np.zeros(curves.shape[1])
     if len(studies) > 1:
-        error = curves.std(axis=0, ddof=1) / np.sqrt(len(studies))
+        error = deviation(curves) / np.sqrt(len(studies))
         reach = stats.t.ppf(0.975, len(studies) - 1) * error
     return 1.0 + np.flatnonzero(complete).astype(np.float64), curves.mean(axis=0), reach

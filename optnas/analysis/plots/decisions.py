@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from optuna.distributions import CategoricalDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optnas.analysis.anova import ConditionalAnovaEvaluator
 from optnas.analysis.importance import Importance, Share
-from optnas.analysis.plots.theme import INK, RAMP, SKY, empty, shorten, style
-from optnas.analysis.trials import Target, maximizes, objective_value, scored
+from optnas.analysis.plots.theme import INK, RAMP, SKY, empty, plain, shorten, style
+from optnas.analysis.trials import Target, answer_key, choices_of, maximizes, objective_value, scored
 
 _ROW = 84  # pixels per decision: its name, a line of answers, two lines of their names
 _CHIP = "#555555"  # behind white words: hides the lines that pass, on light and on dark pages
@@ -43,7 +42,7 @@ def plot_importance(importance: Importance, *, n: int = 15, of: str = "decisions
                 "thickness": 1.5,
                 "width": 3,
             },
-            customdata=[[s.name, s.low, s.high, s.n_trials] for s in shown],
+            customdata=[[plain(s.name), s.low, s.high, s.n_trials] for s in shown],
             hovertemplate="%{customdata[0]}: %{x:.3f}<br>95 %: %{customdata[1]:.3f} to %{customdata[2]:.3f}"
             "<br>active in %{customdata[3]} trials<extra></extra>",
         )
@@ -54,7 +53,7 @@ def plot_importance(importance: Importance, *, n: int = 15, of: str = "decisions
     figure.update_xaxes(rangemode="tozero", nticks=5)
     figure.update_yaxes(
         tickvals=list(range(len(shown))),
-        ticktext=[" ×<br>".join(map(shorten, s.name.split(" × "))) for s in shown],
+        ticktext=[" ×<br>".join(plain(shorten(n)) for n in s.name.split(" × ")) for s in shown],
         showgrid=False,
     )
     return figure
@@ -121,22 +120,27 @@ class _Axis:
         asked = [t for t in trials if name in t.params]
         if not asked:
             raise ValueError(f"No finished trial was asked for {name!r}.")
-        distribution: Any = asked[0].distributions[name]
         self.start = 0.0 if len(asked) == len(trials) else 0.25
         values = [t.params[name] for t in asked]
-        self.log = bool(getattr(distribution, "log", False))
-        if isinstance(distribution, CategoricalDistribution):
-            self.answers: list[Any] = list(distribution.choices)
+        self.log = all(getattr(t.distributions[name], "log", False) for t in asked)
+        choices = choices_of(asked, name)
+        self._named = choices is not None
+        if choices is not None:
+            self.answers: list[Any] = list(choices)
         elif len(set(values)) <= 6:
             self.answers = sorted(set(values))
         else:
             self.answers = []
+        self._places = {self._key(answer): i for i, answer in enumerate(self.answers)}
         self.low: float = 0 if self.answers else min(values)
         self.high: float = 1 if self.answers else max(values)
 
+    def _key(self, value: Any) -> Any:
+        return answer_key(value) if self._named else float(value)
+
     def at(self, value: Any) -> float:
         if self.answers:
-            share = self.answers.index(value) / max(len(self.answers) - 1, 1)
+            share = self._places[self._key(value)] / max(len(self.answers) - 1, 1)
         elif self.log:
             share = float(np.log(value / self.low) / np.log(self.high / self.low))
         else:
@@ -161,7 +165,7 @@ def _draw_axis(figure: go.Figure, row: int, axis: _Axis) -> None:
     figure.add_annotation(
         x=0,
         y=row,
-        text=f"<b>{shorten(axis.name, 40)}</b>",
+        text=f"<b>{plain(shorten(axis.name, 40))}</b>",
         xanchor="left",
         yanchor="bottom",
         yshift=8,
@@ -171,4 +175,6 @@ def _draw_axis(figure: go.Figure, row: int, axis: _Axis) -> None:
     for i, (x, label) in enumerate(labels):
         anchor = "left" if x < 0.05 else "right" if x > 0.95 else "center"
         low = 17 if len(labels) > 3 and i % 2 else 0  # neighbors in two lines, or they touch on a phone
-        figure.add_annotation(x=x, y=row, text=label, xanchor=anchor, yanchor="top", yshift=-5 - low, **chip)
+        figure.add_annotation(
+            x=x, y=row, text=plain(label), xanchor=anchor, yanchor="top", yshift=-5 - low, **chip
+        )

@@ -7,7 +7,6 @@ from optuna.study import Study
 
 from optnas.analysis.front import Axes, Quantity, pareto_front, points, quantity
 from optnas.analysis.plots.theme import BLUE, VERMILION, empty, style, transparent
-from optnas.analysis.trials import finished
 
 
 def plot_front(
@@ -24,10 +23,10 @@ def plot_front(
     Raises:
         ValueError: no trial has both numbers; the message lists what trials have.
     """
-    if not finished(study):
-        return empty("No finished trials yet.")
     axes = Axes.of(study, x, y, maximize)
     found = points(study, axes.x, axes.y)
+    if not found:
+        return empty("No finished trials yet.")
     front = pareto_front(study, x, y, maximize=maximize)
     figure = go.Figure()
     hover = "trial %{text}<br>%{x:.4~s}, %{y:.5g}<extra></extra>"

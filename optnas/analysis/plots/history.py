@@ -9,11 +9,22 @@ from typing import Any
 
 import plotly.graph_objects as go
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from plotly.subplots import make_subplots
 
-from optnas.analysis.plots.theme import BLUE, ENDS, GREEN, INK, empty, shorten, style, transparent
-from optnas.analysis.trials import End, Target, end, maximizes, objective_names, objective_value
+from optnas.analysis.plots.theme import BLUE, ENDS, GREEN, INK, empty, plain, shorten, style, transparent
+from optnas.analysis.trials import (
+    End,
+    Target,
+    attempts_at,
+    end,
+    maximizes,
+    objective_names,
+    objective_value,
+    recorded,
+    scored,
+    twin_of,
+)
 
 
 def plot_history(study: Study, *, target: Target | None = None, name: str | None = None) -> go.Figure:
@@ -43,10 +54,10 @@ def plot_history(study: Study, *, target: Target | None = None, name: str | None
                 shown = row == 1 or all(heights[t.number] is None for t in trials if end(t) is kind)
                 figure.add_trace(_points(chosen, ys, kind, shown), row=row, col=1)
     if target is None:
-        figure.add_trace(_best_so_far(study, trials), row=1, col=1)
+        figure.add_trace(_best_so_far(study, trials, value), row=1, col=1)
     style(figure, height=420)
     name = name or (objective_names(study)[0] if target is None else "value")
-    figure.update_yaxes(title_text=name, row=1, col=1)
+    figure.update_yaxes(title_text=plain(name), row=1, col=1)
     figure.update_xaxes(title_text="trial", title_standoff=8, row=rows, col=1)
     if strip:
         figure.update_yaxes(visible=False, range=[-1, 1], row=2, col=1)
@@ -119,7 +130,7 @@ def plot_timeline(study: Study) -> go.Figure:
             insidetextanchor="middle",
             insidetextfont={"color": "white" if kind in ("complete", "failed", "interrupted") else "black"},
             constraintext="inside",
-            customdata=[[b["worker"], b["ended"] - b["started"]] for b in group],
+            customdata=[[plain(b["worker"]), b["ended"] - b["started"]] for b in group],
             hovertemplate="trial %{text}, "
             + kind
             + "<br>%{customdata[0]}, %{customdata[1]:.1f} s<extra></extra>",
@@ -133,7 +144,7 @@ def plot_timeline(study: Study) -> go.Figure:
     figure.update_xaxes(type="date", range=span, nticks=0)
     figure.update_yaxes(
         tickvals=list(range(len(workers))),
-        ticktext=[_short(worker) for worker in workers],
+        ticktext=[plain(_short(worker)) for worker in workers],
         autorange="reversed",
         showgrid=False,
         nticks=None,
@@ -182,27 +193,32 @@ def _points(trials: list[FrozenTrial], ys: Iterable[float | None], kind: End, sh
 
 def _words(trial: FrozenTrial) -> str:
     words = f"trial {trial.number}, {end(trial)}"
-    if "twin_of" in trial.user_attrs:
-        words += f" of trial {trial.user_attrs['twin_of']}"
-    reason = trial.user_attrs.get("infeasible") or trial.user_attrs.get("reason")
-    return f"{words}<br>{str(reason).splitlines()[0][:80]}" if reason else words
+    if (original := twin_of(trial)) is not None:
+        words += f" of trial {original}"
+    reasons = (recorded(trial.user_attrs, name, str) for name in ("infeasible", "reason"))
+    lines = next(filter(None, reasons), "").splitlines()
+    return f"{words}<br>{plain(lines[0][:80])}" if lines else words
 
 
-def _best_so_far(study: Study, trials: list[FrozenTrial]) -> go.Scatter:
+def _best_so_far(study: Study, trials: list[FrozenTrial], value: Target) -> go.Scatter:
     better = max if maximizes(study) else min
     xs: list[int] = []
     ys: list[float] = []
     for trial in trials:
-        if end(trial) in (End.COMPLETE, End.TWIN) and trial.value is not None:
+        height = _height(trial, value)
+        if height is not None and trial.state == TrialState.COMPLETE:
             xs.append(trial.number)
-            ys.append(better(ys[-1], trial.value) if ys else trial.value)
+            ys.append(better(ys[-1], height) if ys else height)
     line = {"shape": "hv", "color": BLUE, "width": 1.5}
     return go.Scatter(x=xs, y=ys, mode="lines", line=line, name="best so far", hoverinfo="skip")
 
 
 def _best(study: Study, trials: list[FrozenTrial]) -> FrozenTrial | None:
-    complete = [t for t in trials if end(t) is End.COMPLETE and t.value is not None]
-    if not complete or len(study.directions) > 1:
+    if len(study.directions) > 1:
+        return None
+    numbers = {t.number for t in scored(study)}
+    complete = [t for t in trials if t.number in numbers and end(t) is End.COMPLETE]
+    if not complete:
         return None
     return (max if maximizes(study) else min)(complete, key=lambda t: t.value or 0.0)
 
@@ -223,7 +239,7 @@ def _joined(trials: list[FrozenTrial]) -> tuple[list[int | None], list[float | N
 def _attempts(trial: FrozenTrial) -> list[dict[str, Any]]:
     last = str(end(trial)) if trial.state.is_finished() else str(End.OPEN)
     done = trial.datetime_complete or datetime.now()
-    attempts = trial.user_attrs.get("attempts", [])
+    attempts = attempts_at(trial)
     if not attempts:
         if trial.datetime_start is None:
             return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
@@ -59,9 +60,9 @@ def style(figure: go.Figure, *, height: int = 420, x: str | None = None, y: str 
     figure.update_xaxes(**axes, nticks=8)
     figure.update_yaxes(**axes, nticks=7)
     if x is not None:
-        figure.update_xaxes(title_text=x, title_standoff=8)
+        figure.update_xaxes(title_text=plain(x), title_standoff=8)
     if y is not None:
-        figure.update_yaxes(title_text=y, title_standoff=8)
+        figure.update_yaxes(title_text=plain(y), title_standoff=8)
     return figure
 
 
@@ -78,6 +79,11 @@ def empty(message: str) -> go.Figure:
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     return figure
+
+
+def plain(words: str) -> str:
+    """Words as plotly shows them, which reads markup and, under the pointer, `%{x}`."""
+    return escape(words, quote=False).replace("%{", "%&#123;")
 
 
 def shorten(name: str, length: int = 26) -> str:

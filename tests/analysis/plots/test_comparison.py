@@ -41,3 +41,12 @@ def test_many_groups_can_be_told_apart_and_no_band_covers_a_line() -> None:
 def test_nothing_finished_says_so() -> None:
     empty = {name: [optuna.create_study()] for name in "ab"}
     assert "No study" in plot_comparison(empty).layout.annotations[0].text
+
+
+def test_the_band_of_huge_values_is_as_wide_as_that_of_others() -> None:
+    curves = np.array([[3.0, 2.0, 1.0], [5.0, 3.0, 2.0], [4.0, 4.0, 2.5]])
+    bands = []
+    for unit in (1.0, 2.0**1000):
+        groups = {"many": [study_of((unit * c).tolist()) for c in curves], "one": [study_of([unit])]}
+        bands.append(np.array(plot_comparison(groups).data[0].y) / unit)
+    np.testing.assert_array_equal(*bands)

@@ -1,6 +1,8 @@
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution
 from optuna.importance import PedAnovaImportanceEvaluator
+from optuna.trial import create_trial
 
 from optnas.analysis.importance import importance
 from optnas.analysis.plots import plot_importance, plot_parallel
@@ -59,3 +61,23 @@ def test_parallel_needs_trials_and_known_names(random_study: optuna.Study) -> No
     assert "Too few" in plot_parallel(optuna.create_study()).layout.annotations[0].text
     with pytest.raises(ValueError, match="'z'"):
         plot_parallel(random_study, params=["z"])
+
+
+def test_parallel_tells_true_from_one_and_knows_the_choices_of_all_trials() -> None:
+    study = optuna.create_study()
+    for choices in ((True, 1, 1.0), (True, 1, 1.0, None)):
+        for i, choice in enumerate(choices):
+            x = CategoricalDistribution(choices)
+            study.add_trial(create_trial(value=i, params={"x": choice}, distributions={"x": x}))
+    figure = plot_parallel(study, params=["x"])
+    assert [a.text for a in figure.layout.annotations] == ["<b>x</b>", "True", "1", "1.0", "None"]
+    places = sorted(x for trace in figure.data for x in trace.x if x is not None)
+    assert places == pytest.approx([0, 0, 1 / 3, 1 / 3, 2 / 3, 2 / 3, 1], abs=0.013)
+
+
+def test_names_and_answers_are_no_markup() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(lambda t: len(t.suggest_categorical("<b>%{x}", ["<br>", "x & y"])), n_trials=12)
+    words = [a.text for a in plot_parallel(study).layout.annotations]
+    assert words == ["<b>&lt;b&gt;%&#123;x}</b>", "&lt;br&gt;", "x &amp; y"]
+    assert plot_importance(importance(study, n_bootstrap=2)).layout.yaxis.ticktext == ("&lt;b&gt;%&#123;x}",)

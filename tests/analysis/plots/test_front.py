@@ -1,4 +1,5 @@
 import optuna
+from optuna.trial import create_trial
 
 from optnas.analysis.plots import plot_front
 
@@ -16,3 +17,9 @@ def test_a_wide_range_gets_a_logarithmic_axis(study: optuna.Study) -> None:
 
 def test_an_empty_study_says_so() -> None:
     assert plot_front(optuna.create_study()).layout.annotations[0].text == "No finished trials yet."
+
+
+def test_twins_alone_say_so_too() -> None:
+    study = optuna.create_study()
+    study.add_trial(create_trial(value=1.0, user_attrs={"twin_of": 7, "n_params": 3}))
+    assert plot_front(study).layout.annotations[0].text == "No finished trials yet."

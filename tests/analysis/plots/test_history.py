@@ -1,5 +1,9 @@
+import math
+from datetime import datetime, timedelta
+
 import optuna
 import plotly.graph_objects as go
+import pytest
 from optuna.trial import create_trial
 
 from optnas.analysis.plots import plot_history, plot_learning_curves, plot_timeline
@@ -79,3 +83,32 @@ def test_an_empty_study_says_so() -> None:
         figure = plot(study)
         assert not figure.data
         assert figure.layout.annotations[0].text.startswith("No ")
+
+
+def test_an_infinite_value_is_never_the_best() -> None:
+    study = optuna.create_study(direction="maximize")
+    reports = {0: 1.0}
+    study.add_trials(
+        [create_trial(value=v, intermediate_values=reports) for v in (0.5, math.inf, 0.7, -math.inf)]
+    )
+    found = traces(plot_history(study))
+    assert (list(found["best so far"].x), list(found["best so far"].y)) == ([0, 2], [0.5, 0.7])
+    assert "best (trial 2)" in traces(plot_learning_curves(study))
+
+
+def test_attributes_of_another_kind_are_none_of_ours() -> None:
+    own = {"attempts": 3, "twin_of": "no", "infeasible": False, "reason": {"why": None}}
+    study = optuna.create_study()
+    study.add_trial(create_trial(value=0.5, user_attrs=own))
+    assert list(traces(plot_history(study))["complete"].text) == ["trial 0, complete"]
+    assert list(traces(plot_timeline(study))["complete"].text) == ["0"]
+
+
+def test_bars_last_as_long_as_the_trials() -> None:
+    study = optuna.create_study()
+    begun = datetime(2026, 3, 1, 12)
+    for seconds in (0.0, 1.5, 7200.0):
+        trial = create_trial(value=1.0)
+        trial.datetime_start, trial.datetime_complete = begun, begun + timedelta(seconds=seconds)
+        study.add_trial(trial)
+    assert list(traces(plot_timeline(study))["complete"].x) == pytest.approx([0, 1500, 7_200_000])
