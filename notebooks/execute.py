@@ -25,6 +25,7 @@ import nbformat
 import plotly.io
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from traitlets.config import Config
 
 PLOT = "application/vnd.plotly.v1+json"
 _ENVIRONMENT = {
@@ -49,9 +50,12 @@ def execute(file: Path, **parameters: int) -> NotebookNode:
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     os.environ.update(_ENVIRONMENT)
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as sockets:
             resources = {"metadata": {"path": folder}}
-            NotebookClient(notebook, timeout=900, resources=resources, record_timing=False).execute()
+            # By files: of ports that are free now, another program may take one before the kernel does.
+            talk = Config({"ConnectionFileMixin": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
+            waits = {"timeout": 3600, "startup_timeout": 600, "iopub_timeout": 600}
+            NotebookClient(notebook, resources=resources, record_timing=False, config=talk, **waits).execute()
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})

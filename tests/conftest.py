@@ -33,6 +33,12 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
         signal.signal(number, usual)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # SQLAlchemy replaces a pool that has lost a connection; one that comes back to it later is never closed.
+    left = "ignore:<psycopg.Connection .* was deleted while still open:ResourceWarning"
+    config.addinivalue_line("filterwarnings", left)
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Whatever ran before in this process."""

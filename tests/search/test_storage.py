@@ -66,7 +66,7 @@ def test_mixes_with_plain_optuna(url: str, new_study: Any) -> None:
 def test_buffer_is_written_by_flush_report_read_and_end(
     url: str, new_study: Any, seen_by_optuna: Any
 ) -> None:
-    study, storage = new_study(url)
+    study, storage = new_study(url, lease=3600.0)  # which is not renewed meanwhile: that would write, too
 
     def stored() -> set[str]:
         return set(seen_by_optuna(url)[-1].params)
@@ -90,14 +90,14 @@ def test_buffer_is_written_by_flush_report_read_and_end(
 def test_lease_thread_flushes(url: str, new_study: Any, seen_by_optuna: Any) -> None:
     study, _ = new_study(url, lease=0.4)
     study.ask().suggest_float("x", 0, 1)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 600
     while not seen_by_optuna(url)[-1].params:
         assert time.monotonic() < deadline
 
 
 def test_few_statements(url: str, new_study: Any) -> None:
     """Plain Optuna needs 3 statements a parameter and 4 a report."""
-    study, storage = new_study(url)
+    study, storage = new_study(url, lease=3600.0)  # of which no renewal is counted
     statements: list[str] = []
     commits: list[None] = []
     sa.event.listen(
