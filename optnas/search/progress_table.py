@@ -15,7 +15,7 @@ from rich.table import Table
 from optnas.search.study import counts
 
 _LATEST, _RUNNING = 5, 12  # trials shown
-_BAR = 24  # characters
+_BAR, _NOTE = 24, 35  # characters
 
 
 def progress_table(
@@ -51,7 +51,7 @@ def progress_table(
     table.add_column("step", justify="right", no_wrap=True, min_width=4)
     table.add_column("value", justify="right", no_wrap=True, min_width=9)
     table.add_column("time", justify="right", no_wrap=True, min_width=7)
-    table.add_column("worker or note", no_wrap=True, overflow="ellipsis", min_width=30, max_width=35)
+    table.add_column("worker or note", no_wrap=True, overflow="ellipsis", min_width=30, max_width=_NOTE)
     for trial in (*finished, *running[:_RUNNING]):
         table.add_row(*_row(trial))
     if len(running) > _RUNNING:
@@ -119,7 +119,11 @@ def _row(trial: FrozenTrial) -> tuple[str, ...]:
 
 def _worker(trial: FrozenTrial) -> str:
     attempts = trial.user_attrs.get("attempts", [])
-    return f"{attempts[-1]['host']}, process {attempts[-1]['pid']}" if attempts else ""
+    if not attempts:
+        return ""
+    host, process = attempts[-1]["host"], f", process {attempts[-1]['pid']}"
+    room = _NOTE - len(process)  # the process is what tells workers of one machine apart
+    return (host if len(host) <= room else f"{host[: room - 1]}…") + process
 
 
 def _headline(n_done: int, n_trials: int | None, n_new: int, seconds: float) -> str:

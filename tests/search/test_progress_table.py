@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -20,16 +21,24 @@ def shown(study: optuna.Study, n_trials: int | None, width: int = 80, **told: An
     return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]  # a StringIO
 
 
+NOW = datetime(2026, 5, 1, 12)
+
+
+@pytest.fixture(autouse=True)
+def _now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Running trials have run for as long as others when they are shown."""
+    monkeypatch.setattr("optnas.search.progress_table.datetime", SimpleNamespace(now=lambda: NOW))
+
+
 def add(study: optuna.Study, state: TrialState, **attributes: Any) -> FrozenTrial:
     """A trial that took 65 seconds."""
-    ended = datetime.now()
     known: dict[str, Any] = {"system_attrs": {}, "params": {}, "distributions": {}}
     trial = optuna.trial.FrozenTrial(
         number=0,
         state=state,
         value=attributes.pop("value", None),
-        datetime_start=ended - timedelta(seconds=65),
-        datetime_complete=ended if state.is_finished() else None,
+        datetime_start=NOW - timedelta(seconds=65),
+        datetime_complete=NOW if state.is_finished() else None,
         intermediate_values=attributes.pop("reports", {}),
         user_attrs=attributes,
         trial_id=0,
@@ -70,6 +79,17 @@ def test_every_trial_has_its_line(study: optuna.Study) -> None:
     assert lines[-1] == "1 complete, 1 pruned, 1 failed, 1 twin, 1 infeasible; best 0.5 (trial 0)"
     for width in (50, 80, 200):
         assert max(map(len, shown(study, 10, width))) <= min(width, 80)
+
+
+def test_workers_of_one_machine_are_told_apart_however_long_its_name_is() -> None:
+    study = optuna.create_study()
+    for pid in (1234567, 1234568):
+        add(study, TrialState.RUNNING, attempts=[{"host": "a-runner-of-the-project", "pid": pid}])
+    lines = shown(study, None)
+    assert [line.split("  ")[-1] for line in lines[2:4]] == [
+        "a-runner-of-the-p…, process 1234567",
+        "a-runner-of-the-p…, process 1234568",
+    ]
 
 
 def test_the_rate_is_that_of_this_run(study: optuna.Study) -> None:
