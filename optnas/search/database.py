@@ -156,7 +156,8 @@ class Database:
     def _engine_options(self) -> dict[str, Any]:
         if not self.is_sqlite:
             alive = {"connect_timeout": 10, "keepalives_idle": 30, "tcp_user_timeout": 30_000}
-            return {"connect_args": alive, "pool_use_lifo": True}
+            # Whatever the server's default is: who waited for a lock must see what was written meanwhile.
+            return {"connect_args": alive, "pool_use_lifo": True, "isolation_level": "READ COMMITTED"}
         synchronous = "FULL" if self.full_sync else "NORMAL"
 
         def connected(connection: sqlite3.Connection, record: object) -> None:

@@ -14,6 +14,10 @@ from optnas.search.database import Database
 from optnas.search.tables import Header
 
 
+class _Gone(Exception):
+    """A finished trial is not there any more, or is another."""
+
+
 @dataclass
 class KnownStudy:
     """Whole finished trials, and the rows of trials that may change or that nobody asked for yet."""
@@ -23,6 +27,8 @@ class KnownStudy:
     rows: dict[int, Header] = field(default_factory=dict)
     last: int = -1
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
+    ended: dict[tuple[str, float], float] = field(default_factory=dict)
+    """Since when leases (token, expiry) are seen to have ended, by `time.monotonic()`."""
 
     def add(self, trial: FrozenTrial) -> None:
         """A finished trial."""
@@ -46,9 +52,16 @@ class KnownStudy:
         KeyError where there is no such study.
         """
         unfinished = [row.trial_id for row in self.rows.values() if not row.state.is_finished()]
+        witness = next(iter(self.finished.values()), None)
 
         def work(connection: Connection) -> tuple[list[Header], list[FrozenTrial]]:
-            rows = tables.read_headers(connection, self.study_id, self.last, unfinished)
+            again = [] if witness is None else [witness._trial_id]
+            rows = tables.read_headers(connection, self.study_id, self.last, unfinished + again)
+            if witness is not None:
+                found = [row for row in rows if row.trial_id == witness._trial_id]
+                if [tables.to_local(row.complete) for row in found] != [witness.datetime_complete]:
+                    raise _Gone
+                rows.remove(found[0])
             if not rows and self.last < 0:
                 tables.check_study(connection, self.study_id)
             newest = self.rows | {row.trial_id: row for row in rows}
@@ -57,7 +70,11 @@ class KnownStudy:
             ]
             return rows, tables.read_trials(connection, wanted)
 
-        rows, trials = database.read(work)
+        try:
+            rows, trials = database.read(work)
+        except _Gone:  # deleted by another process; and SQLite gives its ids, and those of its trials, again
+            self.__dict__.update(vars(KnownStudy(self.study_id)))
+            return self.read_news(database, states, skip)
         for row in rows:
             self.rows[row.trial_id] = row
             self.last = max(self.last, row.trial_id)

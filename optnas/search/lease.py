@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import shutil
 import socket
 import subprocess
 import threading
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 PROC = Path("/proc")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,18 +83,25 @@ def stale(row: Any, *, one_machine: bool) -> StaleTrial | None:
 
 def start_time(pid: int) -> str:
     """When the process began, in whatever form this system tells it; "" if it has ended, "?" if unknown."""
-    if (PROC / "self" / "stat").exists():
-        try:
+    if os.name != "posix":  # where the next line would end it
+        return "?"
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except OSError:  # another user's
+        pass
+    try:
+        if (PROC / "self" / "stat").exists():
             # Fields after the command, which may hold anything: state is the 3rd of all, start the 22nd.
             fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return ""
-        return "" if fields[0] in "ZX" else fields[19]
-    if shutil.which("ps"):
+            return "" if fields[0] in "ZX" else fields[19]
         words = ["ps", "-o", "lstart=", "-p", str(pid)]
         alike = {**os.environ, "TZ": "UTC", "LC_ALL": "C"}  # whoever asks, and after the clocks change
-        return subprocess.run(words, capture_output=True, text=True, check=False, env=alike).stdout.strip()
-    return "?"
+        told = subprocess.run(words, capture_output=True, text=True, check=False, env=alike).stdout
+    except OSError:  # hidden from us, no `ps`, too many open files; or it ended just now
+        return "?"
+    return told.strip() or "?"
 
 
 @lru_cache(maxsize=2)
@@ -129,7 +138,10 @@ class Heart(threading.Thread):
             beat = self._beat()
             if beat is None:
                 return
-            beat()
+            try:
+                beat()
+            except Exception:  # out of memory, say: as long as the process lives, its trials are its own
+                logger.warning("Leases could not be renewed; that is tried again.", exc_info=True)
             del beat
 
     def stop(self) -> None:

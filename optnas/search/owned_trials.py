@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
 import uuid
 import weakref
 from abc import abstractmethod
@@ -20,7 +22,7 @@ from optnas.search import tables, transitions
 from optnas.search.database import Database
 from optnas.search.faults import StorageUnavailableError
 from optnas.search.known import KnownStudy
-from optnas.search.lease import Heart, Process, StaleTrial, stale
+from optnas.search.lease import Heart, Loss, Process, StaleTrial, stale
 from optnas.search.ownership import Claim, Own
 from optnas.search.rdb_studies import StudyStorage
 from optnas.search.tables import Header
@@ -179,14 +181,29 @@ class OwnedTrials(StudyStorage):
         return own is not None and not own.lost
 
     def stale_trials(self, study_id: int) -> list[StaleTrial]:
-        """RUNNING trials whose process is dead, whose lease has ended, or which nobody ever leased."""
+        """RUNNING trials whose process is dead, whose lease has ended, or which nobody ever leased.
+
+        Of leases that ended, those that this process has seen so for half a lease. Where the database did
+        not answer for a while, or its clock was set, all have ended, and who lives renews them now.
+        """
         rows = self._database.read(
             lambda connection: transitions.running_attempts(
                 connection, self._database.now(), study_id=study_id
             )
         )
-        found = (stale(row, one_machine=self._database.is_sqlite) for row in rows)
-        return [trial for trial in found if trial is not None]
+        judged = [(row, stale(row, one_machine=self._database.is_sqlite)) for row in rows]
+        now = time.monotonic()
+        with self._lock:
+            study = self._study(study_id)
+            ended = [
+                (row.token, row.expires) for row, trial in judged if trial and trial.loss is Loss.EXPIRED
+            ]
+            study.ended = {lease: study.ended.get(lease, now) for lease in ended}
+            return [
+                trial
+                for row, trial in judged
+                if trial and now - study.ended.get((row.token, row.expires), -math.inf) >= self.lease / 2
+            ]
 
     def take_over(self, trial: StaleTrial) -> bool:
         """Become the owner of a stale trial, to requeue or to finish it; False if another was faster.

@@ -52,6 +52,6 @@ class Own:
         """To be raised: another process has the trial now."""
         return TrialTakenError(
             f"Trial {self.trial.number} was taken over by another attempt: this process (pid {os.getpid()}) "
-            "gave no sign of life for longer than its lease, or the trial was queued again. Nothing was "
-            "written; give it up and take another trial."
+            "gave no sign of life for longer than its lease, or somebody queued the trial again or told its "
+            "result. Nothing was written; give it up and take another trial."
         )

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from optnas.search import tables, transitions
 from optnas.search.known import KnownStudy
 from optnas.search.owned_trials import OwnedTrials, read_trial
-from optnas.search.ownership import Own, TrialTakenError
+from optnas.search.ownership import Own
 from optnas.search.tables import Changes, Header
 
 _MAX_KEY = 512  # of names of parameters and attributes, in Optuna's tables
@@ -163,11 +163,8 @@ class SharedStorage(OwnedTrials):
             raise own.taken()
         try:
             return self._database.write(checked)
-        except TrialTakenError:
+        except (UpdateFinishedTrialError, KeyError):  # taken over, told, or deleted by somebody else
             own.lost = True
-            raise
-        except (UpdateFinishedTrialError, KeyError):  # told, or deleted, by somebody else
-            del self._own[trial_id]
             raise
 
     def check_trial_is_updatable(self, trial_id: int, trial_state: TrialState) -> None:

@@ -14,7 +14,8 @@ Once. A trial is created, or taken from the queue, under a key stored in the sam
 Atomic. Taking a WAITING trial, and `claim` with its budget, are one transaction that holds the write lock of
     the file (SQLite) or the row of the study, which Optuna locks too (Postgres).
 Owned. Who runs a trial is stored beside it, with a lease that a thread renews. A trial may be taken over
-    when the lease ends, or at once when its process is dead. From then on the former owner's writes raise
+    at once when its process is dead, or when its lease has ended and is not renewed for half as long again
+    (all end where the database is away, and who lives renews them when it is back). From then on the former owner's writes raise
     TrialTakenError and change nothing: token and data are compared and written in one transaction. A process
     that never owned the trial may write to it as in Optuna (a person who tells its result, say). The owner
     reads its trial from memory, so it does not see attributes that others give to it.
@@ -68,8 +69,8 @@ def open_storage(
     Args:
         storage: a URL (`sqlite:///nas.db`, `postgresql://user@host/database`), the path of a SQLite file, a
             storage that is open already (returned as it is), or None (in memory). Other URLs go to Optuna.
-        lease: seconds that a trial stays with a process that gives no sign of life; it gives four in that
-            time.
+        lease: seconds that a trial stays with a process that gives no sign of life, and half as many for
+            others to see it; a process gives four in that time. The same for all processes.
         patience: seconds to wait for a database that is locked or cannot be reached.
         full_sync: SQLite only: wait for the disk at every commit, so that power loss loses nothing either.
 

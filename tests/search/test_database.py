@@ -373,3 +373,19 @@ def test_eight_processes_wait_for_a_long_lock(
 def test_processes_that_start_at_one_moment(url: str, seen_by_optuna: Any, processes: Any) -> None:
     processes("start", url, 8)
     assert [trial.number for trial in seen_by_optuna(url)] == list(range(8))
+
+
+def test_a_server_whose_default_isolation_is_strict(postgres: Any, processes: Any) -> None:
+    url = postgres.new_database()
+    name = sa.make_url(url).database
+    others = sa.create_engine(
+        sa.make_url(postgres.url).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT"
+    )
+    with others.connect() as connection:
+        set_default = f"ALTER DATABASE {name} SET default_transaction_isolation TO 'repeatable read'"
+        connection.execute(sa.text(set_default))
+    others.dispose()
+    processes("search", url, 4)
+    study = optuna.load_study(study_name="s", storage=open_storage(url))
+    counted = [t for t in study.trials if t.state == TrialState.COMPLETE and "twin_of" not in t.user_attrs]
+    assert len(counted) == 30

@@ -92,3 +92,20 @@ def test_more_trials_may_wait_than_a_statement_has_variables(study: optuna.Study
 def test_a_study_that_is_not_there(study: optuna.Study) -> None:
     with pytest.raises(KeyError, match="no such study"):
         read(KnownStudy(99), study)
+
+
+def test_a_study_that_others_delete_is_forgotten_though_its_ids_come_again(study: optuna.Study) -> None:
+    url = f"sqlite:///{study._storage._database.url.database}"  # type: ignore[attr-defined]  # a SharedStorage
+    for _ in range(3):
+        study.tell(study.ask(), -1.0)
+    assert len(study.trials) == 3
+    optuna.delete_study(study_name="s", storage=url)  # by plain Optuna, as its dashboard does
+    with pytest.raises(KeyError, match="no such study"):
+        study.get_trials()
+    again = optuna.create_study(study_name="s", storage=url)
+    again.tell(again.ask(), 7.0)
+    again.ask()
+    assert again._study_id == study._study_id
+    assert [(t.number, t.value) for t in study.trials] == [(0, 7.0), (1, None)]
+    again.tell(1, 8.0)
+    assert [(t.number, t.value) for t in study.trials] == [(0, 7.0), (1, 8.0)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -101,3 +103,53 @@ def test_heart_beats_until_its_object_is_gone() -> None:
     gc.collect()
     heart.join(10)
     assert not heart.is_alive()
+
+
+def test_who_cannot_look_judges_nobody_dead(
+    child: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    process = replace(Process.this(), pid=child.pid, started=start_time(child.pid))
+    taken: list[int] = []
+
+    def take_all() -> None:
+        while True:
+            taken.append(os.open(os.devnull, os.O_RDONLY))
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 5, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            take_all()
+        assert not process.is_dead()
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "stat").touch()  # where the processes of others are hidden (hidepid)
+    monkeypatch.setattr("optnas.search.lease.PROC", tmp_path)
+    assert start_time(child.pid) == "?"
+    assert not process.is_dead()
+    child.kill()
+    child.wait()
+    assert process.is_dead()
+
+
+def test_a_beat_that_fails_is_not_the_last(caplog: pytest.LogCaptureFixture) -> None:
+    class Owner:
+        beaten = threading.Event()
+        n = 0
+
+        def beat(self) -> None:
+            self.n += 1
+            if self.n == 1:
+                raise MemoryError
+            self.beaten.set()
+
+    owner = Owner()
+    with caplog.at_level(logging.WARNING):
+        heart = Heart(owner.beat, 0.01)
+        assert owner.beaten.wait(600)
+    heart.stop()
+    heart.join()
+    assert "Leases could not be renewed" in caplog.text

@@ -90,7 +90,7 @@ def test_paused_process_gives_way(
     url: str, hanging: Callable[[str, float], subprocess.Popen[str]], seen_by_optuna: Any
 ) -> None:
     process = hanging(url, 1.0)
-    storage = open_storage(url)
+    storage = open_storage(url, lease=1.0)
     study = optuna.load_study(study_name="s", storage=storage)
     time.sleep(1.5)
     assert storage.stale_trials(study._study_id) == []  # it renews its lease
@@ -190,3 +190,39 @@ def test_a_deleted_study_does_not_end_the_leases_of_another(
     study, storage = beside_a_deleted_study
     time.sleep(1.0)
     assert storage.stale_trials(study._study_id) == []
+
+
+def test_leases_that_end_while_the_database_is_away_are_renewed_before_others_take_the_trials(
+    url: str, new_study: Any
+) -> None:
+    study, mine = new_study(url, lease=3600.0)
+    study.ask()
+    lost = study.ask()
+    with mine._database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE optnas_attempts SET expires = expires - 7200")
+    other = open_storage(url, lease=0.5)
+    assert isinstance(other, SharedStorage)
+    assert other.stale_trials(study._study_id) == []
+    mine._own[lost._trial_id].lost = True  # as if its process were gone
+    mine._beat()
+    deadline = time.monotonic() + 600
+    while not (stale := other.stale_trials(study._study_id)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert [(trial.number, trial.loss) for trial in stale] == [(1, Loss.EXPIRED)]
+
+
+def test_who_was_told_by_somebody_else_writes_nothing_more(
+    url: str, new_study: Any, seen_by_optuna: Any
+) -> None:
+    study, mine = new_study(url, lease=3600.0)
+    trial = study.ask()
+    trial.set_user_attr("unflushed", True)
+    plain = optuna.storages.RDBStorage(url.replace("postgresql://", "postgresql+psycopg://"))
+    optuna.load_study(study_name="s", storage=plain).tell(0, 7.0)
+    plain.engine.dispose()
+    mine._beat()  # learns of it, and tells nobody
+    with pytest.raises(TrialTakenError, match="or told its result"):
+        mine.flush(trial._trial_id)
+    assert study.trials[0].value == 7.0
+    assert seen_by_optuna(url)[0].user_attrs == {}

@@ -339,8 +339,10 @@ def lose(study, url, machine, epoch=None):
     storage._heart.join()
     with storage._database.engine.begin() as connection:
         connection.execute(sa.update(attempts).values(machine=machine, pid=1))
-    time.sleep(0.1)
-    recover(study)
+    watching = optuna.load_study(study_name="s", storage=open_storage(url, lease=0.05))
+    while states(watching) == [TrialState.RUNNING]:
+        recover(watching)
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("machine", [LAST_BOOT, CONTAINER])
