@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import os
 import random
 import signal
@@ -18,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,16 +36,22 @@ from optnas.search.storage import open_storage
 
 EPOCHS = 4
 WORKERS = 4
+SHARE = 0.8  # of the trials, in which the kills should be over
 
 
 class Log(pl.Callback):
-    """Sleeps in every epoch, so that kills hit it, and writes a line `trial epoch pid` at its end."""
+    """Sleeps in every epoch, so that kills hit it, and writes a line `trial epoch pid` at its end.
 
-    def __init__(self, file: Path, number: int, pause: float) -> None:
-        self.file, self.number, self.pause = file, number, pause
+    With `over`, a file, the second epoch waits until it is there.
+    """
+
+    def __init__(self, file: Path, number: int, pause: float, over: Path | None) -> None:
+        self.file, self.number, self.pause, self.over = file, number, pause, over
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         time.sleep(self.pause)
+        while trainer.current_epoch == 1 and self.over is not None and not self.over.exists():
+            time.sleep(0.02)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         with self.file.open("a") as file:
@@ -56,7 +64,14 @@ def space(trial: optuna.Trial) -> nn.Module:
     return nn.Sequential(*layers)
 
 
-def make_objective(folder: Path, pause: float) -> Objective:
+def make_objective(folder: Path, pause: float, n_free: int) -> Objective:
+    """Trials from number `n_free` on do not end before the kills are over, unless they have no life to spare:
+    however slow the killer is, it finds its victims."""
+
+    def callbacks(trial: optuna.Trial) -> list[pl.Callback]:
+        waits = trial.number >= n_free and len(trial.user_attrs["attempts"]) < MAX_KILLS
+        return [Log(folder / "epochs", trial.number, pause, folder / "over" if waits else None)]
+
     training = Training(
         Classification(10, lr=(1e-3, 1e-1)),
         Digits(batch_size=256),
@@ -64,7 +79,7 @@ def make_objective(folder: Path, pause: float) -> Objective:
         mode="min",
         max_epochs=EPOCHS,
         folder=folder / "runs",
-        callbacks=lambda trial: [Log(folder / "epochs", trial.number, pause)],
+        callbacks=callbacks,
     )
     return Objective(space, training)
 
@@ -77,44 +92,60 @@ class Kill:
 
 
 class Killer(threading.Thread):
-    """Kills `n_kills` workers while the search goes on, every second one past the first epoch of its trial.
+    """Kills workers while the search goes on until `n_kills` have hit a trial, half of them past its first
+    epoch, and then makes the file `over`.
 
     No trial is hit so often that it would be given up. `halfway` is called once, in the middle.
     """
 
     def __init__(
-        self, url: str, n_trials: int, n_kills: int, seed: int, halfway: Callable[[], None] | None
+        self,
+        url: str,
+        over: Path,
+        n_trials: int,
+        n_kills: int,
+        seed: int,
+        halfway: Callable[[], None] | None,
     ) -> None:
         super().__init__(name="killer", daemon=True)
         self.study = optuna.load_study(study_name="chaos", storage=open_storage(url))
-        self.n_trials, self.n_kills, self.halfway = n_trials, n_kills, halfway
+        self.over, self.n_trials, self.n_kills, self.halfway = over, n_trials, n_kills, halfway
         self.random = random.Random(seed)
         self.kills: list[Kill] = []
-        self.over = threading.Event()
+        self.stop = threading.Event()
 
     def run(self) -> None:
-        while not self.over.wait(0.02):
-            n_finished = sum(trial.state.is_finished() for trial in self.trials())
+        while not self.stop.wait(0.02):
+            trials = self.trials()
+            n_finished = sum(trial.state.is_finished() for trial in trials)
             if self.halfway is not None and n_finished >= self.n_trials / 2:
                 self.halfway()
                 self.halfway = None
             # Spread over the search, and done before its last trials.
-            due = self.n_kills * (n_finished + 2) / (0.8 * self.n_trials)
-            if len(self.kills) < min(due, self.n_kills):
-                self.kill()
+            due = min(self.n_kills, self.n_kills * (n_finished + 2) / (SHARE * self.n_trials))
+            made = [kill for kill in self.kills if not missed(kill, trials[kill.number])]
+            if len(made) < due:
+                n_late = sum(kill.epochs > 0 for kill in made)
+                self.kill(first=1 if n_late < len(made) / 2 else 0)
+            elif sum(was_hit(kill, trials[kill.number]) for kill in made) >= self.n_kills:
+                self.over.touch()
 
-    def kill(self) -> None:
-        first = 1 if len(self.kills) % 2 else 0
+    def kill(self, first: int) -> None:
         victims = [trial for trial in self.trials() if self.may_die(trial, first)]
         if not victims:
             return
-        number = self.random.choice(victims).number
+        victim = self.random.choice(victims)
+        pid = victim.user_attrs["attempts"][-1]["pid"]
         time.sleep(self.random.uniform(0.0, 0.3))
-        trial = self.trials()[number]
-        if self.may_die(trial, first):
-            pid = trial.user_attrs["attempts"][-1]["pid"]
-            os.kill(pid, signal.SIGKILL)
-            self.kills.append(Kill(number, pid, len(trial.intermediate_values)))
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)  # or it might go on to a trial that has no life to spare
+            try:
+                trial = self.trials()[victim.number]
+                if self.may_die(trial, first) and trial.user_attrs["attempts"][-1]["pid"] == pid:
+                    self.kills.append(Kill(trial.number, pid, len(trial.intermediate_values)))
+                    os.kill(pid, signal.SIGKILL)
+            finally:
+                os.kill(pid, signal.SIGCONT)
 
     def may_die(self, trial: FrozenTrial, first: int) -> bool:
         """Whether it runs, between epoch `first` and its last, and has a life to spare."""
@@ -132,6 +163,17 @@ class Killer(threading.Thread):
         return self.study.get_trials(deepcopy=False)
 
 
+def was_hit(kill: Kill, trial: FrozenTrial) -> bool:
+    """Whether the kill ended an attempt at the trial, by the trial's own records."""
+    attempts = trial.user_attrs.get("attempts", [])
+    return any((a["pid"], a.get("how")) == (kill.pid, "killed") for a in attempts)
+
+
+def missed(kill: Kill, trial: FrozenTrial) -> bool:
+    """Whether the trial ended before the kill."""
+    return trial.state.is_finished() and not was_hit(kill, trial)
+
+
 def search(
     folder: Path,
     url: str,
@@ -143,15 +185,15 @@ def search(
     halfway: Callable[[], None] | None = None,
 ) -> tuple[optuna.Study, list[Kill]]:
     """Run a search to its end while its workers are killed."""
-    objective = make_objective(folder, pause)
+    objective = make_objective(folder, pause, n_free=math.ceil(SHARE * n_trials))
     pruner = optuna.pruners.NopPruner()
     study = create_study(objective, study_name="chaos", storage=url, seed=seed, pruner=pruner)
-    killer = Killer(url, n_trials, n_kills, seed, halfway)
+    killer = Killer(url, folder / "over", n_trials, n_kills, seed, halfway)
     killer.start()
     try:
         optimize(study, objective, n_trials, n_workers=WORKERS)
     finally:
-        killer.over.set()
+        killer.stop.set()
         killer.join()
     return study, killer.kills
 
@@ -186,12 +228,7 @@ def account(study: optuna.Study, folder: Path, kills: list[Kill]) -> Account:
     trials = study.get_trials()
     counted = [trial for trial in trials if counts(trial)]
     lines = [tuple(map(int, line.split())) for line in (folder / "epochs").read_text().splitlines()]
-    hits = [
-        kill
-        for kill in kills
-        for attempt in trials[kill.number].user_attrs["attempts"]
-        if (attempt["pid"], attempt.get("how")) == (kill.pid, "killed")
-    ]
+    hits = [kill for kill in kills if was_hit(kill, trials[kill.number])]
     reported = {kill.pid: kill.epochs for kill in hits}
     missing = repeated = lost = 0
     for trial in counted:
@@ -227,7 +264,7 @@ def train_again(trials: list[FrozenTrial], folder: Path) -> list[int]:
     """The numbers of the trials that come out differently when nothing disturbs them."""
     peaceful = folder / "again"
     peaceful.mkdir()
-    objective = make_objective(peaceful, pause=0.0)
+    objective = make_objective(peaceful, pause=0.0, n_free=len(trials))
     study = create_study(objective, pruner=optuna.pruners.NopPruner())
     for trial in trials:
         study.enqueue_trial(trial.params, user_attrs={"seed": trial.user_attrs["seed"]})

@@ -25,9 +25,8 @@ def chaos(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_kills_change_nothing(chaos: Any, tmp_path: Path) -> None:
     study, kills = chaos.search(tmp_path, f"sqlite:///{tmp_path}/chaos.db", n_trials=30, n_kills=12)
     found = chaos.account(study, tmp_path, kills)
-    assert len(kills) == 12
-    assert found.hits >= 10
-    assert found.late >= 5
+    assert found.hits == 12
+    assert found.late >= 6
     assert (found.counted, found.others) == (30, [])
     assert (found.missing, found.lost, found.different) == (0, 0, [])
     assert found.repeated <= found.hits
@@ -48,7 +47,7 @@ def test_kills_and_a_restart_of_the_server_change_nothing(chaos: Any, tmp_path: 
     study, kills = chaos.search(tmp_path, url, n_trials=12, n_kills=4, halfway=restart)
     found = chaos.account(study, tmp_path, kills)
     assert len(restarts) == 1
-    assert found.hits >= 3
+    assert found.hits == 4
     assert (found.counted, found.others) == (12, [])
     assert (found.missing, found.lost, found.different) == (0, 0, [])
     assert found.repeated <= found.hits
