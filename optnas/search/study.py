@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,12 +21,15 @@ from optnas.reproducibility import derive_seed
 from optnas.search.provenance import changes, provenance
 from optnas.search.storage import open_storage
 from optnas.space.explore import draw_value
-from optnas.strategy.base import TrialSampler
+from optnas.strategy.base import TrialSampler, fixed_params, hashable
 from optnas.strategy.predictor import PredictorSampler
 from optnas.strategy.seeded import SeededSampler
 from optnas.trial import Draw, ParamsMismatchError, replay
 
 SamplerFactory = Callable[[int], BaseSampler]
+
+# Trials to build for an answer that the space did not ask for: it may, where other answers are others.
+_TRIES = 3
 
 
 def create_study(
@@ -129,14 +133,20 @@ def counts(trial: FrozenTrial) -> bool:
 def check_fits(study: optuna.Study, objective: Objective) -> None:
     """Check that stored trials still fit the space: the last ten that finished, and all that wait.
 
+    Of thousands that wait, those are built that give an answer which no other gave: some for each answer. One
+    that only fails to fit by a range that depends on other answers says so when it runs.
+
     Raises:
         ParamsMismatchError: naming the trial, the parameter and the way out.
     """
     trials = study.get_trials(deepcopy=False)
     finished = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     waiting = [t for t in trials if t.state == TrialState.WAITING]
+    tried: Counter[tuple[str, str]] = Counter()
     for trial in finished[-10:] + waiting:
-        given = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        given = fixed_params(trial)
+        if trial.state == TrialState.WAITING and all(tried[answer] >= _TRIES for answer in hashable(given)):
+            continue
         answers = _complete(given) if trial.state == TrialState.WAITING else replay(given)
         try:
             with torch.device("meta"):
@@ -147,7 +157,9 @@ def check_fits(study: optuna.Study, objective: Objective) -> None:
                 f"Study {study.study_name!r} does not fit the space: trial {trial.number}: {error}"
             ) from None
         except Exception:  # the model cannot be built on meta, or at all: no question of what is stored
-            continue
+            pass
+        for answer in hashable(given):
+            tried[answer] += _TRIES if answer[0] in answers.params else 1
 
 
 def _check_all_asked(trial: FrozenTrial, answers: Draw) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from optnas.objective import Objective
 from optnas.search.optimize import SearchFailedError, optimize
-from optnas.search.study import counts, create_study
+from optnas.search.study import check_fits, counts, create_study
 from optnas.trial import ParamsMismatchError
 
 
@@ -212,6 +212,29 @@ def test_an_enqueued_trial_that_does_not_fit_is_found_before_the_search():
     with pytest.raises(ParamsMismatchError, match="'width' is 99"):
         optimize(study, objective, n_trials=1)
     assert states(study) == [TrialState.WAITING]
+
+
+def test_of_thousands_of_enqueued_trials_few_are_built_and_one_that_does_not_fit_is_found():
+    built = []
+
+    def two(trial):
+        built.append(trial)
+        first = trial.suggest_int("first", 1, 40)
+        return nn.Linear(4, first if first % 2 else trial.suggest_int("second", 1, 40))
+
+    objective = Objective(two, Score())
+    study = create_study(objective)
+    waiting = [{"first": i, "second": j, "unknown": 0} for i in range(1, 41) for j in range(1, 41)]
+    study.add_trials(map(waits_for, waiting))
+    check_fits(study, objective)
+    assert len(built) <= 3 * (40 + 40 + 1)
+    study.add_trials(map(waits_for, [{"first": 3}, {"first": 4, "second": 41}]))
+    with pytest.raises(ParamsMismatchError, match="trial 1601: Parameter 'second' is 41"):
+        check_fits(study, objective)
+
+
+def waits_for(params):
+    return optuna.trial.create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": params})
 
 
 def test_a_search_says_that_it_waits_for_a_trial_that_its_user_asked_for(tmp_path, monkeypatch):
