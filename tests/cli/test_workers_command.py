@@ -19,14 +19,33 @@ from optnas.search import counts
 from optnas.search.storage import open_storage
 
 URL = "sqlite:///nas.db"
-PAUSE = 'import time; time.sleep(0.3)\n    return {"score"'
+WAIT = """import os, time
+    from pathlib import Path
+    Path(f"came-{os.getpid()}").touch()
+    while len(list(Path().glob("came-*"))) < 2:
+        time.sleep(0.05)
+    while Path("hold").exists():
+        time.sleep(0.05)
+    return {"score\""""
 
 
 @pytest.fixture
 def slow(toy: Path) -> Path:
-    """The study file, with trials that take long enough for every process to get some."""
-    toy.write_text(toy.read_text().replace('return {"score"', PAUSE).replace("step=4", "step=1"))
+    """The study file; its trials do not end before two processes have come, nor while there is a file `hold`.
+
+    A process that has come leaves a file `came-` and its pid.
+    """
+    toy.write_text(toy.read_text().replace('return {"score"', WAIT).replace("step=4", "step=1"))
     return toy
+
+
+def wait_for(*came: subprocess.Popen[str]) -> None:
+    """Until each of these has a trial."""
+    deadline = time.monotonic() + 600
+    while not all(Path(f"came-{process.pid}").exists() for process in came):
+        assert time.monotonic() < deadline
+        assert [process.returncode for process in came if process.poll() is not None] == []
+        time.sleep(0.05)
 
 
 def load() -> optuna.Study:
@@ -73,26 +92,25 @@ def test_run_and_resume_share_the_budget_between_workers(
 
 def test_workers_begin_join_leave_and_finish_one_search(worker: Callable[[], subprocess.Popen[str]]) -> None:
     """Two begin it at one moment, one is preempted in a trial, another comes later."""
-    both = [worker() for _ in range(2)]
-    deadline = time.monotonic() + 120
-    while "toy" not in optuna.get_all_study_names(open_storage(URL)) or len(load().trials) < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    both[0].send_signal(signal.SIGTERM)
-    _, errors = both[0].communicate(timeout=60)
-    assert both[0].returncode == 143, errors
+    Path("hold").touch()
+    first, second = worker(), worker()
+    wait_for(first, second)
+    first.send_signal(signal.SIGTERM)
+    _, errors = first.communicate()
+    assert first.returncode == 143, errors
     assert "To go on: optnas resume toy.py" in errors
     assert "Traceback" not in errors
 
     late = worker()
-    for process in (both[1], late):
-        _, errors = process.communicate(timeout=120)
+    wait_for(late)
+    Path("hold").unlink()
+    for process in (second, late):
+        _, errors = process.communicate()
         assert process.returncode == 0, errors
     study = load()
     assert sum(map(counts, study.trials)) == 8
     assert {t.state for t in study.trials} == {TrialState.COMPLETE}
-    assert both[1].pid in pids(study)
-    assert pids(study) <= {process.pid for process in (*both, late)}
+    assert pids(study) == {process.pid for process in (first, second, late)}
 
 
 def test_a_samplers_own_generator_differs_between_workers(
@@ -106,6 +124,4 @@ def test_a_samplers_own_generator_differs_between_workers(
     for name in ("one", "two"):
         assert optnas_cli("worker", toy, "--study-name", name, "--storage", URL).exit_code == 0
     one, two = (optuna.load_study(study_name=name, storage=URL) for name in ("one", "two"))
-    assert {tuple(t.params.values()) for t in one.trials}.isdisjoint(
-        tuple(t.params.values()) for t in two.trials
-    )
+    assert [t.params for t in one.trials] != [t.params for t in two.trials]

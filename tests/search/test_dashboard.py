@@ -56,7 +56,7 @@ def url(searched: optuna.Study) -> Iterator[str]:
 
 
 def get(url: str) -> tuple[str, bytes]:
-    with urllib.request.urlopen(url, timeout=30) as answer:
+    with urllib.request.urlopen(url, timeout=600) as answer:
         return answer.headers["Content-Type"], answer.read()
 
 
