@@ -97,10 +97,15 @@ def best(
     study_name: StudyName = None,
 ) -> None:
     """Show the best architecture, its score on test data, and its scores when trained anew."""
+    from optnas.search.study import check_values
+
     job = load_job(file, storage, study_name)
+    if epochs is not None and not hasattr(job.objective.estimator, "with_max_epochs"):
+        fail("--epochs: the objective's estimator has no epochs to change (optnas.Training has).")
     study = job.load_study()
-    show_trials(study)
     with _fitting(job):
+        check_values(study, job.objective)
+        show_trials(study)
         show_best(job, _best(job, study, finalists, retrain or 3), retrain, epochs)
 
 

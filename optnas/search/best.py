@@ -14,6 +14,7 @@ from torch import nn
 
 from optnas.objective import Objective
 from optnas.reproducibility import derive_seed, seed_everything
+from optnas.search.study import check_values
 from optnas.strategy.base import is_sound, loss
 
 
@@ -46,16 +47,17 @@ class Best:
 
         Raises:
             FileNotFoundError: the weights are gone (only those of the best few trials are kept).
+            NotImplementedError: the estimator keeps none.
         """
-        estimator: Any = self.objective.estimator
+        load_weights = _ability(self.objective.estimator, "load_weights")
         model = self.objective.build(self.trial)
-        model.load_state_dict(estimator.load_weights(self.study, self.trial))
+        model.load_state_dict(load_weights(self.study, self.trial))
         return model.eval()
 
     def test(self) -> dict[str, float]:
         """Metrics of the trained network on the test data, which the search never saw."""
-        estimator: Any = self.objective.estimator
-        metrics: dict[str, float] = estimator.test(self.model(), FixedTrial(self.params))
+        test = _ability(self.objective.estimator, "test")
+        metrics: dict[str, float] = test(self.model(), FixedTrial(self.params))
         return metrics
 
     def retrain(self, n_seeds: int = 3, max_epochs: int | None = None) -> list[dict[str, float]]:
@@ -84,15 +86,22 @@ def best(study: optuna.Study, objective: Objective, finalists: int = 1, n_seeds:
 
     Raises:
         ValueError: no trial is COMPLETE yet, or `finalists` or `n_seeds` is less than 1.
+        ParamsMismatchError: the study optimizes something else than the objective. Of a study of several
+            values take `Best(study, objective, study.best_trials[0])`.
     """
+    check_values(study, objective)
     if finalists < 1 or n_seeds < 1:
         raise ValueError(f"finalists={finalists} and n_seeds={n_seeds} must both be at least 1.")
     sound = [t for t in study.get_trials() if is_sound(t) and "twin_of" not in t.user_attrs]
     sound.sort(key=lambda trial: loss(study, trial))
     leaders = [Best(study, objective, trial) for trial in sound[:finalists]]
     if not leaders:
+        reasons = [
+            f"Trial {t.number}: {t.user_attrs['reason']}" for t in study.trials if "reason" in t.user_attrs
+        ]
         raise ValueError(
-            f"Study {study.study_name!r} has no COMPLETE trial yet; run optnas.optimize(study, objective)."
+            f"Study {study.study_name!r} has no COMPLETE trial yet. "
+            + (reasons[-1] if reasons else "Run optnas.optimize(study, objective).")
         )
     if len(leaders) == 1:
         return leaders[0]
@@ -118,7 +127,7 @@ def train(
     """
     estimator: Any = objective.estimator
     if max_epochs is not None:
-        estimator = estimator.with_max_epochs(max_epochs)
+        estimator = _ability(estimator, "with_max_epochs")(max_epochs)
     trial = FixedTrial(params)
     trial.set_user_attr("seed", seed)
     seed_everything(seed)
@@ -127,6 +136,16 @@ def train(
     if hasattr(estimator, "test"):
         metrics |= estimator.test(model, trial)
     return metrics
+
+
+def _ability(estimator: Any, name: str) -> Any:
+    try:
+        return getattr(estimator, name)
+    except AttributeError:
+        kind = type(estimator).__name__
+        raise NotImplementedError(
+            f"The objective's estimator ({kind}) has no {name}(); optnas.Training has."
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from optnas.search.progress import Progress, Show
 from optnas.search.recovery import recover, requeue
 from optnas.search.signals import Passage, signals_raise, signals_wait
 from optnas.search.storage import SharedStorage, claim
-from optnas.search.study import check_fits, counts
+from optnas.search.study import check_fits, check_values, counts
 from optnas.strategy.distinct import DistinctSampler, SpaceExhausted
 
 logger = logging.getLogger(__name__)
@@ -65,13 +65,14 @@ def optimize(
 
     Raises:
         SearchFailedError: the first five trials, or eight of the last ten, failed for the same reason.
-        ParamsMismatchError: stored trials do not fit the space.
+        ParamsMismatchError: stored trials do not fit the space, or the study optimizes something else.
         StorageUnavailableError: the storage cannot be read or written for longer than its patience.
         CheckpointError: the state of a training cannot be written; a full disk, for example.
         ValueError: several workers, but a storage that they cannot share; or fewer than one.
     """
     if n_workers < 1:
         raise ValueError(f"n_workers={n_workers} must be at least 1.")
+    check_values(study, objective)
     check_fits(study, objective)
     recover(study, unowned=True)
     tidy: Callable[[optuna.Study], None] = getattr(objective.estimator, "tidy", lambda study: None)

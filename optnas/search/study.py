@@ -68,7 +68,7 @@ def create_study(
         pruner=pruner or default_pruner(getattr(objective.estimator, "max_epochs", 0)),
         load_if_exists=True,
     )
-    _check_values(study, objective)
+    check_values(study, objective)
     now = provenance(objective)
     known = study.user_attrs
     if "seed" not in known:
@@ -98,15 +98,21 @@ def default_pruner(max_epochs: int) -> optuna.pruners.MedianPruner:
     return optuna.pruners.MedianPruner(n_warmup_steps=math.ceil(max_epochs / 8))
 
 
-def _check_values(study: optuna.Study, objective: Objective) -> None:
+def check_values(study: optuna.Study, objective: Objective) -> None:
+    """Check that a study optimizes what the objective does.
+
+    Raises:
+        ParamsMismatchError: another metric, in the other direction, or several.
+    """
     begun = [direction.name.lower() for direction in study.directions]
-    names = study.metric_names or list(objective.values)
-    if begun != objective.directions or names != list(objective.values):
-        values = ", ".join(f"{direction} {name}" for name, direction in zip(names, begun, strict=False))
+    names = study.metric_names or ["a value"] * len(begun)  # Optuna's own studies have no names
+    if begun != objective.directions or study.metric_names not in (None, list(objective.values)):
+        values = ", ".join(f"{direction} {name}" for name, direction in zip(names, begun, strict=True))
         asked = ", ".join(f"{direction} {name}" for name, direction in objective.values.items())
+        way_out = "" if study.metric_names else " with optnas.create_study(objective)"
         raise ParamsMismatchError(
             f"Study {study.study_name!r} began in order to {values}, and the objective is now to {asked}. "
-            "Start a study of another name."
+            f"Start a study of another name{way_out}."
         )
 
 

@@ -82,6 +82,11 @@ def test_ls_lists_studies_with_states_and_best_values(toy: Path, optnas_cli: Cli
             ("best", "toy.py", "--storage", "sqlite:///other.db"),
             "which has another. Say which with --study-name",
         ),
+        (("best", "toy.py", "--epochs", "3"), "--epochs: the objective's estimator"),
+        (
+            ("best", "toy.py", "--storage", "sqlite:///other.db", "--study-name", "another"),
+            "began in order to minimize a value, maximize a value, and the objective",
+        ),
         (("export", "toy.py", "model.h5"), "must end in .onnx"),
         (("export", "toy.py", "model.onnx"), "no weights to export"),
         (("report", "toy.py", "--output", "report.pdf"), "must end in .html or .md"),
@@ -99,7 +104,9 @@ def test_a_mistake_gets_one_line_and_no_traceback(
     Path("empty.py").write_text("")
     Path("function.py").write_text("def objective(trial): return 0.0")
     Path("text.db").write_text("not a database, however long this text may be" * 100)
-    optuna.create_study(study_name="another", storage="sqlite:///other.db")
+    optuna.create_study(
+        study_name="another", storage="sqlite:///other.db", directions=["minimize", "maximize"]
+    )
     result = optnas_cli(*arguments)
     assert result.exit_code == 2
     assert message in result.stderr
@@ -144,17 +151,17 @@ def optnas_process(*arguments: object) -> subprocess.Popen[str]:
 
 def test_control_c_queues_the_trial_again_and_says_how_to_go_on(toy: Path, optnas_cli: Cli) -> None:
     quick = toy.read_text()
-    wait = "import pathlib, time; pathlib.Path('started').touch(); time.sleep(600)"
+    wait = "import pathlib, time; pathlib.Path('started').touch(); time.sleep(3600)"
     toy.write_text(quick.replace('return {"score"', f'{wait}\n    return {{"score"'))
     with optnas_process("run", toy) as process:
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 600
             while not Path("started").exists():
                 assert process.poll() is None, process.communicate()
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=600)
         finally:
             process.kill()
     assert process.returncode == 130, errors
@@ -174,11 +181,11 @@ def test_dashboard_serves_the_study_to_this_machine(toy: Path, optnas_cli: Cli) 
             assert process.stdout is not None
             address = process.stdout.readline().split()[0]
             assert address.startswith("http://127.0.0.1:")
-            with urllib.request.urlopen(address + "api/studies", timeout=60) as answer:
+            with urllib.request.urlopen(address + "api/studies", timeout=600) as answer:
                 [summary] = json.load(answer)["study_summaries"]
             assert summary["study_name"] == "toy"
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=60)
+            process.communicate(timeout=600)
         finally:
             process.kill()
     assert process.returncode == 0

@@ -14,6 +14,7 @@ from optnas.search.best import Best, Mean, best, train
 from optnas.search.optimize import optimize
 from optnas.search.study import create_study
 from optnas.tasks import Classification
+from optnas.trial import ParamsMismatchError
 
 
 def mlp(trial):
@@ -113,6 +114,39 @@ def test_an_empty_study_says_what_to_do(searched):
     _, objective = searched
     with pytest.raises(ValueError, match=r"no COMPLETE trial yet.*optimize"):
         best(create_study(objective), objective)
+
+
+def test_a_study_without_a_value_says_what_became_of_its_trials():
+    objective = Objective(
+        mlp, lambda model, trial: {"a": float("nan")}, values={"a": "maximize"}, example=(2, 6)
+    )
+    study = create_study(objective)
+    optimize(study, objective, n_trials=2)
+    with pytest.raises(ValueError, match=r"no COMPLETE trial yet\. Trial 1: diverged: a is nan"):
+        best(study, objective)
+
+
+def test_the_best_by_another_value_is_not_given(searched):
+    study, objective = searched
+    loss = Objective(objective.space, objective.estimator, values={"val_loss": "minimize"})
+    with pytest.raises(ParamsMismatchError, match=r"maximize val_acc, .* minimize val_loss"):
+        best(study, loss)
+
+
+@pytest.mark.parametrize(
+    ("use", "missing"),
+    [
+        (Best.model, "load_weights"),
+        (Best.test, "test"),
+        (lambda winner: winner.retrain(1, max_epochs=2), "with_max_epochs"),
+    ],
+)
+def test_what_a_plain_function_as_estimator_cannot_do_is_said(use, missing):
+    objective = Objective(mlp, lambda model, trial: {"a": 1.0}, values={"a": "maximize"}, example=(2, 6))
+    study = create_study(objective)
+    optimize(study, objective, n_trials=1)
+    with pytest.raises(NotImplementedError, match=rf"estimator \(function\) has no {missing}\(\)"):
+        use(best(study, objective))
 
 
 def test_mean_is_the_statistics_of_the_sample():

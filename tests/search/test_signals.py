@@ -122,7 +122,10 @@ def test_no_line_between_trials_is_a_bad_moment(tmp_path):
     while True:
         number = (signal.SIGINT, signal.SIGTERM)[n % 2]
         study = optuna.create_study(
-            study_name=f"s{n}", storage=storage, sampler=optuna.samplers.RandomSampler(seed=0)
+            study_name=f"s{n}",
+            storage=storage,
+            sampler=optuna.samplers.RandomSampler(seed=0),
+            direction="maximize",
         )
         optuna.load_study(study_name=f"s{n}", storage=plain).ask()  # left RUNNING by plain Optuna
         trace, lines = sys.gettrace(), Lines(n, number)

@@ -3,7 +3,7 @@ import pytest
 from torch import nn
 
 from optnas.objective import Objective
-from optnas.search.study import create_study
+from optnas.search.study import check_values, create_study
 from optnas.space import Choice
 from optnas.strategy import LocalSearchSampler, PredictorSampler
 from optnas.trial import ParamsMismatchError
@@ -64,6 +64,19 @@ def test_another_value_needs_another_study(url, values):
     other = Objective(net, estimate, values=values, example=(2, 4))
     with pytest.raises(ParamsMismatchError, match=r"'s' began in order to minimize loss, .* another name"):
         create_study(other, study_name="s", storage=url)
+
+
+@pytest.mark.parametrize("directions", [["maximize"], ["minimize", "minimize"]])
+def test_a_study_of_optuna_alone_that_optimizes_something_else_is_recognized(directions):
+    study = optuna.create_study(directions=directions)
+    with pytest.raises(
+        ParamsMismatchError, match=r"a value, and .* minimize loss.*create_study\(objective\)"
+    ):
+        check_values(study, objective_of())
+
+
+def test_a_study_of_optuna_alone_in_the_objectives_direction_will_do():
+    check_values(optuna.create_study(direction="minimize"), objective_of())
 
 
 def test_a_sampler_object_is_taken_as_it_is():
