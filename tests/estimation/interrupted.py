@@ -1,9 +1,10 @@
 """A study of one trial, run as a process that tests interrupt.
 
-    interrupted.py FOLDER DATA EPOCHS PAUSE THREADS
+    interrupted.py FOLDER DATA EPOCHS STOP THREADS
 
 Everything random that a training may use is used: torch (dropout), NumPy and Python (a callback), and the
-order of the samples. Every batch and every finished epoch leaves a line in FOLDER/log.
+order of the samples. Every batch and every finished epoch leaves a line in FOLDER/log. After the line STOP
+nothing more happens until there is a file FOLDER/go.
 """
 
 import os
@@ -40,19 +41,21 @@ class Loaders(pl.LightningDataModule):
 
 
 class Log(pl.Callback):
-    def __init__(self, file, pause):
+    def __init__(self, file, stop):
         self.file = file
-        self.pause = pause
+        self.stop = stop
 
     def write(self, *words):
+        line = " ".join(map(str, words))
         with self.file.open("a") as file:
-            print(*words, file=file)
+            file.write(f"{line}\n")
+        while line == self.stop and not self.file.with_name("go").exists():
+            time.sleep(0.01)
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         with torch.no_grad():  # noise from the other generators, so that their states matter
             next(module.parameters()).add_(1e-4 * (random.random() + np.random.random()))  # noqa: NPY002
         self.write("batch", trainer.current_epoch, batch_idx)
-        time.sleep(self.pause)
 
     def on_train_epoch_end(self, trainer, module):
         self.write("epoch", trainer.current_epoch)
@@ -79,7 +82,7 @@ class PlateauTask:
         return module
 
 
-def run(folder: Path, data: str, epochs: int, pause: float) -> None:
+def run(folder: Path, data: str, epochs: int, stop: str) -> None:
     task = PlateauTask() if data == "plateau" else Classification(10, lr=(1e-3, 1e-2))
     training = Training(
         task,
@@ -88,7 +91,7 @@ def run(folder: Path, data: str, epochs: int, pause: float) -> None:
         mode="max",
         max_epochs=epochs,
         folder=folder / "runs",
-        callbacks=lambda trial: [Log(folder / "log", pause)],
+        callbacks=lambda trial: [Log(folder / "log", stop)],
     )
     study = optuna.create_study(
         storage=f"sqlite:///{folder}/study.db", study_name="s", direction="maximize", load_if_exists=True
@@ -109,8 +112,8 @@ def run(folder: Path, data: str, epochs: int, pause: float) -> None:
 
 
 if __name__ == "__main__":
-    folder, data, epochs, pause, threads = globals().get("arguments") or sys.argv[1:]
+    folder, data, epochs, stop, threads = globals().get("arguments") or sys.argv[1:]
     with Path(folder, "errors").open("w") as errors:
         os.dup2(errors.fileno(), 2)
     torch.set_num_threads(int(threads))
-    run(Path(folder), data, int(epochs), float(pause))
+    run(Path(folder), data, int(epochs), stop)

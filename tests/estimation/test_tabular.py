@@ -81,7 +81,7 @@ def test_a_lookup_costs_well_below_a_millisecond() -> None:
     tabular = Tabular(tables.nasbench201())
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     study.optimize(tabular.objective, n_trials=1)
-    start = time.perf_counter()
+    start = time.thread_time()  # of this thread alone: others may keep the machine busy
     for _ in range(200):
         tabular(None, study.trials[0])
-    assert (time.perf_counter() - start) / 200 < 1e-3
+    assert (time.thread_time() - start) / 200 < 1e-3

@@ -1,7 +1,6 @@
 import json
 import os
 import pickle
-from datetime import timedelta
 from pathlib import Path
 
 import optuna
@@ -65,7 +64,7 @@ def test_the_time_limit_ends_a_trial_with_what_it_has(tmp_path, training, search
     (trial,) = study.trials
     assert trial.state == TrialState.COMPLETE
     assert trial.user_attrs["reason"] == "time limit of 0:00:00.500000 reached"
-    assert trial.duration < timedelta(seconds=20)
+    assert len(trial.intermediate_values) < 100_000
     assert trial.value == max(trial.intermediate_values.values())
 
 

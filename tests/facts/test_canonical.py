@@ -1,6 +1,5 @@
 import itertools
 import random
-import time
 from collections import Counter, defaultdict
 
 import networkx as nx
@@ -128,7 +127,7 @@ def test_parallel_edges_count():
     assert form(*once) != form(*twice)
 
 
-def test_many_equal_branches_are_fast():
+def test_many_equal_branches_take_few_visits():
     labels, edges, last = [b"in"], [], 0
     for _ in range(20):
         ends = []
@@ -140,17 +139,12 @@ def test_many_equal_branches_are_fast():
         labels.append(b"sum")
         last = len(labels) - 1
         edges += [(end, last, b"+") for end in ends]
-    start = time.perf_counter()
-    name = form(labels, edges)
-    assert time.perf_counter() - start < 1
-    assert name == form(*relabel((labels, edges), 1))
+    assert form(labels, edges, budget=10_000) == form(*relabel((labels, edges), 1))
 
 
-def test_a_symmetric_tangle_is_searched_in_time():
+def test_a_symmetric_tangle_is_searched_within_a_fifth_of_the_budget():
     graph = circulant(24, (0, 1, 5), layers=6)
-    start = time.perf_counter()
-    assert form(*graph) == form(*relabel(graph, 2))
-    assert time.perf_counter() - start < 10
+    assert form(*graph, budget=100_000) == form(*relabel(graph, 2))
 
 
 def test_beyond_the_budget_different_graphs_stay_different():
