@@ -28,6 +28,7 @@ from optnas.search.progress import Progress, Show
 from optnas.search.recovery import MAX_KILLS, recover
 from optnas.search.signals import signals_raise
 from optnas.search.storage import SharedStorage, open_storage
+from optnas.search.study import counts
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class _Worker:
     process: subprocess.Popen[bytes]
     errors: IO[bytes]
     giving: threading.Thread
+    missed_by_nobody: bool = False
 
     def message(self) -> str:
         """The end of what it wrote to its standard error."""
@@ -95,7 +97,9 @@ def run_workers(
                 before, n_reports = n_reports, sum(len(trial.intermediate_values) for trial in trials)
                 if n_reports > before:
                     team.progressed()
-                if not team.busy(statuses):
+                spent = n_trials is not None and sum(map(counts, trials)) >= n_trials
+                late = deadline is not None and time.monotonic() >= deadline
+                if not team.busy(statuses, over=spent or late):
                     break
                 time.sleep(0.25)
         finally:
@@ -106,7 +110,7 @@ def run_workers(
         died = ", ".join(f"{n} by {how}" for how, n in team.deaths.items())
         states = Counter(t.state for t in study.get_trials(deepcopy=False))
         logger.warning(
-            "%d workers died (%s) and were replaced; their trials went on elsewhere, %d ended as FAIL.",
+            "%d workers died (%s); their trials went on elsewhere, %d ended as FAIL.",
             team.deaths.total(),
             died,
             states[TrialState.FAIL],
@@ -139,24 +143,28 @@ class _Team:
         """The exit status of each worker, None while it runs."""
         return [worker.process.poll() for worker in self._workers]
 
-    def busy(self, statuses: list[int | None]) -> bool:
-        """Whether a worker still runs; those that died are replaced."""
+    def busy(self, statuses: list[int | None], over: bool) -> bool:
+        """Whether a worker still runs; those that died are replaced, unless all is `over` but their exit."""
         for i, (worker, status) in enumerate(zip(self._workers, statuses, strict=True)):
-            if status is None or status == 0:
+            if status is None or status == 0 or worker.missed_by_nobody:
                 continue
-            if status == _FAILED:
+            if status == _FAILED and not over:
                 raise SearchFailedError(worker.message())
             self.deaths[signal.Signals(-status).name if status < 0 else f"exit status {status}"] += 1
             self._in_a_row += 1
             # Were it the trials that kill them, one would have been given up by now.
-            if self._in_a_row > MAX_KILLS * len(self._workers):
+            if self._in_a_row > MAX_KILLS * len(self._workers) and not over:
                 raise SearchFailedError(
                     f"{self._in_a_row} workers died one after the other and no trial got any further. "
                     f"The last one wrote:\n{worker.message()}"
                 )
             worker.close()
-            self._workers[i] = self._start(i)
-        return any(status != 0 for status in statuses)
+            if over:
+                worker.missed_by_nobody = True
+            else:
+                self._workers[i] = self._start(i)
+        left = zip(self._workers, statuses, strict=True)
+        return any(status != 0 and not worker.missed_by_nobody for worker, status in left)
 
     def progressed(self) -> None:
         """A trial finished or reported: replacing workers leads somewhere."""

@@ -1,3 +1,4 @@
+import atexit
 import errno
 import json
 import os
@@ -186,6 +187,23 @@ def test_workers_that_die_at_once_end_the_search_with_their_last_words(tmp_path,
     with pytest.raises(SearchFailedError, match=r"3 workers died one(?s:.*)no such sampler here"):
         optimize(study, objective, n_trials=1, n_workers=2)
     assert states(study) == []
+
+
+class Unclean(optuna.samplers.RandomSampler):
+    """Its process dies as it leaves, as those of some drivers do."""
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        atexit.register(os.kill, os.getpid(), signal.SIGKILL)
+
+
+def test_workers_that_die_when_all_is_done_are_not_replaced(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("optnas.search.workers.MAX_KILLS", 1)
+    objective = Objective(linear, Sleeping())
+    study = study_of(objective, tmp_path, sampler=Unclean(seed=0))
+    run_workers(study, objective, n_trials=2, deadline=None, n_workers=2, show_progress=False)
+    assert states(study) == [TrialState.COMPLETE] * 2
+    assert "2 workers died (2 by SIGKILL)" in caplog.text
 
 
 def test_the_reason_of_failing_workers_reaches_the_user(tmp_path):
