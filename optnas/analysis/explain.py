@@ -15,9 +15,11 @@ from optnas.analysis.lineage import NOT_ASKED, Step, path_to_best
 from optnas.analysis.narrow import Narrowed, negligible, smaller_space
 from optnas.analysis.page import Section, Sentences, to_markdown
 from optnas.analysis.trials import choices_of, maximizes, objective_value, scored
+from optnas.analysis.words import answer_in_words, shorten
 from optnas.analysis.worth import Alternative, Worth, decision_worth, prediction_quality
 
 _LARGEST = 1e150  # the squares of more are infinite
+_LONGEST = 60  # characters of an answer
 _MAX_CHANGES = 4  # named per step of the path; a random search changes everything at once
 
 
@@ -222,4 +224,4 @@ def _narrowed_words(narrowed: Narrowed) -> str:
 
 
 def _answer(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return shorten(answer_in_words(value), _LONGEST)

@@ -176,7 +176,7 @@ def group(names: Sequence[str]) -> dict[str, list[int]]:
     """Places in `names` of all decisions below one position (`block.2.*`) and of one kind (`*.op`).
 
     A position is a part of a name that starts with a digit; a kind is the last part. Groups of one are left
-    out.
+    out, and those that are called like a decision.
     """
     groups: dict[str, list[int]] = {}
     for j, name in enumerate(names):
@@ -186,7 +186,7 @@ def group(names: Sequence[str]) -> dict[str, list[int]]:
                 groups.setdefault(".".join(parts[: i + 1]) + ".*", []).append(j)
         if len(parts) > 1:
             groups.setdefault("*." + parts[-1], []).append(j)
-    return {name: members for name, members in groups.items() if len(members) > 1}
+    return {name: members for name, members in groups.items() if len(members) > 1 and name not in names}
 
 
 def _strongest_pairs(table: Table, residual: Floats) -> list[tuple[int, int]]:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from optnas.analysis.front import quantity
 from optnas.analysis.trials import Target, maximizes, objective_value, scored, twin_of
+from optnas.analysis.words import answer_in_words
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,7 @@ def leaderboard(study: Study, k: int = 5, *, target: Target | None = None) -> li
 
 def params_in_words(params: dict[str, Any]) -> str:
     """`depth=2, block.0.op=conv, lr=0.001`: numbers with four digits."""
-    return ", ".join(
-        f"{name}={v:.4g}" if isinstance(v, float) else f"{name}={v}" for name, v in params.items()
-    )
+    return ", ".join(f"{name}={answer_in_words(answer)}" for name, answer in params.items())
 
 
 def leaderboard_table(rows: list[Row]) -> Table:

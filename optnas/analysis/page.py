@@ -107,7 +107,7 @@ svg[role=img] { max-width: 100%; height: auto; }
   .numbers th + th, .numbers td + td { white-space: normal; }
   .numbers { font-size: 0.85rem; }
   td:first-child { overflow-wrap: anywhere; min-width: 5.5rem; }
-  table:not(.numbers) td + td { overflow-wrap: anywhere; min-width: 4rem; }
+  table:not(.numbers) td + td { overflow-wrap: anywhere; min-width: 6rem; }
 }
 """
 

@@ -28,6 +28,7 @@ from optnas.analysis.trials import (
     scored,
     twin_of,
 )
+from optnas.analysis.words import answer_in_words
 from optnas.facts.draw import draw
 from optnas.facts.draw_cell import draw_cell
 from optnas.failures import describe_error
@@ -145,7 +146,7 @@ def architecture(trial: FrozenTrial, objective: Objective | None) -> list[Part]:
     drawings: list[Part] = [Drawing(draw_cell(edges), f"The cell {name}") for name, edges in found]
     if objective is not None:
         drawings.append(_drawing(trial, objective))
-    decisions = [(name, f"{v:.4g}" if isinstance(v, float) else str(v)) for name, v in trial.params.items()]
+    decisions = [(name, answer_in_words(answer)) for name, answer in trial.params.items()]
     return [said, *drawings, Table(("decision", "answer"), decisions, numbers=False)]
 
 

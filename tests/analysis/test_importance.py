@@ -148,3 +148,7 @@ def test_group() -> None:
         "*.op": [2, 4, 5],
         "*.k": [3, 6],
     }
+
+
+def test_a_group_that_is_called_like_a_decision_is_left_out() -> None:
+    assert group(["a.op", "b.op", "*.op", "0.k", "0.l"]) == {"0.*": [3, 4]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,10 +13,13 @@ from optuna.trial import FrozenTrial
 
 from optnas.analysis.anova import ConditionalAnovaEvaluator
 from optnas.analysis.importance import Importance, Share
-from optnas.analysis.plots.theme import INK, RAMP, SKY, empty, plain, shorten, style
+from optnas.analysis.plots.theme import INK, RAMP, SKY, empty, plain, style
 from optnas.analysis.trials import Target, answer_key, choices_of, maximizes, objective_value, scored
+from optnas.analysis.words import answer_in_words, shorten
 
 _ROW = 84  # pixels per decision: its name, a line of answers, two lines of their names
+_PHONE = 330  # pixels that an axis has there
+_SHORTEST, _LONGEST = 4, 24  # characters of an answer
 _CHIP = "#555555"  # behind white words: hides the lines that pass, on light and on dark pages
 _CLASSES = ("worst fifth", "fourth", "third", "second", "best fifth")
 
@@ -152,8 +156,11 @@ class _Axis:
 
     def labels(self) -> list[tuple[float, str]]:
         if self.answers:
-            room = max(4, 80 // (len(self.answers) + (self.start > 0)))
-            words = [(self.at(a), shorten(str(a), room)) for a in self.answers]
+            # In two lines, a label may be four thirds as long as two of them are apart.
+            room = 4 / 3 * _PHONE * (1 - self.start) / max(len(self.answers) - 1, 1)
+            every = math.ceil(_pixels(_SHORTEST) / room)
+            length = next(n for n in range(_LONGEST, 0, -1) if _pixels(n) <= every * room)
+            words = [(self.at(a), shorten(answer_in_words(a), length)) for a in self.answers[::every]]
         else:
             words = [(self.at(v), f"{v:.3g}") for v in (self.low, self.high)]
         return words if self.start == 0 else [(0.0, "not asked"), *words]
@@ -171,10 +178,18 @@ def _draw_axis(figure: go.Figure, row: int, axis: _Axis) -> None:
         yshift=8,
         **chip,
     )
-    labels = axis.labels()
-    for i, (x, label) in enumerate(labels):
-        anchor = "left" if x < 0.05 else "right" if x > 0.95 else "center"
-        low = 17 if len(labels) > 3 and i % 2 else 0  # neighbors in two lines, or they touch on a phone
+    ends = [0.0, 0.0]  # of the two lines of labels, in pixels
+    for x, label in axis.labels():
+        share, anchor = (0.0, "left") if x < 0.05 else (1.0, "right") if x > 0.95 else (0.5, "center")
+        width = _pixels(len(label))
+        left = x * _PHONE - share * width
+        line = int(left < ends[0])  # the second one where it would touch its neighbor on a phone
+        ends[line] = left + width
         figure.add_annotation(
-            x=x, y=row, text=plain(label), xanchor=anchor, yanchor="top", yshift=-5 - low, **chip
+            x=x, y=row, text=plain(label), xanchor=anchor, yanchor="top", yshift=-5 - 17 * line, **chip
         )
+
+
+def _pixels(length: int) -> float:
+    """How wide a label of so many characters is, about."""
+    return 6.6 * length + 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import plotly.graph_objects as go
 from optuna.study import Study
 
@@ -52,5 +54,6 @@ def plot_front(
     style(figure, x=axes.labels[0], y=axes.labels[1])
     xs = [p[0] for p in found]
     if min(xs) > 0 and max(xs) / min(xs) > 30:
-        figure.update_xaxes(type="log", dtick=1)
+        decades = math.log10(max(xs)) - math.log10(min(xs))
+        figure.update_xaxes(type="log", dtick=max(1, math.ceil(decades / 6)))
     return figure

@@ -12,7 +12,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from plotly.subplots import make_subplots
 
-from optnas.analysis.plots.theme import BLUE, ENDS, GREEN, INK, empty, plain, shorten, style, transparent
+from optnas.analysis.plots.theme import BLUE, ENDS, GREEN, INK, empty, plain, style, transparent
 from optnas.analysis.trials import (
     End,
     Target,
@@ -25,6 +25,7 @@ from optnas.analysis.trials import (
     scored,
     twin_of,
 )
+from optnas.analysis.words import shorten
 
 
 def plot_history(study: Study, *, target: Target | None = None, name: str | None = None) -> go.Figure:
@@ -57,7 +58,7 @@ def plot_history(study: Study, *, target: Target | None = None, name: str | None
         figure.add_trace(_best_so_far(study, trials, value), row=1, col=1)
     style(figure, height=420)
     name = name or (objective_names(study)[0] if target is None else "value")
-    figure.update_yaxes(title_text=plain(name), row=1, col=1)
+    figure.update_yaxes(title_text=plain(shorten(name, 40)), row=1, col=1)
     figure.update_xaxes(title_text="trial", title_standoff=8, row=rows, col=1)
     if strip:
         figure.update_yaxes(visible=False, range=[-1, 1], row=2, col=1)

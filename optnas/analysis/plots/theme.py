@@ -8,6 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from optnas.analysis.trials import End
+from optnas.analysis.words import shorten
 
 # Okabe & Ito's palette without its yellow and black, which vanish on a light and on a dark page.
 BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE = (
@@ -29,6 +30,7 @@ RAMP = (  # from worst to best; the best stands out on either page
 INK = "#767676"  # contrast at least 4.1 on white and on #111
 GRID = "rgba(128, 128, 128, 0.25)"
 
+_TITLE = 40  # characters of an axis' title, which the lowest plot has room for
 _BUTTONS = ("zoom", "pan", "select", "lasso", "zoomin", "zoomout", "autoscale")
 
 # Color and shape both tell how a trial ended.
@@ -60,9 +62,9 @@ def style(figure: go.Figure, *, height: int = 420, x: str | None = None, y: str 
     figure.update_xaxes(**axes, nticks=8)
     figure.update_yaxes(**axes, nticks=7)
     if x is not None:
-        figure.update_xaxes(title_text=plain(x), title_standoff=8)
+        figure.update_xaxes(title_text=plain(shorten(x, _TITLE)), title_standoff=8)
     if y is not None:
-        figure.update_yaxes(title_text=plain(y), title_standoff=8)
+        figure.update_yaxes(title_text=plain(shorten(y, _TITLE)), title_standoff=8)
     return figure
 
 
@@ -84,9 +86,3 @@ def empty(message: str) -> go.Figure:
 def plain(words: str) -> str:
     """Words as plotly shows them, which reads markup and, under the pointer, `%{x}`."""
     return escape(words, quote=False).replace("%{", "%&#123;")
-
-
-def shorten(name: str, length: int = 26) -> str:
-    """The name with its middle left out where it is longer than `length` characters."""
-    keep = length - 1
-    return name if len(name) <= length else f"{name[: keep // 2]}…{name[-(keep - keep // 2) :]}"

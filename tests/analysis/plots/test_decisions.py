@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution
@@ -65,12 +67,12 @@ def test_parallel_needs_trials_and_known_names(random_study: optuna.Study) -> No
 
 def test_parallel_tells_true_from_one_and_knows_the_choices_of_all_trials() -> None:
     study = optuna.create_study()
-    for choices in ((True, 1, 1.0), (True, 1, 1.0, None)):
+    for choices in ((True, 1, 1.5), (True, 1, 1.5, None)):
         for i, choice in enumerate(choices):
             x = CategoricalDistribution(choices)
             study.add_trial(create_trial(value=i, params={"x": choice}, distributions={"x": x}))
     figure = plot_parallel(study, params=["x"])
-    assert [a.text for a in figure.layout.annotations] == ["<b>x</b>", "True", "1", "1.0", "None"]
+    assert [a.text for a in figure.layout.annotations] == ["<b>x</b>", "True", "1", "1.5", "None"]
     places = sorted(x for trace in figure.data for x in trace.x if x is not None)
     assert places == pytest.approx([0, 0, 1 / 3, 1 / 3, 2 / 3, 2 / 3, 1], abs=0.013)
 
@@ -81,3 +83,29 @@ def test_names_and_answers_are_no_markup() -> None:
     words = [a.text for a in plot_parallel(study).layout.annotations]
     assert words == ["<b>&lt;b&gt;%&#123;x}</b>", "&lt;br&gt;", "x &amp; y"]
     assert plot_importance(importance(study, n_bootstrap=2)).layout.yaxis.ticktext == ("&lt;b&gt;%&#123;x}",)
+
+
+@pytest.mark.parametrize("asked", [1.0, 0.8])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 13, 30, 60])
+def test_no_labels_touch_on_a_phone(n: int, asked: float) -> None:
+    """The longest of answers, to a decision that all trials were asked, or only some."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    choices = [f"{i}" + "n" * 50 for i in range(n)]
+
+    def objective(trial: optuna.Trial) -> float:
+        if trial.number < 10 * asked:
+            trial.suggest_categorical("x", choices)
+        return float(trial.number)
+
+    study.optimize(objective, n_trials=10)
+    labels = [a for a in plot_parallel(study, params=["x"]).layout.annotations if a.yanchor == "top"]
+    assert len(labels) >= min(n, 8)
+    assert all(len(a.text) >= 3 for a in labels)
+    for line in {a.yshift for a in labels}:
+        spans = []
+        for a in labels:
+            if a.yshift == line:
+                width = 6.5 * len(a.text)  # at 11 pixels
+                left = 330 * a.x - {"left": 0, "center": width / 2, "right": width}[a.xanchor]
+                spans.append((left, left + width))
+        assert all(end <= start for (_, end), (start, _) in pairwise(sorted(spans)))

@@ -23,3 +23,8 @@ def test_twins_alone_say_so_too() -> None:
     study = optuna.create_study()
     study.add_trial(create_trial(value=1.0, user_attrs={"twin_of": 7, "n_params": 3}))
     assert plot_front(study).layout.annotations[0].text == "No finished trials yet."
+
+
+def test_ticks_of_many_decades_have_room(study: optuna.Study) -> None:
+    figure = plot_front(study, x=lambda t: 1e40**t.number)
+    assert 280 / figure.layout.xaxis.dtick <= 6

@@ -1,9 +1,7 @@
-import math
-
 import plotly.graph_objects as go
 import pytest
 
-from optnas.analysis.plots.theme import ENDS, GRID, INK, SERIES, shorten, style, transparent
+from optnas.analysis.plots.theme import ENDS, GRID, INK, SERIES, style, transparent
 from optnas.analysis.trials import End
 
 
@@ -48,13 +46,6 @@ def test_transparent() -> None:
     assert transparent("#0072b2", 0.5) == "rgba(0, 114, 178, 0.5)"
 
 
-@pytest.mark.parametrize("length", [4, 7, 26])
-def test_shorten_keeps_both_ends(length: int) -> None:
-    name = "block.0.op.separable_conv_5x5.width"
-    short = shorten(name, length)
-    assert len(short) == length
-    start, end = short.split("…")
-    assert name.startswith(start)
-    assert name.endswith(end)
-    assert math.isclose(len(start), len(end), abs_tol=1)
-    assert shorten("lr", length) == "lr"
+def test_a_long_title_of_an_axis_is_shortened_and_no_markup() -> None:
+    title = style(go.Figure(), y="<b>" + "x" * 90).layout.yaxis.title.text
+    assert title == "&lt;b&gt;" + "x" * 16 + "…" + "x" * 20
