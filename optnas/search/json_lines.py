@@ -26,7 +26,7 @@ class JsonLines:
     - `best`, when a trial is better than all before: `number`, `value`. Not with several objectives.
     - `end`: `status` (done, interrupted or failed), `reason` (why not done), `seconds`, how many trials of
       the study are `complete`, `twin`, `pruned`, `infeasible` and `failed`, and `best` (number and value, or
-      null).
+      null). Where the storage answers no more, without these.
 
     Numbers that JSON does not have (NaN, infinity) are null.
     """
@@ -64,21 +64,25 @@ class JsonLines:
             self._write("best", number=now.number, value=now.values[0])
 
     def finish(self, error: BaseException | None) -> None:
-        trials = self._study.get_trials(deepcopy=False)
-        ends = Counter(ending(trial) for trial in trials if trial.state.is_finished())
-        found = best(self._study, trials)
         status, reason = "done", {}
         if error is not None:
             status = "failed" if isinstance(error, Exception) else "interrupted"
             reason = {"reason": str(error)}
-        self._write(
-            "end",
-            status=status,
-            **reason,
-            seconds=round(time.perf_counter() - self._started, 3),
+        found: dict[str, Any] = {}
+        try:
+            found = self._found()
+        finally:
+            seconds = round(time.perf_counter() - self._started, 3)
+            self._write("end", status=status, **reason, seconds=seconds, **found)
+
+    def _found(self) -> dict[str, Any]:
+        trials = self._study.get_trials(deepcopy=False)
+        ends = Counter(ending(trial) for trial in trials if trial.state.is_finished())
+        first = best(self._study, trials)
+        return {
             **{name: ends[name] for name in ("complete", "twin", "pruned", "infeasible", "failed")},
-            best=None if found is None else {"number": found.number, "value": found.values[0]},
-        )
+            "best": None if first is None else {"number": first.number, "value": first.values[0]},
+        }
 
     def _write(self, event: str, **fields: Any) -> None:
         line = _finite({"event": event, "time": round(time.time(), 3), **fields})

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import Literal
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.live import Live
@@ -52,8 +54,10 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, place: TracebackType | None
     ) -> None:
-        if self._view is not None:
-            self._view.finish(error)
+        # A storage that does not answer must not hide why the search ends.
+        with nullcontext() if error is None else suppress(StorageInternalError):
+            if self._view is not None:
+                self._view.finish(error)
 
     def show(self, trial: FrozenTrial) -> None:
         """A trial of the study has finished."""
@@ -111,8 +115,10 @@ class _LiveTable:
     def finish(self, error: BaseException | None) -> None:
         self._over.set()
         self._ticker.join()
-        self._update(self._table())
-        self._stop()
+        try:
+            self._update(self._table())
+        finally:
+            self._stop()
 
     def _table(self) -> Table:
         seconds = time.perf_counter() - self._started

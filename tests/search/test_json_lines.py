@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -11,6 +12,7 @@ from torch import nn
 
 from optnas.objective import Objective
 from optnas.search.optimize import SearchFailedError, optimize
+from optnas.search.storage import open_storage
 from optnas.search.study import create_study
 from optnas.trial import Trial
 
@@ -98,3 +100,19 @@ def test_an_interruption_and_a_failure_are_told(capsys: Capture) -> None:
     assert end["status"] == "failed"
     assert "no luck" in end["reason"]
     assert end["best"] is None
+
+
+def test_a_storage_that_is_gone_does_not_hide_why_the_search_ends(tmp_path: Path, capsys: Capture) -> None:
+    file = tmp_path / "nas.db"
+
+    def interrupted(model: nn.Module, trial: optuna.Trial) -> dict[str, float]:
+        file.rename(tmp_path / "away.db")
+        raise KeyboardInterrupt
+
+    objective = Objective(space, interrupted, values={"score": "maximize"}, example=(2, 4))
+    study = create_study(objective, study_name="s", storage=open_storage(file, patience=0.1))
+    with pytest.raises(KeyboardInterrupt):
+        optimize(study, objective, 1, show_progress="json")
+    end = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (end["event"], end["status"]) == ("end", "interrupted")
+    assert "best" not in end
