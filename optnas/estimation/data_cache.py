@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytorch_lightning as pl
+from filelock import FileLock
 
 _KEPT = 2  # data modules at a time, of those that a function makes
+
+# Between all processes of this user on this machine.
+_ONE_AT_A_TIME = Path(tempfile.gettempdir(), f"optnas-data-{getattr(os, 'getuid', int)()}.lock")
 
 Data: TypeAlias = pl.LightningDataModule | Callable[[Any], pl.LightningDataModule]
 _Question: TypeAlias = tuple[str, tuple[Any, ...], dict[str, Any]]
@@ -81,7 +88,8 @@ def _set_up(module: pl.LightningDataModule) -> pl.LightningDataModule:
     for name in ("prepare_data", "setup", "teardown"):
         # On the object itself, so that Lightning still sees which hooks its class defines.
         setattr(module, name, _once(getattr(module, name), run=name != "teardown"))
-    module.prepare_data()
+    with FileLock(_ONE_AT_A_TIME):  # eight workers that download into one folder spoil each other's files
+        module.prepare_data()
     module.setup(stage="fit")
     return module
 

@@ -1,4 +1,7 @@
 import copy
+import subprocess
+import sys
+import textwrap
 
 import pytest
 import pytorch_lightning as pl
@@ -86,3 +89,35 @@ def test_a_given_module_is_not_touched(points):
 def test_what_is_no_data_module_is_refused_with_what_to_do(data):
     with pytest.raises(TypeError, match="TensorData"):
         DataCache(data)
+
+
+PREPARING = """
+    import os, sys, time
+    import pytorch_lightning as pl
+    from optnas.estimation.data_cache import DataCache
+
+    class Downloaded(pl.LightningDataModule):
+        def prepare_data(self):
+            if not os.path.exists("data"):
+                os.mkdir("downloading")
+                time.sleep(0.5)
+                os.rename("downloading", "data")
+
+    print("ready", flush=True)
+    sys.stdin.readline()
+    DataCache(Downloaded())(None)
+"""
+
+
+def test_processes_prepare_data_one_at_a_time(tmp_path):
+    command = [sys.executable, "-c", textwrap.dedent(PREPARING)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, cwd=tmp_path, **pipes) for _ in range(2)]
+    for process in processes:
+        process.stdout.readline()
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
