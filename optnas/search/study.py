@@ -92,8 +92,8 @@ def create_study(
 def default_pruner(max_epochs: int) -> optuna.pruners.MedianPruner:
     """Optuna's default, the median, but not in the first eighth of a training.
 
-    The first epochs say little of the last: pruned by them, a search loses good architectures for ever
-    (measured by studies/benchmarks/pruners.py).
+    The first epochs say little of the last. Pruned by them, a given number of trials ends with worse
+    architectures; see studies/benchmarks/README.md, also for pruners that suit a given time better.
     """
     return optuna.pruners.MedianPruner(n_warmup_steps=math.ceil(max_epochs / 8))
 
