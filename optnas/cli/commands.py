@@ -90,7 +90,11 @@ def best(
     retrain: Annotated[int, typer.Option(min=0, help="Train it anew from this many seeds.")] = 0,
     finalists: Annotated[
         int,
-        typer.Option(min=1, help="So many of the best are trained anew, as searched; the best mean wins."),
+        typer.Option(
+            min=1,
+            help="So many of the best are trained anew, as searched, from the seeds of --retrain, or from 3; "
+            "the best mean wins.",
+        ),
     ] = 1,
     epochs: Epochs = None,
     storage: Storage = None,
@@ -106,6 +110,10 @@ def best(
     with _fitting(job):
         check_values(study, job.objective)
         show_trials(study)
+        if finalists > 1:
+            say(
+                f"\nThe best {finalists} are trained anew from {retrain or 3} seeds each; the best mean wins."
+            )
         show_best(job, _best(job, study, finalists, retrain or 3), retrain, epochs)
 
 
@@ -118,7 +126,7 @@ def export(
     storage: Storage = None,
     study_name: StudyName = None,
 ) -> None:
-    """Write the best model with its weights to a file that runs without optnas."""
+    """Write the model that was best in the search, and its weights, to a file that runs without optnas."""
     if path.suffix not in (".onnx", ".pt2"):
         fail(f"{str(path)!r} must end in .onnx (needs onnxruntime to run) or .pt2 (needs torch).")
     job = load_job(file, storage, study_name)
@@ -190,7 +198,7 @@ def report(
 @app.command()
 def dashboard(
     storage: StorageUrl = DEFAULT_STORAGE,
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
     host: Annotated[str, typer.Option(help="The dashboard has no password: beware.")] = "127.0.0.1",
 ) -> None:
     """Serve optuna-dashboard on a storage, to this machine only unless told otherwise."""

@@ -22,12 +22,14 @@ class Format(StrEnum):
 
 File = Annotated[Path, typer.Argument(metavar="STUDY.py", help="Plain Python that defines `objective`.")]
 StudyName = Annotated[str | None, typer.Option(help="By default the file's `study_name`, or its file name.")]
+_VARIABLE = "OPTNAS_STORAGE"  # from the environment, a password is in nobody's list of processes
 Storage = Annotated[
     str | None,
-    # From the environment, a password is in nobody's list of processes.
-    typer.Option(envvar="OPTNAS_STORAGE", help=f"By default the file's `storage`, or {DEFAULT_STORAGE}."),
+    typer.Option(envvar=_VARIABLE, help=f"By default the file's `storage`, or {DEFAULT_STORAGE}."),
 ]
-StorageUrl = Annotated[str, typer.Argument(metavar="[STORAGE]", help="Such as sqlite:///nas.db.")]
+StorageUrl = Annotated[
+    str, typer.Argument(envvar=_VARIABLE, metavar="[STORAGE]", help="Such as sqlite:///nas.db.")
+]
 Trials = Annotated[
     int | None,
     typer.Option(min=1, help=f"Of the whole study; by default the file's `n_trials`, or {DEFAULT_TRIALS}."),

@@ -58,6 +58,13 @@ def test_the_storage_may_come_from_the_environment(
     assert optnas_cli("run", toy, "--trials", 1).exit_code == 0
     assert optuna.get_all_study_names("sqlite:///there.db") == ["toy"]
     assert not Path("nas.db").exists()
+    assert " toy " in optnas_cli("ls").stdout
+
+
+def test_a_port_that_cannot_be_is_refused(optnas_cli: Cli) -> None:
+    result = optnas_cli("dashboard", "--port", "99999")
+    assert result.exit_code == 2
+    assert "Invalid value for '--port'" in result.stderr
 
 
 def test_a_file_that_says_nothing_gets_the_default_number_of_trials(toy: Path, optnas_cli: Cli) -> None:

@@ -44,4 +44,5 @@ def test_training_ends_with_a_tested_exported_winner_beside_the_baseline(
     # A final trains those anew that have not been.
     final = optnas_cli("best", trained, "--finalists", 2, "--retrain", 2)
     assert final.exit_code == 0, final.output
+    assert "The best 2 are trained anew from 2 seeds each" in final.stdout
     assert sum(k.startswith("retrained:") for k in load().user_attrs) == 2
