@@ -103,11 +103,12 @@ figcaption { color: var(--quiet); font-size: 0.85rem; }
 figure + .scroll { display: inline-block; vertical-align: top; max-width: 100%; }
 svg[role=img] { max-width: 100%; height: auto; }
 .plot { width: 100%; }
+td:first-child { overflow-wrap: anywhere; }
+table:not(.numbers) td { overflow-wrap: anywhere; min-width: 6rem; }
 @media (max-width: 30rem) {
   .numbers th + th, .numbers td + td { white-space: normal; }
   .numbers { font-size: 0.85rem; }
-  td:first-child { overflow-wrap: anywhere; min-width: 5.5rem; }
-  table:not(.numbers) td + td { overflow-wrap: anywhere; min-width: 6rem; }
+  td:first-child { min-width: 5.5rem; }
 }
 """
 

@@ -234,3 +234,17 @@ def test_several_objectives_without_a_result(tmp_path: Path) -> None:
 def test_mistakes_are_named(searched: optuna.Study, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must end in \.html or \.md"):
         report(searched, tmp_path / "report.pdf")
+
+
+def test_long_names_and_answers_push_nothing_out_of_sight(tmp_path: Path, browse: Browse) -> None:
+    study = optuna.create_study(study_name="long", sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(
+        lambda t: t.suggest_float("n" * 200, 0, 1) + len(t.suggest_categorical("op", ["a" * 300, "b"])), 12
+    )
+    path = report(study, tmp_path / "report.html")
+    script = """document.body.dataset.hidden =
+      [...document.querySelectorAll(".scroll")].map(e => e.scrollWidth - e.clientWidth).join(" ")"""
+    path.write_text(path.read_text().replace("</body>", f"<script>{script}</script></body>"))
+    dom, _ = browse(path.as_uri())
+    [hidden] = re.findall(r'data-hidden="([^"]*)"', dom)
+    assert set(hidden.split()) == {"0"}

@@ -18,8 +18,8 @@ from optnas.analysis.trials import Target, answer_key, choices_of, maximizes, ob
 from optnas.analysis.words import answer_in_words, shorten
 
 _ROW = 84  # pixels per decision: its name, a line of answers, two lines of their names
-_PHONE = 330  # pixels that an axis has there
-_SHORTEST, _LONGEST = 4, 24  # characters of an answer
+_PHONE = 310  # pixels that an axis has there
+_SHORTEST, _LONGEST = 4, 22  # characters of an answer
 _CHIP = "#555555"  # behind white words: hides the lines that pass, on light and on dark pages
 _CLASSES = ("worst fifth", "fourth", "third", "second", "best fifth")
 

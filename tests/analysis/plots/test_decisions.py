@@ -106,6 +106,6 @@ def test_no_labels_touch_on_a_phone(n: int, asked: float) -> None:
         for a in labels:
             if a.yshift == line:
                 width = 6.5 * len(a.text)  # at 11 pixels
-                left = 330 * a.x - {"left": 0, "center": width / 2, "right": width}[a.xanchor]
+                left = 310 * a.x - {"left": 0, "center": width / 2, "right": width}[a.xanchor]
                 spans.append((left, left + width))
         assert all(end <= start for (_, end), (start, _) in pairwise(sorted(spans)))
