@@ -207,6 +207,6 @@ def _markdown(part: Part) -> str:
 def as_markdown(words: str) -> str:
     """Words on one line that Markdown shows as they are."""
     line = " ".join(words.split())
-    for mark in ("\\", "`", "*", "_", "<", "[", "#"):
+    for mark in ("\\", "`", "*", "_", "<", "[", "#", "&", "~"):
         line = line.replace(mark, f"\\{mark}")
     return line

@@ -115,9 +115,10 @@ def cells(row: str) -> int:
 
 
 def test_markdown_escapes_marks_and_fences_code() -> None:
-    text = to_markdown("*t*", [Section("s", [Sentences([NASTY]), Code("a\n```\nb")])])
+    text = to_markdown("*t*", [Section("s", [Sentences([NASTY, "~~x~~"]), Code("a\n```\nb")])])
     assert "# \\*t\\*" in text
-    assert "\\<b>" in text
+    assert "\\<b>\\&amp;" in text
+    assert "\\~\\~x\\~\\~" in text
     assert "\\*c\\* \\`d\\` \\_e\\_ \\[f](g)" in text
     assert "````\na\n```\nb\n````" in text
 
