@@ -29,6 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optnas.failures import CheckpointError
 
+_CLAIM = "claimed"
 _WEIGHTS = "weights.pt"
 _STATES = "epoch-*"
 _PARTS = "*.part"
@@ -39,6 +40,36 @@ def study_folder(study: optuna.Study) -> Path:
     """The folder of a study's checkpoints: its user attribute `folder`, or `runs/<study name>`."""
     name = re.sub(r"[^\w.-]+", "_", study.study_name)
     return Path(study.user_attrs.get("folder", Path("runs") / name))
+
+
+def settle_folder(study: optuna.Study, given: Path | None) -> None:
+    """Choose the study's folder when it is first needed: `given`, or the default, or one like it.
+
+    Studies of one name in two databases number their trials alike. In one folder they would take each
+    other's files for their own, and delete them: the second gets a folder with a number behind its name.
+    """
+    known = study.user_attrs.get("folder")
+    if known is None:
+        folder = _claim(given or study_folder(study))
+        settle = getattr(study._storage, "settle_study_user_attr", study._storage.set_study_user_attr)
+        if settle(study._study_id, "folder", str(folder)) not in (None, str(folder)):
+            _delete(folder / _CLAIM)  # another worker of the study was faster
+            with suppress(OSError):
+                folder.rmdir()
+    elif given is not None and not re.fullmatch(rf"{re.escape(str(given))}(-\d+)?", known):
+        study.set_user_attr("folder", str(given))  # moved by the user
+
+
+def _claim(wanted: Path) -> Path:
+    for n in itertools.count(1):
+        folder = wanted if n == 1 else wanted.with_name(f"{wanted.name}-{n}")
+        with _told(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                if not _find(folder, "trial-*"):
+                    (folder / _CLAIM).touch(exist_ok=False)
+                    return folder
+    raise AssertionError("one of them is free")
 
 
 def trial_folder(study: optuna.Study, number: int) -> Path:

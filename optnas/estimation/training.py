@@ -24,7 +24,7 @@ from optnas.estimation.checkpoints import (
     Attempt,
     count_weights,
     load_weights,
-    study_folder,
+    settle_folder,
     tidy,
     trial_folder,
 )
@@ -49,7 +49,8 @@ class Training:
         monitor: name of the logged metric that makes an epoch the best, such as `val_acc`.
         mode: "max" or "min", what is good for `monitor`.
         max_epochs: epochs a trial.
-        folder: where to keep checkpoints, `runs/<study name>` if None; recorded in the study.
+        folder: where to keep checkpoints, `runs/<study name>` if None; recorded in the study. Where another
+            study has its files there, the next free one of `<folder>-2`, `<folder>-3` and so on is taken.
         keep: how many of the study's best trials keep their weights.
         time_limit: seconds (or a timedelta) of training after which a trial ends with what it has.
         callbacks: Lightning callbacks, copied for every trial; or a function of the trial that makes them.
@@ -202,9 +203,7 @@ class Training:
         study = getattr(trial, "study", None)
         if study is None:  # a stored trial, trained again outside a study
             return None
-        folder = str(self.folder or study_folder(study))
-        if study.user_attrs.get("folder") != folder:
-            study.set_user_attr("folder", folder)
+        settle_folder(study, self.folder)
         # By now everything was asked, so a later attempt has the same params.
         identity = {
             "study": study.study_name,

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from optuna.storages import BaseStorage
 from optuna.study._frozen import FrozenStudy
 from optuna.study._study_direction import StudyDirection
+from sqlalchemy.engine import Connection
 
 from optnas.search import tables, transitions
 from optnas.search.database import Database
@@ -34,6 +35,21 @@ class StudyStorage(BaseStorage):
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         self._patiently(self._rdb.set_study_user_attr, study_id, key, value)
+
+    def settle_study_user_attr(self, study_id: int, key: str, value: Any) -> Any:
+        """Set an attribute unless it is set; of processes that do so at one moment, one decides for all.
+
+        Returns what it is.
+        """
+
+        def work(connection: Connection, again: bool) -> Any:
+            tables.lock_study(connection, study_id)
+            known = tables.read_study_user_attrs(connection, study_id)
+            if key not in known:
+                tables.insert_study_user_attr(connection, study_id, key, value)
+            return known.get(key, value)
+
+        return self._database.write(work)
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         self._patiently(self._rdb.set_study_system_attr, study_id, key, value)

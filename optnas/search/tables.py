@@ -196,6 +196,12 @@ def read_study_user_attrs(connection: Connection, study_id: int) -> dict[str, An
     return {key: json.loads(text) for key, text in rows}
 
 
+def insert_study_user_attr(connection: Connection, study_id: int, key: str, value: Any) -> None:
+    """One that is not there yet."""
+    row = {"study_id": study_id, "key": key, "value_json": json.dumps(value)}
+    connection.execute(sa.insert(study_user_attrs), row)
+
+
 def check_study(connection: Connection, study_id: int) -> None:
     """Raises KeyError where there is no such study."""
     _study(connection, sa.select(studies.c.study_id).where(studies.c.study_id == study_id))

@@ -18,13 +18,17 @@ from optuna.trial import TrialState
 
 from optnas.estimation.checkpoints import (
     Attempt,
+    _claim,
     all_weights,
     load_weights,
+    settle_folder,
+    study_folder,
     tidy,
     trial_folder,
     weights_path,
 )
 from optnas.failures import CheckpointError
+from optnas.search.storage import open_storage
 
 SCRIPT = Path(__file__).with_name("interrupted.py")
 EPOCHS = 5
@@ -391,3 +395,40 @@ def test_weights_are_loaded_and_missing_ones_say_why(tmp_path):
         load_weights(study, 1)
     with pytest.raises(FileNotFoundError, match=rf"trial 2 are not below {tmp_path}; run this where"):
         load_weights(study, 2)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_studies_of_one_name_have_folders_of_their_own(tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("here") if given else None
+    studies = [optuna.create_study(study_name="s", storage=f"sqlite:///{i}.db") for i in range(3)]
+    for study in (*studies, *studies):
+        settle_folder(study, folder)
+        Attempt(trial_folder(study, 0), "x")
+    wanted = "here" if given else "runs/s"
+    assert [str(study_folder(study)) for study in studies] == [wanted, f"{wanted}-2", f"{wanted}-3"]
+    assert [len(os.listdir(trial_folder(study, 0))) for study in studies] == [2, 2, 2]
+    settle_folder(studies[1], Path("there"))  # whereto its user has moved it
+    assert study_folder(studies[1]) == Path("there")
+
+
+def test_a_folder_in_which_trials_are_is_another_studys(tmp_path):
+    Attempt(tmp_path / "runs" / "trial-0000", "x")  # of the time when nobody claimed folders
+    study = optuna.create_study()
+    settle_folder(study, tmp_path / "runs")
+    assert study_folder(study) == tmp_path / "runs-2"
+
+
+def test_workers_that_begin_a_study_at_one_moment_share_a_folder(tmp_path, monkeypatch):
+    url = f"sqlite:///{tmp_path}/nas.db"
+    study = optuna.create_study(study_name="s", storage=open_storage(url))
+
+    def begin_elsewhere(folder):
+        monkeypatch.undo()
+        settle_folder(optuna.load_study(study_name="s", storage=open_storage(url)), tmp_path / "runs")
+        return _claim(folder)
+
+    monkeypatch.setattr("optnas.estimation.checkpoints._claim", begin_elsewhere)
+    settle_folder(study, tmp_path / "runs")
+    assert study_folder(study) == tmp_path / "runs"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["runs"]
