@@ -68,7 +68,8 @@ class LocalSearchSampler(TrialSampler):
             study._storage.set_trial_system_attr(trial._trial_id, START, trial.number)
             return keep_or_draw({}, rng)
         changed, value = untried[rng.integers(len(untried))]
-        attributes = {PARENT: current.number, CHANGED: changed, TRIED: value, START: start}
+        # The parent last: where it is, other workers look for the rest.
+        attributes = {CHANGED: changed, TRIED: value, START: start, PARENT: current.number}
         for key, attribute in attributes.items():
             if attribute is not None:
                 study._storage.set_trial_system_attr(trial._trial_id, key, attribute)

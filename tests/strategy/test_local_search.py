@@ -1,6 +1,7 @@
 import optuna
 import pytest
 from optuna.samplers import RandomSampler
+from optuna.storages import InMemoryStorage
 
 from optnas.space import synthetic
 from optnas.strategy.evolution import CHANGED, PARENT
@@ -77,3 +78,23 @@ def test_beats_random_on_a_space_with_a_known_optimum() -> None:
 def test_impossible_settings_are_named() -> None:
     with pytest.raises(ValueError, match="n_start=0"):
         LocalSearchSampler(0)
+
+
+def test_a_worker_that_looks_while_another_says_what_it_changes() -> None:
+    """Where each attribute is a transaction of its own."""
+
+    class Watched(InMemoryStorage):
+        watching = False
+
+        def set_trial_system_attr(self, trial_id, key, value):
+            super().set_trial_system_attr(trial_id, key, value)
+            if not self.watching:
+                self.watching = True
+                study.ask().suggest_categorical("x0", range(4))
+                self.watching = False
+
+    sampler = LocalSearchSampler(n_start=2, seed=0)
+    study = optuna.create_study(storage=Watched(), sampler=sampler)
+    for _ in range(4):
+        trial = study.ask()
+        study.tell(trial, trial.suggest_categorical("x0", range(4)))
