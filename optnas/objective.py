@@ -262,6 +262,7 @@ class Objective:
             attrs = other.user_attrs
             if (
                 "twin_of" not in attrs
+                and "asked" in attrs  # or somebody told it while it ran
                 and attrs.get("fingerprint") == facts["fingerprint"]
                 and attrs.get("settings") == facts["settings"]
                 and metric in {**attrs, **attrs.get("metrics", {})}

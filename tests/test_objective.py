@@ -78,6 +78,18 @@ def test_other_answers_are_no_twin(other):
     assert estimator.calls == [0, 1]
 
 
+def test_a_trial_that_somebody_told_while_it_ran_is_no_twin():
+    objective = Objective(mlp, CountingEstimator(), values={"n_params": "minimize"})
+    params = {"width": 3, "skip": "identity", "lr": 0.1}
+    known = run(objective, [params]).trials[0].user_attrs
+    before_training = {name: known[name] for name in ("fingerprint", "settings", "n_params")}
+    study = optuna.create_study()
+    study.add_trial(optuna.trial.create_trial(value=5.0, user_attrs=before_training))
+    run(objective, [params], study)
+    assert study.trials[1].state == TrialState.COMPLETE
+    assert "twin_of" not in study.trials[1].user_attrs
+
+
 def test_other_settings_are_no_twin():
     params = {"width": 3, "skip": "identity", "lr": 0.1}
     study = run(Objective(mlp, CountingEstimator()), [params])
