@@ -30,6 +30,10 @@ class CheckpointError(OSError):
     """Files of a training cannot be written: the disk is full, or the folder may not be written to."""
 
 
+class UntestableError(RuntimeError):
+    """There is no test: the data has no test split, or the task no `test_step`."""
+
+
 def is_infrastructure(error: BaseException) -> bool:
     """Whether an attempt ended by no fault of its trial, which goes on later or elsewhere.
 

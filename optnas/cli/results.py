@@ -48,12 +48,16 @@ def show_best(job: Job, best: Best, n_seeds: int, max_epochs: int | None = None)
     )
     for name, value in best.params.items():
         say(f"  {name} = {value}")
+    from optnas.failures import UntestableError
+
     estimator: Any = job.objective.estimator
     if hasattr(estimator, "test") and hasattr(estimator, "load_weights"):
         try:
             say("\nTest data, which the search never saw:\n  as searched  " + _metrics([best.test()]))
         except FileNotFoundError as error:
             say(f"\nThe weights of the search cannot be tested: {error}")
+        except UntestableError as error:
+            say(f"\nThere is no test: {error}")
     if n_seeds:
         say(f"\nTrained anew from {n_seeds} seeds (mean ± standard deviation):")
         say("  the winner   " + _metrics(best.retrain(n_seeds, max_epochs)))

@@ -29,6 +29,10 @@ def quiet(verbose: bool = False) -> Iterator[None]:
         with warnings.catch_warnings():
             # Lightning 2.6 against a newer torch.
             warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+            # LightningDataModule.from_datasets sets it always.
+            warnings.filterwarnings(
+                "ignore", message="'pin_memory' argument is set as true but no accelerator"
+            )
             if not verbose:
                 warnings.simplefilter("ignore", PossibleUserWarning)
             yield

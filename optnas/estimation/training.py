@@ -17,6 +17,7 @@ import torch
 from optuna.trial import FrozenTrial
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
 from optnas.data import data_fingerprint
@@ -33,6 +34,7 @@ from optnas.estimation.describe import describe
 from optnas.estimation.memory import free_memory, out_of_memory_prunes
 from optnas.estimation.monitor import Monitor
 from optnas.estimation.quiet import interruptible, quiet
+from optnas.failures import UntestableError
 from optnas.trial import Trial
 
 Task: TypeAlias = Callable[[Any, Any], pl.LightningModule]
@@ -141,7 +143,7 @@ class Training:
     def example(self, trial: Trial) -> Any:
         """The inputs of two training samples."""
         # A shuffling loader draws from torch's generator, which belongs to the training.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), quiet(self._verbose):
             batch = next(iter(self._data(trial).train_dataloader()))
         if isinstance(batch, Tensor):
             return batch[:2]
@@ -169,10 +171,18 @@ class Training:
         }
 
     def test(self, model: nn.Module, trial: Trial) -> dict[str, float]:
-        """The task's metrics on the data's test split, which no training sees."""
+        """The task's metrics on the data's test split, which no training sees.
+
+        Raises:
+            UntestableError: there is no test split, or the task has no `test_step`.
+        """
+        module, data = self.task(model, trial), self._data(trial)
+        for part, method in ((data, "test_dataloader"), (module, "test_step")):
+            if not is_overridden(method, part):
+                raise UntestableError(f"{type(part).__name__} has no {method}().")
         with interruptible(), quiet(self._verbose):
             trainer = self._trainer(trial, [], logger=False)
-            (metrics,) = trainer.test(self.task(model, trial), datamodule=self._data(trial), verbose=False)
+            (metrics,) = trainer.test(module, datamodule=data, verbose=False)
         return {name: float(value) for name, value in metrics.items()}
 
     def load_weights(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import optuna
 from optuna.trial import FixedTrial, FrozenTrial
 from torch import nn
 
+from optnas.failures import UntestableError
 from optnas.objective import Objective
 from optnas.reproducibility import derive_seed, seed_everything
 from optnas.search.study import check_values
@@ -55,7 +57,13 @@ class Best:
         return model.eval()
 
     def test(self) -> dict[str, float]:
-        """Metrics of the trained network on the test data, which the search never saw."""
+        """Metrics of the trained network on the test data, which the search never saw.
+
+        Raises:
+            FileNotFoundError: as for `model`.
+            NotImplementedError: the estimator keeps no weights or cannot test.
+            UntestableError: there is no test data, or no `test_step`.
+        """
         test = _ability(self.objective.estimator, "test")
         metrics: dict[str, float] = test(self.model(), FixedTrial(self.params))
         return metrics
@@ -123,7 +131,7 @@ def train(
         max_epochs: instead of the estimator's own; only for an estimator that has `with_max_epochs`.
 
     Returns:
-        Its metrics, those on test data included where the estimator can `test`.
+        Its metrics, those on test data included where the estimator can `test` and has something to test on.
     """
     estimator: Any = objective.estimator
     if max_epochs is not None:
@@ -134,7 +142,8 @@ def train(
     model = objective.build(trial)
     metrics = dict(estimator(model, trial))
     if hasattr(estimator, "test"):
-        metrics |= estimator.test(model, trial)
+        with suppress(UntestableError):
+            metrics |= estimator.test(model, trial)
     return metrics
 
 

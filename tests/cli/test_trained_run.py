@@ -46,3 +46,24 @@ def test_training_ends_with_a_tested_exported_winner_beside_the_baseline(
     assert final.exit_code == 0, final.output
     assert "The best 2 are trained anew from 2 seeds each" in final.stdout
     assert sum(k.startswith("retrained:") for k in load().user_attrs) == 2
+
+
+def test_a_search_without_test_data_ends_as_well(trained: Path, optnas_cli: Callable[..., Result]) -> None:
+    split = """
+import torch
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import TensorDataset
+digits = Digits()
+data = LightningDataModule.from_datasets(
+    TensorDataset(*digits.train), TensorDataset(*digits.val), batch_size=128
+)
+estimator ="""
+    trained.write_text(
+        trained.read_text().replace("estimator =", split, 1).replace("Digits(), mon", "data, mon")
+    )
+    result = optnas_cli("run", trained)
+    assert result.exit_code == 0, result.output
+    assert "There is no test: LightningDataModule has no test_dataloader()." in result.stdout
+    trained_anew = [line for line in result.stdout.splitlines() if "val_acc" in line and " ± " in line]
+    assert len(trained_anew) == 2  # the winner and the one by hand
+    assert Path("runs/trained/best.onnx").exists()

@@ -14,6 +14,7 @@ from torch import nn
 
 from optnas.data import Digits, TensorData
 from optnas.estimation import tidy, trial_folder, weights_path
+from optnas.failures import UntestableError
 from optnas.tasks import Classification
 from optnas.trial import Draw
 
@@ -103,6 +104,18 @@ def test_stored_trials_train_without_files(tmp_path, linear, training, search):
     assert again.test(model, frozen)["test_acc"] == pytest.approx(
         (model(x).argmax(1) == y).float().mean().item()
     )
+
+
+def test_what_cannot_be_tested_says_what_is_missing(tmp_path, points, linear, training):
+    class Untested(pl.LightningModule):
+        pass
+
+    splits = points()
+    data = pl.LightningDataModule.from_datasets(splits.train, splits.val)
+    with pytest.raises(UntestableError, match=r"LightningDataModule has no test_dataloader\(\)"):
+        training(tmp_path, data=data).test(linear(None), None)
+    with pytest.raises(UntestableError, match=r"Untested has no test_step\(\)"):
+        training(tmp_path, task=lambda model, trial: Untested()).test(linear(None), None)
 
 
 def test_callbacks_are_copied_for_every_trial(tmp_path, search, scripted):
