@@ -6,6 +6,7 @@ Imports once, then forks, so that eight processes begin at one moment and do not
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -89,12 +90,13 @@ def search(url: str, n: str) -> None:
     at_once(int(n), work)
 
 
-def load(url: str, seconds: str) -> None:
-    """Eight processes run trials for so long; print how many they told."""
+def load(url: str, over: str) -> None:
+    """Eight processes run trials until the file `over` is there, then one more each; print how many."""
 
     def work(i: int) -> None:
-        study, end, n = open_study(url), time.monotonic() + float(seconds), 0
-        while time.monotonic() < end:
+        study, n, last = open_study(url), 0, False
+        while not last:
+            last = os.path.exists(over)
             trial = study.ask()
             trial.report(trial.suggest_float("x", 0, 1), 0)
             study.tell(trial, 0.0)
@@ -105,7 +107,7 @@ def load(url: str, seconds: str) -> None:
 
 
 def hang(url: str, lease: str) -> None:
-    """Begin a trial, acknowledge some, and hang, to be killed or paused; then, if it wakes, try to go on."""
+    """Begin a trial, acknowledge some, and hang, to be killed; or, told to go on, pause and then try to."""
     study = open_study(url, lease=float(lease))
     trial = study.ask()
     trial.suggest_float("x", 0, 1)
@@ -115,6 +117,8 @@ def hang(url: str, lease: str) -> None:
     trial.set_user_attr("unflushed", True)
     print(trial.number, flush=True)
     sys.stdin.readline()
+    with study._storage._lock:  # type: ignore[attr-defined]  # not in a transaction that others would wait for
+        os.kill(os.getpid(), signal.SIGSTOP)
     for write in (lambda: trial.report(0.9, 1), lambda: study.tell(trial, 1.0)):
         try:
             write()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 import subprocess
@@ -12,10 +13,24 @@ from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy as sa
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from optnas.search.storage import Loss, SharedStorage, TrialTakenError, claim, open_storage
+from optnas.search.tables import attempts
+
+
+def wait_for_renewals(storage: SharedStorage, n: int) -> None:
+    """Until the lease of the first trial has been renewed so often."""
+    of_the_first = sa.select(attempts.c.expires).order_by(attempts.c.trial_id).limit(1)
+    seen: set[float] = set()
+    deadline = time.monotonic() + 600
+    while len(seen) <= n:
+        assert time.monotonic() < deadline
+        with storage._database.engine.connect() as connection:
+            seen.add(connection.execute(of_the_first).scalar_one())
+        time.sleep(0.01)
 
 
 def test_each_waiting_trial_is_taken_once(url: str, new_study: Any, processes: Any) -> None:
@@ -65,7 +80,7 @@ def test_claim_counts_and_prefers_what_was_begun(url: str, new_study: Any) -> No
 def test_nothing_acknowledged_is_lost_by_kill(
     url: str, hanging: Callable[[str, float], subprocess.Popen[str]]
 ) -> None:
-    process = hanging(url, 60.0)
+    process = hanging(url, 3600.0)
     storage = open_storage(url)
     study = optuna.load_study(study_name="s", storage=storage)
     assert storage.stale_trials(study._study_id) == []
@@ -90,12 +105,16 @@ def test_paused_process_gives_way(
     url: str, hanging: Callable[[str, float], subprocess.Popen[str]], seen_by_optuna: Any
 ) -> None:
     process = hanging(url, 1.0)
+    assert process.stdin is not None
     storage = open_storage(url, lease=1.0)
+    assert isinstance(storage, SharedStorage)
     study = optuna.load_study(study_name="s", storage=storage)
-    time.sleep(1.5)
-    assert storage.stale_trials(study._study_id) == []  # it renews its lease
-    process.send_signal(signal.SIGSTOP)
-    deadline = time.monotonic() + 20
+    wait_for_renewals(storage, 8)  # a lease is renewed four times before it ends
+    process.stdin.write("\n")
+    process.stdin.flush()
+    os.waitpid(process.pid, os.WUNTRACED)
+    assert process.poll() is None
+    deadline = time.monotonic() + 600
     while not (stale := storage.stale_trials(study._study_id)):
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -103,7 +122,7 @@ def test_paused_process_gives_way(
     assert storage.requeue(stale[0])
     trial = optuna.Trial(study, claim(study, 1).trial_id or 0)
     process.send_signal(signal.SIGCONT)
-    out, _ = process.communicate("\n", timeout=60)
+    out, _ = process.communicate()
     assert out.split() == ["TrialTakenError", "TrialTakenError"]
     assert study.trials[0].intermediate_values == {0: 0.5}
     trial.report(0.7, 1)
@@ -116,7 +135,7 @@ def test_every_write_of_a_former_owner_is_refused(url: str, new_study: Any, seen
     study, mine = new_study(url)
     trial = study.ask()
     trial_id = trial._trial_id
-    other = open_storage(url)
+    other = open_storage(url, lease=1.0)
     other.set_trial_state_values(trial_id, TrialState.WAITING)
     other_study = optuna.load_study(study_name="s", storage=other)
     assert claim(other_study, 1).trial_id == trial_id
@@ -187,9 +206,8 @@ def test_a_deleted_study_does_not_hide_the_trials_of_another(
 def test_a_deleted_study_does_not_end_the_leases_of_another(
     beside_a_deleted_study: tuple[optuna.Study, SharedStorage],
 ) -> None:
-    study, storage = beside_a_deleted_study
-    time.sleep(1.0)
-    assert storage.stale_trials(study._study_id) == []
+    _, storage = beside_a_deleted_study
+    wait_for_renewals(storage, 8)
 
 
 def test_leases_that_end_while_the_database_is_away_are_renewed_before_others_take_the_trials(

@@ -30,6 +30,8 @@ from optnas.search.study import create_study
 from optnas.search.tables import attempts
 from optnas.tasks import Classification
 
+LEASE = 3600.0
+
 
 def linear(trial):
     return nn.Linear(4, trial.suggest_int("width", 1, 50))
@@ -69,7 +71,7 @@ def url(tmp_path):
 
 
 def study_of(objective, url, **options):
-    storage = open_storage(url, **options)
+    storage = open_storage(url, **{"lease": LEASE, **options})
     return create_study(objective, study_name="s", storage=storage, seed=0)
 
 
@@ -79,8 +81,8 @@ def training_of(folder, *callbacks, batch_size, max_epochs):
 
 
 def assert_finishes(study, objective, n_trials):
-    """Without waiting for anything that runs no more."""
-    optimize(study, objective, n_trials, timeout=30)
+    """Without waiting for anything that runs no more: leases are longer than that."""
+    optimize(study, objective, n_trials, timeout=LEASE / 2)
     assert states(study) == [TrialState.COMPLETE] * n_trials
 
 
@@ -136,7 +138,7 @@ def test_a_sampler_that_fails_before_a_trial_leaves_none_running(url):
     assert_finishes(study, objective, 1)
 
 
-@pytest.mark.parametrize("lease", [60.0, 0.4])
+@pytest.mark.parametrize("lease", [LEASE, 0.4])
 def test_a_storage_that_fails_for_a_while_costs_no_trial(tmp_path, url, lease):
     class Moving(Score):
         def __call__(self, model, trial):
@@ -145,15 +147,16 @@ def test_a_storage_that_fails_for_a_while_costs_no_trial(tmp_path, url, lease):
             return super().__call__(model, trial)
 
     objective = Objective(linear, Moving())
-    study = study_of(objective, url, patience=0.3, lease=lease)
-    with pytest.raises(StorageUnavailableError, match=r"s.db is gone. Waited 0 s"):
+    study = study_of(objective, url, patience=1.0, lease=lease)
+    with pytest.raises(StorageUnavailableError, match=r"s.db is gone. Waited 1 s"):
         optimize(study, objective, n_trials=2)
     (tmp_path / "away.db").rename(tmp_path / "s.db")
     if lease < 1:  # it queues the trial by itself, for other processes
         plain = optuna.load_study(study_name="s", storage=url)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 600
         while states(plain)[1] != TrialState.WAITING:
             assert time.monotonic() < deadline
+            time.sleep(0.01)
     assert_finishes(study, objective, 2)
     assert [a.get("how") for a in study.trials[1].user_attrs["attempts"]] == ["interrupted", None]
     assert "reason" not in study.trials[1].user_attrs
@@ -277,7 +280,7 @@ def test_running_trials_that_others_left_are_run(url):
 
 
 PAUSED = """
-    import sys, time
+    import os, signal, sys
     import optnas
     from optnas.search.storage import open_storage
     from torch import nn
@@ -286,17 +289,19 @@ PAUSED = """
         values = {"score": "maximize"}
         def example(self, trial): return (2, 4)
         def __call__(self, model, trial):
-            for step in range(20 if trial.number == 0 else 1):
-                trial.report(0.5, step)
-                print(trial.number, step, flush=True)
-                time.sleep(0.1)
+            trial.report(0.5, 0)
+            if trial.number == 0:
+                with storage._lock:  # not in the middle of a transaction, for whose end others would wait
+                    os.kill(os.getpid(), signal.SIGSTOP)
+            trial.report(0.5, 1)
             return {"score": 0.5}
 
     def linear(trial):
         return nn.Linear(4, trial.suggest_int("width", 1, 50))
 
     objective = optnas.Objective(linear, Steps())
-    study = optnas.create_study(objective, study_name="s", storage=open_storage(sys.argv[1], lease=1.0))
+    storage = open_storage(sys.argv[1], lease=1.0)
+    study = optnas.create_study(objective, study_name="s", storage=storage)
     optnas.optimize(study, objective, n_trials=2)
 """
 
@@ -304,16 +309,16 @@ PAUSED = """
 def test_a_paused_process_gives_way_and_takes_another_trial(tmp_path, url):
     script = tmp_path / "search.py"
     script.write_text(textwrap.dedent(PAUSED))
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, str(script), url], **pipes) as process:
-        while process.stdout.readline() != "0 2\n":
+    with subprocess.Popen([sys.executable, str(script), url], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            os.waitpid(process.pid, os.WUNTRACED)
             assert process.poll() is None, process.stderr.read()
-        process.send_signal(signal.SIGSTOP)
-        objective = Objective(linear, Silent())
-        study = study_of(objective, url, lease=1.0)
-        optimize(study, objective, n_trials=1)  # waits for the end of its lease
-        process.send_signal(signal.SIGCONT)
-        _, errors = process.communicate(timeout=60)
+            objective = Objective(linear, Silent())
+            study = study_of(objective, url, lease=1.0)
+            optimize(study, objective, n_trials=1)  # waits for the end of its lease, and half as long
+        finally:
+            process.send_signal(signal.SIGCONT)
+        _, errors = process.communicate()
     assert process.returncode == 0, errors
     assert "Trial 0 was taken over by another attempt" in errors
     first, second = study.trials
