@@ -27,7 +27,8 @@ class TensorData(LightningDataModule):
             be a tuple or a dict of tensors too: a model is then called with several arguments.
         val: the same, or the share of `train` to hold out, in 0..1.
         test: the same. What is held out for one is not in the other.
-        batch_size: samples per batch; the last batch of an epoch may be smaller.
+        batch_size: samples per batch; the last batch of an epoch may be smaller, but in training not a single
+            sample, on which BatchNorm cannot train: that joins the batch before.
         seed: of the splits and, with torch's initial seed at the time `train_dataloader` is called, of the
             order of the samples. Splits of class labels (one-dimensional integer targets) are stratified.
         augment: `(x, generator) -> x` on each batch of training inputs, `random_shift` for example. Draw
@@ -101,7 +102,9 @@ class Batches:
         self.batch_sampler = _Epoch()
 
     def __len__(self) -> int:
-        return -(-_length(self.split) // self.batch_size)
+        n_samples, size = _length(self.split), self.batch_size
+        left_alone = self.shuffle is not None and n_samples > size > 1 and n_samples % size == 1
+        return -(-n_samples // size) - left_alone
 
     def __iter__(self) -> Iterator[Split]:
         # A generator: the epoch is read at the first batch, after Lightning has set it.
@@ -112,8 +115,10 @@ class Batches:
             generator.manual_seed(_mix(self.shuffle, self.batch_sampler.epoch))
             order = torch.randperm(n_samples, generator=generator)
         self.batch_sampler.epoch += 1
-        for start in range(0, n_samples, self.batch_size):
-            rows = slice(start, start + self.batch_size)
+        n_batches = len(self)
+        for i in range(n_batches):
+            end = (i + 1) * self.batch_size if i < n_batches - 1 else n_samples
+            rows = slice(i * self.batch_size, end)
             x, y = _take(self.split, rows if order is None else order[rows])
             yield (x if self.augment is None else self.augment(x, generator)), y
 

@@ -56,6 +56,20 @@ def test_an_epoch_serves_every_sample_once_in_an_order_of_its_own():
     assert torch.equal(torch.cat([x for x, _ in loader]), epochs[0])
 
 
+def test_no_training_batch_is_a_single_sample():
+    x = torch.arange(33.0)[:, None]
+    data = TensorData((x, x), val=(x, x), test=(x, x), batch_size=16)
+    batches = [len(y) for _, y in data.train_dataloader()]
+    assert batches == [16, 17]
+    assert len(data.train_dataloader()) == 2
+    assert [len(y) for _, y in data.val_dataloader()] == [16, 16, 1]
+    alone = TensorData((x, x), val=(x, x), test=(x, x), batch_size=1)
+    assert [len(y) for _, y in alone.train_dataloader()] == [1] * 33
+    assert sorted(v for part, _ in data.train_dataloader() for v in part.flatten().tolist()) == list(
+        range(33)
+    )
+
+
 def test_inputs_stay_with_their_targets():
     for x, y in numbered(90, batch_size=7).train_dataloader():
         assert torch.equal(x[:, 0].long() % 3, y)
