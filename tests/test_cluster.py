@@ -54,7 +54,7 @@ def run(tmp_path: Path) -> Run:
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         if pid := [*home.glob("optnas/worker.pid")]:
             subprocess.run(
-                ["tail", "--pid", pid[0].read_text().strip(), "-f", "/dev/null"], timeout=60, check=True
+                ["tail", "--pid", pid[0].read_text().strip(), "-f", "/dev/null"], timeout=600, check=True
             )
         return told.read_text().splitlines() if told.exists() else [], done.stderr
 
