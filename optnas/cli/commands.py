@@ -263,7 +263,12 @@ def _search(job: Job, trials: int | None, timeout: float | None, workers: int, j
 
 def _summary(job: Job, study: optuna.Study) -> None:
     if not show_trials(study):
-        fail(f"No trial has finished with a value; go on with: {job.command('resume')}", code=1)
+        trials = study.get_trials(deepcopy=False)
+        reasons = [f" (the last: {t.user_attrs['reason']})" for t in trials if "reason" in t.user_attrs]
+        fail(
+            f"No trial has finished with a value{''.join(reasons[-1:])}; go on with: {job.command('resume')}",
+            code=1,
+        )
     with _fitting(job):
         winner = _best(job, study)
         show_best(job, winner, job.n_retrain)

@@ -213,7 +213,7 @@ def _stop_if_failing(kinds: deque[str], n_finished: int, trial: FrozenTrial, err
     if kind and (repeats >= 8 or (repeats == n_finished and n_finished >= 5)):
         raise SearchFailedError(
             f"The search stops: {repeats} of its last {len(kinds)} trials failed for the same reason. "
-            f"{trial.user_attrs['reason']} Nothing stored is lost; mend it and run the same search again."
+            f"{trial.user_attrs['reason']}\nNothing stored is lost; mend it and run the same search again."
         ) from error
 
 

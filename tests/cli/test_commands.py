@@ -143,6 +143,13 @@ def test_a_space_that_always_fails_ends_the_search_with_its_reason(toy: Path, op
     assert len(load().trials) < 10
 
 
+def test_a_search_without_a_value_ends_with_the_reason(toy: Path, optnas_cli: Cli) -> None:
+    toy.write_text(toy.read_text().replace('{"score": -float', '{"score": float("nan") * float'))
+    result = optnas_cli("run", toy, "--trials", 2)
+    assert result.exit_code == 1
+    assert "No trial has finished with a value (the last: diverged: score is nan)" in result.stderr
+
+
 def optnas_process(*arguments: object) -> subprocess.Popen[str]:
     code = "from optnas.cli import main; main()"
     command = [sys.executable, "-c", code, *map(str, arguments)]
