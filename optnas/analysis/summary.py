@@ -44,7 +44,7 @@ _REASONS = 3  # named in the summary
 _ON_FRONT = 20  # trials in a table
 _WORDS = {
     End.COMPLETE: "complete",
-    End.TWIN: "with a known network, not scored again",
+    End.TWIN: "with a known network (not scored again)",
     End.PRUNED: "pruned",
     End.INFEASIBLE: "infeasible",
     End.FAILED: "failed",

@@ -44,7 +44,7 @@ def of_one(study: optuna.Study) -> str:
 def test_every_trial_is_counted_once_by_how_it_ended(study: optuna.Study) -> None:
     said = of_one(study)
     assert (
-        "8 trials: 4 complete, 1 with a known network, not scored again, 1 pruned, "
+        "8 trials: 4 complete, 1 with a known network (not scored again), 1 pruned, "
         "1 infeasible, 1 failed." in said
     )
     assert "1 failed: ValueError: no" in said
