@@ -183,8 +183,9 @@ class OwnedTrials(StudyStorage):
     def stale_trials(self, study_id: int) -> list[StaleTrial]:
         """RUNNING trials whose process is dead, whose lease has ended, or which nobody ever leased.
 
-        Of leases that ended, those that this process has seen so for half a lease. Where the database did
-        not answer for a while, or its clock was set, all have ended, and who lives renews them now.
+        Of leases that ended, those that this process has seen so for half a lease in which the database could
+        be written. Where it could not for a while, or its clock was set, all have ended, and who lives renews
+        them now.
         """
         rows = self._database.read(
             lambda connection: transitions.running_attempts(
@@ -192,12 +193,12 @@ class OwnedTrials(StudyStorage):
             )
         )
         judged = [(row, stale(row, one_machine=self._database.is_sqlite)) for row in rows]
+        ended = [(row.token, row.expires) for row, trial in judged if trial and trial.loss is Loss.EXPIRED]
+        study = self._study(study_id)
+        if not study.ended.keys() >= set(ended):  # it may be read and yet be locked: wait until it is not
+            self._database.write(lambda connection, again: tables.lock_study(connection, study_id))
         now = time.monotonic()
         with self._lock:
-            study = self._study(study_id)
-            ended = [
-                (row.token, row.expires) for row, trial in judged if trial and trial.loss is Loss.EXPIRED
-            ]
             study.ended = {lease: study.ended.get(lease, now) for lease in ended}
             return [
                 trial

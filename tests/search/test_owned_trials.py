@@ -6,8 +6,10 @@ import os
 import pickle
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ import pytest
 import sqlalchemy as sa
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
+from sqlalchemy.engine import Connection
 
+from optnas.search import tables
 from optnas.search.storage import Loss, SharedStorage, TrialTakenError, claim, open_storage
 from optnas.search.tables import attempts
 
@@ -244,3 +248,28 @@ def test_who_was_told_by_somebody_else_writes_nothing_more(
         mine.flush(trial._trial_id)
     assert study.trials[0].value == 7.0
     assert seen_by_optuna(url)[0].user_attrs == {}
+
+
+def test_nor_while_it_may_be_read_and_is_locked(url: str, new_study: Any) -> None:
+    study, mine = new_study(url, lease=3600.0)
+    study.ask()
+    other, third = (open_storage(url, lease=0.01) for _ in range(2))
+    assert isinstance(other, SharedStorage)
+    assert isinstance(third, SharedStorage)
+    with mine._database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE optnas_attempts SET expires = expires - 7200")
+    held, over = threading.Event(), threading.Event()
+
+    def hold(connection: Connection, again: bool) -> None:
+        tables.lock_study(connection, study._study_id)
+        held.set()
+        assert over.wait(600)
+
+    with ThreadPoolExecutor() as pool:
+        holding = pool.submit(third._database.write, hold)
+        assert held.wait(600)
+        looking = pool.submit(other.stale_trials, study._study_id)
+        assert not wait([looking], timeout=0.5).done
+        over.set()
+        holding.result()
+        assert looking.result() == []
