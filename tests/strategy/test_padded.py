@@ -72,11 +72,10 @@ def run(sampler, n_trials, objective=conditional):
 
 
 def test_trials_keep_only_what_was_asked_and_the_rest_is_stored_aside() -> None:
-    plain, padded = (
-        run(sampler, 30) for sampler in (RandomSampler(), PaddedSampler(RandomSampler(), CONDITIONAL))
-    )
+    plain = run(RandomSampler(seed=0), 30)
+    padded = run(PaddedSampler(RandomSampler(seed=1), CONDITIONAL), 30)
     assert {frozenset(t.params) for t in padded.trials} <= {frozenset(t.params) for t in plain.trials} | {
-        frozenset(t.params) for t in run(RandomSampler(), 300).trials
+        frozenset(t.params) for t in run(RandomSampler(seed=2), 300).trials
     }
     for trial in padded.trials:
         stored = trial.system_attrs[PADDED]
@@ -105,10 +104,10 @@ def test_a_relative_sampler_answers_everything_jointly() -> None:
 
 def test_the_inner_sampler_sees_all_slots_in_foreign_trials_too() -> None:
     study = run(RandomSampler(seed=0), 10)
-    sampler = PaddedSampler(RandomSampler(), CONDITIONAL)
+    sampler = PaddedSampler(RandomSampler(seed=1), CONDITIONAL)
     first = sampler.padded_trials(study, states=None)
     assert all(set(trial.params) == set(trial.distributions) == set(CONDITIONAL) for trial in first)
-    again = PaddedSampler(RandomSampler(), CONDITIONAL).padded_trials(study, states=None)
+    again = PaddedSampler(RandomSampler(seed=2), CONDITIONAL).padded_trials(study, states=None)
     assert [t.params for t in first] == [t.params for t in again]
     for padded, real in zip(first, study.trials, strict=True):
         assert padded.params | real.params == padded.params
