@@ -132,7 +132,7 @@ def compare(
     up = maximizes(studies[0])
     budget = None
     if score is None:
-        budget = n_trials or min(len(best_so_far(study)) for study in studies)
+        budget = min(len(best_so_far(study)) for study in studies) if n_trials is None else n_trials
         score = _best_within(budget)
     scores = {name: np.array([score(study) for study in group]) for name, group in named.items()}
     names = sorted(named, key=lambda name: -scores[name].mean() if up else scores[name].mean())

@@ -39,8 +39,11 @@ def leaderboard(study: Study, k: int = 5, *, target: Target | None = None) -> li
     repeated.
 
     Raises:
-        ValueError: several objectives and no `target` (larger is then better as in the first objective).
+        ValueError: several objectives and no `target` (larger is then better as in the first objective), or a
+            negative `k`.
     """
+    if k < 0:
+        raise ValueError(f"k={k} trials cannot be listed; give 0 or more.")
     value = objective_value(study, target)
     trials = [t for t in scored(study, target) if twin_of(t) is None]
     sign = -1.0 if maximizes(study) else 1.0

@@ -95,8 +95,9 @@ def test_budgets_are_equal() -> None:
     result = compare({"long": [long], "short": [short]})
     assert result.n_trials == 2
     assert result.differences[0].mean == pytest.approx(0.1)
-    with pytest.raises(ValueError, match="n_trials=3"):
-        compare({"long": [long], "short": [short]}, n_trials=3)
+    for n_trials in (0, 3):
+        with pytest.raises(ValueError, match=f"n_trials={n_trials}"):
+            compare({"long": [long], "short": [short]}, n_trials=n_trials)
 
 
 def test_own_score() -> None:

@@ -19,6 +19,8 @@ def test_best_first_twins_not_repeated(study: optuna.Study) -> None:
 def test_more_rows_than_trials(study: optuna.Study) -> None:
     assert len(leaderboard(study, k=100)) == 4
     assert leaderboard(optuna.create_study()) == []
+    with pytest.raises(ValueError, match="k=-1"):
+        leaderboard(study, k=-1)
 
 
 def test_minimizing_and_missing_facts() -> None:

@@ -21,12 +21,19 @@ _ROW = 84  # pixels per decision: its name, a line of answers, two lines of thei
 _PHONE = 310  # pixels that an axis has there
 _SHORTEST, _LONGEST = 4, 22  # characters of an answer
 _CHIP = "#555555"  # behind white words: hides the lines that pass, on light and on dark pages
+_GROUPS = ("decisions", "positions", "kinds", "pairs")
 _CLASSES = ("worst fifth", "fourth", "third", "second", "best fifth")
 
 
 def plot_importance(importance: Importance, *, n: int = 15, of: str = "decisions") -> go.Figure:
     """The n largest importances with 95 % intervals; `of` is a group of `Importance`: "decisions",
-    "positions", "kinds" or "pairs"."""
+    "positions", "kinds" or "pairs".
+
+    Raises:
+        ValueError: `of` is none of these.
+    """
+    if of not in _GROUPS:
+        raise ValueError(f"of={of!r} must be one of {', '.join(_GROUPS)}.")
     shares: Sequence[Share] = getattr(importance, of)[:n]
     if not shares:
         return empty(f"No {of} to compare.")

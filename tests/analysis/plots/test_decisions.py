@@ -40,6 +40,8 @@ def test_importance_axis_names_what_it_shows(random_study: optuna.Study) -> None
     assert "share of variance" in ours.layout.xaxis.title.text
     assert optunas.layout.xaxis.title.text == "importance"
     assert plot_importance(importance(random_study, n_bootstrap=0), of="positions").layout.annotations
+    with pytest.raises(ValueError, match="of='method' must be one of decisions, "):
+        plot_importance(importance(random_study, n_bootstrap=0), of="method")
 
 
 def test_parallel_lines_stand_where_the_answers_are(random_study: optuna.Study) -> None:
