@@ -135,7 +135,9 @@ def importance(
         if evaluator is None or evaluator is anova:
             own = dict(zip(table.names, parts.shares.tolist(), strict=True))
             return result | own | {k: joint_share(sample, parts, v) for k, v in groups.items()}
-        own = _optuna_scores(study, [given[row] for row in rows], evaluator, target)
+        own = dict.fromkeys(table.names, 0.0)
+        if np.ptp(sample.y) > 0:  # or some of Optuna's evaluators raise, or warn
+            own = _optuna_scores(study, [given[row] for row in rows], evaluator, target)
         return result | own | {k: sum(own.get(table.names[j], 0.0) for j in v) for k, v in groups.items()}
 
     estimate = scores(np.arange(len(trials)))

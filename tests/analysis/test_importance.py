@@ -4,6 +4,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.importance import (
+    BaseImportanceEvaluator,
     FanovaImportanceEvaluator,
     MeanDecreaseImpurityImportanceEvaluator,
     PedAnovaImportanceEvaluator,
@@ -152,3 +153,12 @@ def test_group() -> None:
 
 def test_a_group_that_is_called_like_a_decision_is_left_out() -> None:
     assert group(["a.op", "b.op", "*.op", "0.k", "0.l"]) == {"0.*": [3, 4]}
+
+
+@pytest.mark.parametrize("evaluator", [FanovaImportanceEvaluator(n_trees=4), PedAnovaImportanceEvaluator()])
+def test_equal_values_are_explained_by_nothing_whoever_is_asked(evaluator: BaseImportanceEvaluator) -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(lambda trial: 0.0 * trial.suggest_float("x", 0, 1), n_trials=12)
+    result = importance(study, evaluator=evaluator, n_bootstrap=2)
+    assert [(share.name, share.value) for share in result.decisions] == [("x", 0.0)]
+    assert "All trials have the same value: nothing to explain." in result.notes
