@@ -109,6 +109,7 @@ def best(
     study = job.load_study()
     with _fitting(job):
         check_values(study, job.objective)
+        _tell_changes(job, study)
         show_trials(study)
         if finalists > 1:
             say(
@@ -132,9 +133,11 @@ def export(
     job = load_job(file, storage, study_name)
     if not hasattr(job.objective.estimator, "load_weights"):
         fail("There are no weights to export: the objective's estimator keeps none (optnas.Training does).")
+    study = job.load_study()
+    _tell_changes(job, study)
     with _fitting(job):
         try:
-            winner = _best(job, job.load_study())
+            winner = _best(job, study)
             say(f"Trial {winner.trial.number} is in {export_best(winner, path)}.")
         except (FileNotFoundError, ImportError) as error:
             fail(str(error))
@@ -289,6 +292,13 @@ def _summary(job: Job, study: optuna.Study) -> None:
     say(f"  {job.command('best', '--retrain', '5')}")
     say(f"  {job.command('report')}")
     say(f"  {shlex.join(['optnas', 'dashboard', without_password(job.storage)])}")
+
+
+def _tell_changes(job: Job, study: optuna.Study) -> None:
+    from optnas.search.study import describe_changes
+
+    if changed := describe_changes(study, job.objective):
+        typer.echo(changed, err=True)
 
 
 def _best(job: Job, study: optuna.Study, finalists: int = 1, n_seeds: int = 3) -> Any:

@@ -18,6 +18,7 @@ from optnas.objective import Objective
 from optnas.reproducibility import derive_seed, seed_everything
 from optnas.search.study import check_values
 from optnas.strategy.base import is_sound, loss
+from optnas.trial import ParamsMismatchError
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,18 @@ class Best:
         Raises:
             FileNotFoundError: the weights are gone (only those of the best few trials are kept).
             NotImplementedError: the estimator keeps none.
+            ParamsMismatchError: they do not fit the network that the space builds.
         """
         load_weights = _ability(self.objective.estimator, "load_weights")
         model = self.objective.build(self.trial)
-        model.load_state_dict(load_weights(self.study, self.trial))
+        weights = load_weights(self.study, self.trial)
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ParamsMismatchError(
+                f"The space does not build the network of trial {self.trial.number} again: it has changed "
+                "since, or decides something without asking the trial."
+            ) from error
         return model.eval()
 
     def test(self) -> dict[str, float]:

@@ -69,24 +69,27 @@ def create_study(
         load_if_exists=True,
     )
     check_values(study, objective)
-    now = provenance(objective)
     known = study.user_attrs
     if "seed" not in known:
         study.set_user_attr("seed", secrets.randbelow(2**31) if seed is None else seed)
     if "provenance" not in known:
-        study.set_user_attr("provenance", now)
+        study.set_user_attr("provenance", provenance(objective))
         with _experimental():  # set_metric_names
             study.set_metric_names(list(objective.values))
-    elif differences := changes(known["provenance"], now):
-        warnings.warn(
-            f"Study {study.study_name!r} began under other circumstances; results may not be comparable:\n  "
-            + "\n  ".join(differences),
-            stacklevel=2,
-        )
+    elif changed := describe_changes(study, objective):
+        warnings.warn(changed, stacklevel=2)
     study.sampler = _make_sampler(
         study, sampler or (lambda seed: PredictorSampler(objective.space, seed=seed))
     )
     return study
+
+
+def describe_changes(study: optuna.Study, objective: Objective) -> str:
+    """What is not as it was when the study began (versions, source of the space, data, ...); or ""."""
+    before = study.user_attrs.get("provenance")
+    differences = changes(before, provenance(objective)) if before else []
+    began = f"Study {study.study_name!r} began under other circumstances; results may not be comparable:"
+    return "\n  ".join([began, *differences]) if differences else ""
 
 
 def default_pruner(max_epochs: int) -> optuna.pruners.MedianPruner:

@@ -41,6 +41,13 @@ def test_training_ends_with_a_tested_exported_winner_beside_the_baseline(
     assert again.exit_code == 0, again.output
     assert {k: load().user_attrs[k] for k in kept} == kept
 
+    # Weights fit a network with another activation: what it scores is not what was searched.
+    file = trained.read_text()
+    trained.write_text(file.replace("nn.ReLU()", "nn.Sigmoid()"))
+    assert "began under other circumstances" in optnas_cli("best", trained).stderr
+    trained.write_text(file)
+    assert optnas_cli("best", trained).stderr == ""
+
     # A final trains those anew that have not been.
     final = optnas_cli("best", trained, "--finalists", 2, "--retrain", 2)
     assert final.exit_code == 0, final.output

@@ -133,6 +133,14 @@ def test_the_best_by_another_value_is_not_given(searched):
         best(study, loss)
 
 
+def test_weights_of_a_network_that_the_space_does_not_build_are_refused(searched):
+    study, objective = searched
+    wider = Objective(lambda trial: nn.Sequential(mlp(trial), nn.Linear(3, 3)), objective.estimator)
+    winner = best(study, objective)
+    with pytest.raises(ParamsMismatchError, match=f"network of trial {winner.trial.number} again"):
+        Best(study, wider, winner.trial).model()
+
+
 @pytest.mark.parametrize(
     ("use", "missing"),
     [
