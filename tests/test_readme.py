@@ -35,17 +35,25 @@ def shell_lines() -> list[tuple[str, str]]:
     return lines
 
 
-def test_the_python_blocks_run_one_after_the_other(tmp_path: Path) -> None:
-    code = "\n".join(blocks("README.md", "python"))
-    assert code
+def run(folder: Path, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", code],
-        cwd=tmp_path,
+        [sys.executable, "-W", "error::DeprecationWarning:__main__", *arguments],
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+def test_the_python_blocks_run_one_after_the_other_and_the_first_is_a_study_file(tmp_path: Path) -> None:
+    first, *others = blocks("README.md", "python")
+    run(tmp_path, "-c", "\n".join([first, *others]))
+    (tmp_path / "nas.py").write_text(first)
+    shown = run(tmp_path, "-c", "import optnas.cli; optnas.cli.main()", "best", "nas.py")
+    assert "50 trials: " in shown
+    assert "test_acc" in shown
 
 
 def test_a_users_own_search_takes_at_most_25_lines() -> None:
