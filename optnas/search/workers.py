@@ -110,8 +110,8 @@ def run_workers(
         died = ", ".join(f"{n} by {how}" for how, n in team.deaths.items())
         states = Counter(t.state for t in study.get_trials(deepcopy=False))
         logger.warning(
-            "%d workers died (%s); their trials went on elsewhere, %d ended as FAIL.",
-            team.deaths.total(),
+            "%s died (%s); their trials went on elsewhere, %d ended as FAIL.",
+            "1 worker" if team.deaths.total() == 1 else f"{team.deaths.total()} workers",
             died,
             states[TrialState.FAIL],
         )
