@@ -17,10 +17,10 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
+from optnas.errors import ParamsMismatchError, SpaceError, describe_error, failing_layer, is_infrastructure
 from optnas.facts import materialize, sketch
-from optnas.failures import SpaceError, describe_error, failing_layer, is_infrastructure
-from optnas.reproducibility import derive_seed, same_threads, seed_everything
-from optnas.trial import Draw, ParamsMismatchError, Space, Trial, ask, replay
+from optnas.seeds import derive_seed, same_threads, seed_everything
+from optnas.trial import Draw, Space, Trial, ask, replay
 
 Direction = Literal["maximize", "minimize"]
 

@@ -16,6 +16,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from optnas.errors import ParamsMismatchError
+
 T_co = TypeVar("T_co", covariant=True)
 
 _STORABLE = (str, int, float, bool, type(None))
@@ -41,10 +43,6 @@ class Space(Protocol[T_co]):
     """A function of a trial, usually one that builds a model."""
 
     def __call__(self, trial: Trial, /) -> T_co: ...
-
-
-class ParamsMismatchError(ValueError):
-    """Stored answers do not fit the questions that a space asks today."""
 
 
 def scope(trial: Trial, *path: str | int) -> Trial:

@@ -20,6 +20,10 @@ import sqlalchemy as sa
 import torch
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = [
+    f"fixtures.{name}" for name in ("databases", "drawings", "studies", "study_files", "trainings")
+]
+
 # However slow the machine, and the same examples in every run. For others: --hypothesis-profile=default.
 settings.register_profile(
     "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]

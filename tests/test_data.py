@@ -5,7 +5,7 @@ import torch
 from pytorch_lightning.utilities import move_data_to_device
 
 from optnas.data import Digits, TensorData, data_fingerprint, random_flip, random_shift
-from optnas.estimation.quiet import quiet
+from optnas.training.quiet import quiet
 
 
 def rows(split):

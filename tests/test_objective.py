@@ -4,10 +4,9 @@ import torch
 from optuna.trial import FixedTrial, TrialState
 from torch import nn
 
-from optnas.failures import SpaceError
+from optnas.errors import ParamsMismatchError, SpaceError
 from optnas.objective import Objective
-from optnas.reproducibility import derive_seed
-from optnas.trial import ParamsMismatchError
+from optnas.seeds import derive_seed
 
 
 def mlp(trial):

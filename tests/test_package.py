@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import json
 import subprocess
 import sys
@@ -18,29 +19,43 @@ PACKAGE = Path(optnas.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 HEAVY = {"torch", "pytorch_lightning", "optuna"}
 
-_LOW = {"trial", "facts", "space", "surrogate", "failures", "reproducibility"}
-_MIDDLE = {"strategy", "estimation", "objective", "analysis"}
-# room -> the rooms it may import; DESIGN: doors open one way.
+_WORDS = {"_lazy", "trial", "errors", "seeds", "answers", "record"}
+_PARTS = _WORDS | {"space", "facts", "drawing", "storage", "surrogate"}
+_WAYS = {"estimation", "training", "tasks", "data", "strategy", "benchmarks", "hub"}
+# room -> the rooms it may import; doors open one way.
 DOORS = {
-    "trial": set(),
-    "facts": {"trial"},
-    "space": {"trial"},
-    "failures": set(),
-    "reproducibility": set(),
-    "gaussian_process": set(),
-    "surrogate": {"trial", "gaussian_process"},
-    "tasks": {"trial"},
-    "data": {"trial"},
-    "strategy": _LOW,
-    "estimation": _LOW | {"tasks", "data"},
-    "objective": _LOW,
-    "analysis": _LOW | {"objective"},
-    "export": {"facts"},
-    "search": _LOW | {"objective", "strategy", "estimation", "export"},
-    "cli": _LOW | _MIDDLE | {"search", "export"},
-    "testing": _LOW | _MIDDLE | {"search", "tasks", "data", "export"},
+    "_lazy": set(),
+    "trial": {"errors"},
+    "errors": set(),
+    "seeds": set(),
+    "answers": {"trial", "errors"},
+    "record": {"answers", "trial", "errors"},
+    "space": _WORDS,
+    "facts": _WORDS,
+    "drawing": _WORDS | {"facts"},
+    "storage": {"errors"},
+    "surrogate": _WORDS,
+    "estimation": _PARTS,
+    "tasks": _PARTS,
+    "data": _PARTS,
+    "training": _PARTS | {"estimation", "tasks", "data"},
+    "strategy": _PARTS,
+    "benchmarks": _PARTS | {"estimation", "hub"},
+    "hub": _PARTS,
+    "objective": _PARTS | {"estimation"},
+    "analysis": _PARTS | {"estimation", "objective"},
+    "progress": _PARTS | {"estimation", "objective", "search"},
+    "export": {"facts", "errors"},
+    "search": _PARTS | _WAYS | {"objective", "progress", "export"},
+    "plots": _PARTS | {"objective", "analysis"},
+    "reports": _PARTS | {"objective", "analysis", "plots"},
+    "dashboard": _PARTS | _WAYS | {"objective", "analysis", "search", "plots", "reports"},
+    "cli": _PARTS
+    | _WAYS
+    | {"objective", "analysis", "progress", "search", "plots", "reports", "dashboard", "export"},
+    "testing": _PARTS | _WAYS | {"objective", "analysis", "search", "export"},
 }
-LIGHTNING = {"estimation", "tasks", "data", "search"}
+LIGHTNING = {"training", "tasks", "data", "search"}
 OPTUNA_DISTRIBUTIONS_ONLY = {"trial", "space"}
 NO_OPTUNA = {"facts", "tasks", "data", "export"}
 
@@ -89,7 +104,7 @@ def test_doors_open_one_way(path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "module"),
     [
-        ("strategy/evolution.py", "optnas.estimation.training"),
+        ("strategy/evolution.py", "optnas.training.training"),
         ("estimation/training.py", "optnas.strategy"),
         ("space/nodes.py", "optnas.facts"),
         ("space/nodes.py", "optuna"),
@@ -113,25 +128,21 @@ def test_every_public_name_resolves_and_is_listed_once() -> None:
         optnas.mutator  # noqa: B018  (the access is the test)
 
 
-def test_type_checkers_see_the_names_that_are_loaded() -> None:
-    """The imports under TYPE_CHECKING say the same as the lazy table."""
-    tree = ast.parse((PACKAGE / "__init__.py").read_text())
-    [block] = [node for node in tree.body if isinstance(node, ast.If)]
-    seen = {}
-    for node in block.body:
-        assert isinstance(node, ast.ImportFrom)
-        seen |= {alias.asname: (node.module, alias.name) for alias in node.names}
-    modules = {name: tuple(home.rsplit(".", 1)) for name, home in optnas._SUBMODULES.items()}
-    assert seen == {name: (home, name) for name, home in optnas._HOMES.items()} | modules
-
-
-def test_public_names_are_public_in_their_own_rooms_too() -> None:
-    for name, home in optnas._HOMES.items():
-        top, place, *inside = home.split(".")
-        exported = getattr(importlib.import_module(f"{top}.{place}"), "__all__", [name])
-        assert name in exported, f"optnas.{place}.__all__ lacks {name}"
-        if inside and exported != [name]:
-            assert getattr(importlib.import_module(f"optnas.{place}"), name) is getattr(optnas, name)
+@pytest.mark.parametrize("package", ["optnas", "optnas.strategy", "optnas.training", "optnas.benchmarks"])
+def test_names_that_are_loaded_lazily_are_those_that_type_checkers_see(package: str) -> None:
+    room = importlib.import_module(package)
+    [block] = [
+        node for node in ast.parse(Path(str(room.__file__)).read_text()).body if isinstance(node, ast.If)
+    ]
+    for line in block.body:
+        assert isinstance(line, ast.ImportFrom)
+        for alias in line.names:
+            assert alias.asname == alias.name, "or type checkers take it for private"
+            home = importlib.import_module(str(line.module))
+            submodule = f"{line.module}.{alias.name}"
+            found = getattr(home, alias.name, None) or importlib.import_module(submodule)
+            assert getattr(room, alias.name) is found
+            assert alias.name in room.__all__
 
 
 @pytest.mark.parametrize(
@@ -147,8 +158,10 @@ def test_rooms_export_what_they_say(package: str) -> None:
 
 def test_no_public_name_shadows_a_module() -> None:
     """Importing `optnas.x` sets the attribute `x`: a function of that name would come and go."""
-    files = {room(path) for path in FILES}
-    assert files & set(optnas._HOMES) == set()
+    rooms = {room(path) for path in FILES}
+    assert {
+        name for name in rooms & set(optnas.__all__) if not inspect.ismodule(getattr(optnas, name))
+    } == set()
 
 
 def newly_imported(before: str, statement: str) -> set[str]:

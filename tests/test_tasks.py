@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional
 
 from optnas.data import TensorData
-from optnas.estimation.quiet import quiet
 from optnas.tasks import Classification, Regression
+from optnas.training.quiet import quiet
 from optnas.trial import Draw
 
 

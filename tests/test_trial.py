@@ -14,7 +14,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from optnas.trial import Draw, ParamsMismatchError, Trial, ask, contains, replay, scope
+from optnas.errors import ParamsMismatchError
+from optnas.trial import Draw, Trial, ask, contains, replay, scope
 
 
 def constant(value: Any) -> Draw:

@@ -1,4 +1,4 @@
-"""About a study: what matters, what was learned, how sure that is, and how it looks."""
+"""About a study: what matters, what was learned, how sure that is: numbers."""
 
 from optnas.analysis.anova import ConditionalAnovaEvaluator
 from optnas.analysis.compare import Comparison, compare
@@ -6,7 +6,6 @@ from optnas.analysis.explain import Explanation, explain
 from optnas.analysis.front import pareto_front
 from optnas.analysis.importance import Importance, importance
 from optnas.analysis.leaderboard import leaderboard, leaderboard_table
-from optnas.analysis.report import report
 
 __all__ = [
     "Comparison",
@@ -19,5 +18,4 @@ __all__ = [
     "leaderboard",
     "leaderboard_table",
     "pareto_front",
-    "report",
 ]

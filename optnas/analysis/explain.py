@@ -13,9 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 from optnas.analysis.importance import Importance, importance
 from optnas.analysis.lineage import NOT_ASKED, Step, path_to_best
 from optnas.analysis.narrow import Narrowed, negligible, smaller_space
-from optnas.analysis.page import Section, Sentences, to_markdown
 from optnas.analysis.trials import choices_of, maximizes, objective_value, scored
-from optnas.analysis.words import answer_in_words, shorten
+from optnas.analysis.words import answer_in_words, as_markdown, shorten
 from optnas.analysis.worth import Alternative, Worth, decision_worth, prediction_quality
 
 _LARGEST = 1e150  # the squares of more are infinite
@@ -65,9 +64,10 @@ class Explanation:
 
     def _repr_markdown_(self) -> str:
         """What a notebook's cell that ends with it shows."""
-        sections = self.sections().items()
-        listed = [Section(title, [Sentences(sentences, listed=True)]) for title, sentences in sections]
-        return to_markdown(f"Explanation of {self.study}", listed)
+        parts = [f"# {as_markdown(f'Explanation of {self.study}')}"]
+        for title, sentences in self.sections().items():
+            parts += [f"## {title}", "\n".join(f"- {as_markdown(sentence)}" for sentence in sentences)]
+        return "\n\n".join(parts) + "\n"
 
     def __str__(self) -> str:
         parts = []

@@ -17,3 +17,11 @@ def shorten(name: str, length: int = 26) -> str:
     """The name with its middle left out where it is longer than `length` characters."""
     keep = length - 1
     return name if len(name) <= length else f"{name[: keep // 2]}…{name[-(keep - keep // 2) :]}"
+
+
+def as_markdown(words: str) -> str:
+    """Words on one line that Markdown shows as they are."""
+    line = " ".join(words.split())
+    for mark in ("\\", "`", "*", "_", "<", "[", "#", "&", "~"):
+        line = line.replace(mark, f"\\{mark}")
+    return line

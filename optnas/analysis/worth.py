@@ -16,7 +16,7 @@ from optnas.analysis.anova import Floats
 from optnas.analysis.conditions import Conditions
 from optnas.analysis.lineage import changes
 from optnas.analysis.trials import maximizes, same, scored
-from optnas.surrogate import Surrogate
+from optnas.surrogate.model import Surrogate
 
 # Around the best trial, which was chosen for its luck too, some predictions are far off. Without this factor
 # the 95 % ranges hold 83 % of the true changes in studies/benchmarks/explain.py, with it 95 %. Which of two

@@ -185,7 +185,7 @@ def report(
     path = output or Path(f"report.{format}")
     if path.suffix not in (".html", ".md"):
         fail(f"--output {str(output)!r} must end in .html or .md.")
-    from optnas.analysis import report
+    from optnas.reports import report
 
     if file is not None:
         job = load_job(file, storage, study_name)
@@ -206,8 +206,8 @@ def dashboard(
 ) -> None:
     """Serve optuna-dashboard on a storage, to this machine only unless told otherwise."""
     opened = open_existing(storage)
-    from optnas.cli.pages import keep_plots
-    from optnas.cli.serve import make_server
+    from optnas.dashboard.pages import keep_plots
+    from optnas.dashboard.serve import make_server
 
     try:
         server = make_server(opened, host, port)
@@ -228,9 +228,9 @@ def dashboard(
 def _search(job: Job, trials: int | None, timeout: float | None, workers: int, json: bool) -> optuna.Study:
     import optuna
 
-    from optnas.failures import is_infrastructure
-    from optnas.search.optimize import SearchFailedError, optimize
-    from optnas.search.progress import Show
+    from optnas.errors import SearchFailedError, is_infrastructure
+    from optnas.progress.progress import Show
+    from optnas.search.optimize import optimize
     from optnas.search.study import counts
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # the progress says it
@@ -278,7 +278,7 @@ def _summary(job: Job, study: optuna.Study) -> None:
 
     say(f"\nSaved: study {study.study_name!r} in {without_password(job.storage)}")
     if hasattr(job.objective.estimator, "load_weights"):
-        from optnas.estimation import study_folder
+        from optnas.training.checkpoints import study_folder
 
         folder = study_folder(study)
         say(f"  weights of the best trials in {folder}")
@@ -312,7 +312,8 @@ def _best(job: Job, study: optuna.Study, finalists: int = 1, n_seeds: int = 3) -
 
 @contextmanager
 def _fitting(job: Job) -> Iterator[None]:
-    from optnas.trial import ParamsMismatchError
+
+    from optnas.errors import ParamsMismatchError
 
     try:
         yield

@@ -129,7 +129,7 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
-    from optnas.search.storage import open_storage
+    from optnas.storage.open import open_storage
 
     try:
         return open_storage(url)
@@ -143,7 +143,7 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
 
 def open_existing(url: str) -> optuna.storages.BaseStorage:
     """Open a storage to look at it: a SQLite file that is not there is an error, not a new file."""
-    from optnas.search.location import parse_url
+    from optnas.storage.location import parse_url
 
     try:
         parsed = parse_url(url)

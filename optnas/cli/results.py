@@ -48,7 +48,7 @@ def show_best(job: Job, best: Best, n_seeds: int, max_epochs: int | None = None)
     )
     for name, value in best.params.items():
         say(f"  {name} = {value}")
-    from optnas.failures import UntestableError
+    from optnas.errors import UntestableError
 
     estimator: Any = job.objective.estimator
     if hasattr(estimator, "test") and hasattr(estimator, "load_weights"):

@@ -13,12 +13,11 @@ import optuna
 from optuna.trial import FixedTrial, FrozenTrial
 from torch import nn
 
-from optnas.failures import UntestableError
+from optnas.errors import ParamsMismatchError, UntestableError
 from optnas.objective import Objective
-from optnas.reproducibility import derive_seed, seed_everything
 from optnas.search.study import check_values
+from optnas.seeds import derive_seed, seed_everything
 from optnas.strategy.base import is_sound, loss
-from optnas.trial import ParamsMismatchError
 
 
 @dataclass(frozen=True)

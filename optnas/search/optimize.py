@@ -13,16 +13,22 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.failures import CheckpointError, error_kind, is_infrastructure
+from optnas.errors import (
+    CheckpointError,
+    SearchFailedError,
+    SpaceExhausted,
+    error_kind,
+    is_infrastructure,
+)
 from optnas.objective import Objective
-from optnas.reproducibility import derive_seed
-from optnas.search.dashboard import attach_drawing
-from optnas.search.progress import Progress, Show
+from optnas.progress.progress import Progress, Show
+from optnas.search.artifacts import attach_drawing
 from optnas.search.recovery import recover, requeue
 from optnas.search.signals import Passage, signals_raise, signals_wait
-from optnas.search.storage import SharedStorage, claim
 from optnas.search.study import check_fits, check_values, counts
-from optnas.strategy.distinct import DistinctSampler, SpaceExhausted
+from optnas.seeds import derive_seed
+from optnas.storage.open import SharedStorage, claim
+from optnas.strategy.distinct import DistinctSampler
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +37,6 @@ MAX_IDLE_TRIALS = 100
 
 # Seconds of waiting for other trials after which a search says so, if it may be for ever.
 SILENCE = 5.0
-
-
-class SearchFailedError(RuntimeError):
-    """The trials fail again and again for the same reason; the message has it, the cause its traceback."""
 
 
 def optimize(
@@ -61,7 +63,7 @@ def optimize(
             the search is interrupted, they get 30 seconds to save their state.
         show_progress: by default only where somebody watches (a terminal or a notebook). True writes a line
             per finished trial elsewhere, such as to a log file; "json" a line per event, for other programs
-            (`optnas.search.json_lines.JsonLines`).
+            (`optnas.progress.json_lines.JsonLines`).
 
     Raises:
         SearchFailedError: the first five trials, or eight of the last ten, failed for the same reason.

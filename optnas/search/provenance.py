@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from optnas.failures import is_users_code
+from optnas.errors import is_users_code
 from optnas.objective import Objective
 
 _PACKAGES = ("optnas", "optuna", "torch", "pytorch-lightning")

@@ -10,9 +10,9 @@ import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from optnas.search.lease import Process
 from optnas.search.signals import signals_wait
-from optnas.search.storage import Loss, SharedStorage, StaleTrial
+from optnas.storage.lease import Process
+from optnas.storage.open import Loss, SharedStorage, StaleTrial
 
 logger = logging.getLogger(__name__)
 

@@ -16,15 +16,16 @@ import torch
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from optnas.errors import ParamsMismatchError
 from optnas.objective import Objective
-from optnas.reproducibility import derive_seed
 from optnas.search.provenance import changes, provenance
-from optnas.search.storage import open_storage
+from optnas.seeds import derive_seed
 from optnas.space.explore import draw_value
+from optnas.storage.open import open_storage
 from optnas.strategy.base import TrialSampler, fixed_params, hashable
 from optnas.strategy.predictor import PredictorSampler
 from optnas.strategy.seeded import SeededSampler
-from optnas.trial import Draw, ParamsMismatchError, replay
+from optnas.trial import Draw, replay
 
 SamplerFactory = Callable[[int], BaseSampler]
 

@@ -21,14 +21,14 @@ import torch
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
-from optnas.failures import is_infrastructure
+from optnas.errors import SearchFailedError, is_infrastructure
 from optnas.objective import Objective
-from optnas.search.optimize import SearchFailedError, work
-from optnas.search.progress import Progress, Show
+from optnas.progress.progress import Progress, Show
+from optnas.search.optimize import work
 from optnas.search.recovery import MAX_KILLS, recover
 from optnas.search.signals import signals_raise
-from optnas.search.storage import SharedStorage, open_storage
 from optnas.search.study import counts
+from optnas.storage.open import SharedStorage, open_storage
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,11 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from optnas.errors import ParamsMismatchError, SpaceExhausted
 from optnas.space.explore import draw_value, enumerate_params, options
 from optnas.strategy.base import fixed_params, hashable, keep_or_draw
 from optnas.strategy.inner import Inner, PlanningSampler, walk
-from optnas.trial import Draw, ParamsMismatchError, Space, replay
+from optnas.trial import Draw, Space, replay
 
 PLAN = "optnas:plan"
 
@@ -25,10 +26,6 @@ Recorded = Callable[[FrozenTrial], Hashable | None]
 
 RANDOM_TRIES = 50
 CLAIMS = 5
-
-
-class SpaceExhausted(Exception):
-    """Every architecture of a finite space has been tried: the search is done."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from optnas.space.explore import draw_value
 from optnas.strategy.base import Pick, TrialSampler, fixed_params, hashable, is_sound, loss
 from optnas.strategy.candidates import Candidates, Params, Questions
 from optnas.strategy.distinct import PLAN
-from optnas.surrogate import Features, Surrogate
+from optnas.surrogate.model import Features, Surrogate
 from optnas.trial import Space, contains
 
 Answers = frozenset[tuple[str, str]]

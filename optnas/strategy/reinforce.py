@@ -20,7 +20,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
-from optnas.reproducibility import cpu_threads
+from optnas.seeds import cpu_threads
 from optnas.space.explore import options
 from optnas.strategy.base import Pick, TrialSampler, is_sound, loss
 

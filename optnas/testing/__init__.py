@@ -1,6 +1,6 @@
 """Conformance checks for what users write: call them from your own tests."""
 
-from optnas.testing.interview import ConformanceError
+from optnas.errors import ConformanceError
 from optnas.testing.samplers import check_sampler
 from optnas.testing.spaces import check_space
 

@@ -13,6 +13,7 @@ from optuna.distributions import (
     check_distribution_compatibility,
 )
 
+from optnas.errors import ConformanceError
 from optnas.trial import Draw
 
 Question: TypeAlias = tuple[str, BaseDistribution]
@@ -21,18 +22,6 @@ Known: TypeAlias = dict[str, tuple[BaseDistribution, Mapping[str, Any]]]
 
 MAX_NAME = 512
 """Characters of a parameter's name that fit into Optuna's database schema."""
-
-
-class ConformanceError(AssertionError):
-    """A space breaks a rule; the message says which one, the params that show it, and the way out.
-
-    `check` is the name of the rule, `params` the answers given when it was found broken.
-    """
-
-    def __init__(self, check: str, message: str, params: Mapping[str, Any]) -> None:
-        super().__init__(f"{check}: {message} [params: {dict(params)}]")
-        self.check = check
-        self.params = dict(params)
 
 
 class Interview:

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
+from optnas.errors import ConformanceError, ParamsMismatchError
 from optnas.facts.cost import Example, as_inputs, batch_size
 from optnas.space.explore import draw_value
-from optnas.testing.interview import ConformanceError, Interview, Known
-from optnas.trial import Draw, ParamsMismatchError, Space, replay
+from optnas.testing.interview import Interview, Known
+from optnas.trial import Draw, Space, replay
 
 _PURE = "Let the answers of the trial alone decide, not random numbers, global state or earlier calls."
 

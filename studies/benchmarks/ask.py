@@ -21,8 +21,8 @@ import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 
-from optnas.search.storage import open_storage
-from optnas.space import synthetic
+from optnas.benchmarks import synthetic
+from optnas.storage.open import open_storage
 from optnas.strategy import (
     DistinctSampler,
     LocalSearchSampler,

@@ -32,7 +32,7 @@ from torch import nn
 from optnas import Classification, Digits, Objective, Training, create_study, optimize
 from optnas.search import counts
 from optnas.search.recovery import MAX_KILLS
-from optnas.search.storage import open_storage
+from optnas.storage.open import open_storage
 
 EPOCHS = 4
 WORKERS = 4

@@ -19,9 +19,9 @@ from torch import nn
 from torch.nn import functional
 
 from optnas.data import Digits
-from optnas.estimation import Training
-from optnas.estimation.quiet import quiet
 from optnas.tasks import Classification
+from optnas.training import Training
+from optnas.training.quiet import quiet
 
 EPOCHS = 10
 LR = 5e-3

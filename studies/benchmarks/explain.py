@@ -28,9 +28,9 @@ from scipy.stats import norm, spearmanr
 from optnas.analysis import importance
 from optnas.analysis.narrow import Narrowed, smaller_space
 from optnas.analysis.worth import decision_worth
-from optnas.estimation.tables import nasbench201
-from optnas.estimation.tabular import Table, Tabular
-from optnas.space.nasbench201 import EDGES
+from optnas.benchmarks.tables import nasbench201
+from optnas.benchmarks.tabular import Table, Tabular
+from optnas.hub.nasbench201 import EDGES
 from optnas.trial import replay
 
 NAMES = [f"edge.{i}-{j}" for i, j in EDGES]

@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch import nn
 
-from optnas.estimation.tables import nasbench201_npz
+from optnas.benchmarks.tables import nasbench201_npz
 from optnas.facts import sketch
-from optnas.space import nasbench201
+from optnas.hub import nasbench201
 from optnas.trial import replay
 
 CELLS = 5  # in each stage, as published
@@ -44,7 +44,7 @@ def all_cells(ops: Sequence[str]) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compare built networks with the published facts.")
-    parser.add_argument("table", help="nasbench201_cifar10.npz; its fields: optnas.estimation.tables")
+    parser.add_argument("table", help="nasbench201_cifar10.npz; its fields: optnas.benchmarks.tables")
     parser.add_argument("--whole", type=int, default=500, help="how many networks are built whole")
     arguments = parser.parse_args()
     table = nasbench201_npz(arguments.table)

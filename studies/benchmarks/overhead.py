@@ -25,7 +25,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from optnas import Classification, Digits, Objective, Training, create_study, optimize
-from optnas.estimation.quiet import quiet
+from optnas.training.quiet import quiet
 
 BATCH_SIZE = 64
 

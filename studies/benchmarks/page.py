@@ -29,9 +29,9 @@ import optuna
 from torch import nn
 
 from optnas import Objective, Trial, create_study, optimize, scope
-from optnas.cli.serve import make_server
-from optnas.search.storage import open_storage
+from optnas.dashboard.serve import make_server
 from optnas.space.blocks import conv, head, mbconv, residual
+from optnas.storage.open import open_storage
 
 READY = """
 const done = arguments[0];

@@ -22,11 +22,12 @@ from unittest.mock import patch
 import numpy as np
 import optuna
 
-from optnas import gaussian_process, surrogate
-from optnas.estimation.tables import nasbench201
-from optnas.estimation.tabular import Table, Tabular
-from optnas.space import synthetic
+from optnas.benchmarks import synthetic
+from optnas.benchmarks.tables import nasbench201
+from optnas.benchmarks.tabular import Table, Tabular
 from optnas.strategy.predictor import PredictorSampler
+from optnas.surrogate.model import gaussian_process
+from optnas.surrogate.model import model as surrogate
 
 VARIANTS: dict[str, tuple[int, AbstractContextManager[object]]] = {
     "as it comes": (10, nullcontext()),

@@ -16,7 +16,7 @@ import optuna
 
 from optnas import report
 from optnas.analysis import explain
-from optnas.space.synthetic import loss
+from optnas.benchmarks.synthetic import loss
 
 
 def objective(trial: optuna.Trial) -> float:

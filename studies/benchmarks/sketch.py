@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from optnas.facts import sketch
+from optnas.hub.nasbench201 import EDGES, network
 from optnas.space.blocks import conv, head, mbconv
-from optnas.space.nasbench201 import EDGES, network
 from optnas.trial import Draw, Trial, replay
 
 NOBODY = Draw(lambda name, distribution: 0)

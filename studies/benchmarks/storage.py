@@ -25,7 +25,7 @@ import optuna
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
 
-from optnas.search.storage import SharedStorage, open_storage
+from optnas.storage.open import SharedStorage, open_storage
 
 N_PARAMS, N_REPORTS = 25, 5
 

@@ -44,9 +44,8 @@ from optuna.samplers import (
 )
 from scipy import stats
 
-from optnas.estimation import tables
-from optnas.estimation.tabular import Table, Tabular
-from optnas.space import synthetic
+from optnas.benchmarks import synthetic, tables
+from optnas.benchmarks.tabular import Table, Tabular
 from optnas.space.explore import sample
 from optnas.strategy.cmaes import MixedCmaEsSampler
 from optnas.strategy.distinct import DistinctSampler

@@ -1,6 +1,6 @@
 from optnas.analysis.cells import cells
+from optnas.hub.nasbench201 import EDGES, cell
 from optnas.space.explore import sample
-from optnas.space.nasbench201 import EDGES, cell
 from optnas.trial import replay, scope
 
 

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from typer.testing import Result
 
 from optnas.search import counts
-from optnas.search.storage import open_storage
+from optnas.storage.open import open_storage
 
 URL = "sqlite:///nas.db"
 WAIT = """import os, time

@@ -8,13 +8,13 @@ from torch import nn
 
 from optnas.analysis.leaderboard import leaderboard
 from optnas.data import TensorData
-from optnas.estimation import Training
+from optnas.errors import ParamsMismatchError
 from optnas.objective import Objective
 from optnas.search.best import Best, Mean, best, train
 from optnas.search.optimize import optimize
 from optnas.search.study import create_study
 from optnas.tasks import Classification
-from optnas.trial import ParamsMismatchError
+from optnas.training import Training
 
 
 def mlp(trial):

@@ -13,10 +13,10 @@ import pytest
 from optuna.trial import TrialState
 from torch import nn
 
+from optnas.errors import ParamsMismatchError, SearchFailedError
 from optnas.objective import Objective
-from optnas.search.optimize import SearchFailedError, optimize
+from optnas.search.optimize import optimize
 from optnas.search.study import check_fits, counts, create_study
-from optnas.trial import ParamsMismatchError
 
 
 def linear(trial):

@@ -18,17 +18,17 @@ from optuna.trial import TrialState
 from torch import nn
 
 from optnas.data import Digits
-from optnas.estimation import Training
-from optnas.estimation.checkpoints import Attempt
-from optnas.failures import CheckpointError
+from optnas.errors import CheckpointError, StorageUnavailableError
 from optnas.objective import Objective
-from optnas.search.lease import Process
 from optnas.search.optimize import optimize
 from optnas.search.recovery import MAX_KILLS, recover
-from optnas.search.storage import StorageUnavailableError, claim, open_storage
 from optnas.search.study import create_study
-from optnas.search.tables import attempts
+from optnas.storage.lease import Process
+from optnas.storage.open import claim, open_storage
+from optnas.storage.tables import attempts
 from optnas.tasks import Classification
+from optnas.training import Training
+from optnas.training.checkpoints import Attempt
 
 LEASE = 3600.0
 
@@ -282,7 +282,7 @@ def test_running_trials_that_others_left_are_run(url):
 PAUSED = """
     import os, signal, sys
     import optnas
-    from optnas.search.storage import open_storage
+    from optnas.storage.open import open_storage
     from torch import nn
 
     class Steps:

@@ -15,7 +15,7 @@ import optnas.search
 from optnas.objective import Objective
 from optnas.search.optimize import optimize
 from optnas.search.signals import signals_raise, signals_wait
-from optnas.search.storage import open_storage
+from optnas.storage.open import open_storage
 
 FILES = {Path(optnas.search.__file__).with_name(f"{name}.py") for name in ("optimize", "recovery", "signals")}
 BEFORE = {"optimize", "recover", "_without_repeats"}  # no trial is in their hands

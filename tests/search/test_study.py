@@ -2,11 +2,11 @@ import optuna
 import pytest
 from torch import nn
 
+from optnas.errors import ParamsMismatchError
 from optnas.objective import Objective
 from optnas.search.study import check_values, create_study
 from optnas.space import Choice
 from optnas.strategy import LocalSearchSampler, PredictorSampler
-from optnas.trial import ParamsMismatchError
 
 
 def net(trial):

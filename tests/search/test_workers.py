@@ -18,13 +18,14 @@ import torch
 from optuna.trial import TrialState
 from torch import nn
 
+from optnas.errors import SearchFailedError
 from optnas.objective import Objective
-from optnas.search.lease import start_time
-from optnas.search.optimize import SearchFailedError, optimize
+from optnas.search.optimize import optimize
 from optnas.search.recovery import MAX_KILLS
-from optnas.search.storage import open_storage
 from optnas.search.study import counts, create_study
 from optnas.search.workers import make_job, run_workers, worker_environment
+from optnas.storage.lease import start_time
+from optnas.storage.open import open_storage
 
 
 def linear(trial):

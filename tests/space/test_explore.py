@@ -21,10 +21,11 @@ from optuna.distributions import (
 )
 from torch import nn
 
+from optnas.errors import ParamsMismatchError
 from optnas.space import Chain, Choice, Repeat, count, enumerate_params, neighbors, sample
 from optnas.space.blocks import conv
 from optnas.space.explore import draw_value, options
-from optnas.trial import ParamsMismatchError, Trial, ask, contains, scope
+from optnas.trial import Trial, ask, contains, scope
 
 # A description of a space can be built (as nodes and functions) and expanded (without any trial).
 # A member maps each name asked to its value and the values that it could have had.

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 
-from optnas.space import synthetic
+from optnas.benchmarks import synthetic
 from optnas.space.explore import draw_value
 from optnas.strategy import candidates as module
 from optnas.strategy.candidates import Candidates, Questions, nearby

@@ -6,7 +6,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler
 
-from optnas.space import synthetic
+from optnas.benchmarks import synthetic
 from optnas.strategy.cmaes import CMA, MixedCmaEsSampler
 
 MIXED = {

@@ -2,7 +2,7 @@ import numpy as np
 import optuna
 import pytest
 
-from optnas.space import synthetic
+from optnas.benchmarks import synthetic
 from optnas.strategy.evolution import CHANGED, PARENT, RegularizedEvolutionSampler
 
 

@@ -3,7 +3,7 @@ import pytest
 from optuna.samplers import RandomSampler
 from optuna.storages import InMemoryStorage
 
-from optnas.space import synthetic
+from optnas.benchmarks import synthetic
 from optnas.strategy.evolution import CHANGED, PARENT
 from optnas.strategy.local_search import START, LocalSearchSampler
 

@@ -5,7 +5,7 @@ from optuna.samplers import NSGAIISampler, RandomSampler, TPESampler
 from optuna.testing.pytest_samplers import BasicSamplerTestCase
 from torch import nn
 
-from optnas.space import synthetic
+from optnas.benchmarks import synthetic
 from optnas.space.nodes import Chain, Choice, Repeat
 from optnas.strategy.padded import PADDED, PaddedSampler, slots
 from optnas.strategy.seeded import SeededSampler

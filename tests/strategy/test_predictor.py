@@ -5,7 +5,7 @@ import optuna
 import pytest
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySamplerTestCase
 
-from optnas.space import synthetic
+from optnas.benchmarks import synthetic
 from optnas.strategy.distinct import PLAN
 from optnas.strategy.predictor import PredictorSampler
 from optnas.testing.samplers import check_sampler, conditional

@@ -4,7 +4,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler
 
-from optnas.space import synthetic
+from optnas.benchmarks import synthetic
 from optnas.strategy.reinforce import BINS, ReinforceSampler, _action, _n_actions, _value
 from optnas.trial import contains
 

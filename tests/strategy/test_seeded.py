@@ -2,7 +2,7 @@ import optuna
 import pytest
 from optuna.samplers import GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
-from optnas.space import synthetic
+from optnas.benchmarks import synthetic
 from optnas.strategy.seeded import SeededSampler
 from optnas.testing.samplers import check_sampler
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from optnas.errors import ConformanceError
 from optnas.space import Chain, Choice, Repeat
 from optnas.space.blocks import conv, head, mbconv, residual, separable_conv
-from optnas.testing import ConformanceError, check_space
+from optnas.testing import check_space
 from optnas.trial import Trial, replay, scope
 
 EXAMPLE = (2, 4)

@@ -1,0 +1,3 @@
+"""What `optnas dashboard` shows beside what optuna-dashboard does."""
+
+__all__: list[str] = []

@@ -1,0 +1,157 @@
+"""What the page of a trial says in words: how it ended, what it is, where it comes from, what is kept of it.
+
+Everything is read from what was stored before the trial ended, but for its weights, which may be deleted
+later: the study's `deleted_checkpoints` tells.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from optnas.analysis.leaderboard import leaderboard
+from optnas.analysis.lineage import NOT_ASKED, changes
+from optnas.analysis.trials import amount, attempts_at, metrics, recorded, twin_of
+from optnas.analysis.words import as_markdown
+from optnas.search.artifacts import drawing_id
+from optnas.strategy.evolution import PARENT
+from optnas.training.checkpoints import all_weights
+
+CURVES = "/optnas/curves"
+"""Where the server of the dashboard has the learning curves: `<study id>/<trial number>.svg` below it."""
+
+
+def kept_weights(study: optuna.Study) -> dict[int, Path]:
+    """The weights on this machine, of a study whose folder is known or the usual one."""
+    folder = study.user_attrs.get("folder", "")
+    return all_weights(study) if isinstance(folder, str) else {}
+
+
+class Notes:
+    """Notes on the trials of a study, as it is now."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+        self._trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+        self._metric = next(iter(study.metric_names or ["value"]))
+        self._twins_of: dict[int, list[int]] = defaultdict(list)
+        for trial in self._trials.values():
+            if (original := twin_of(trial)) is not None:
+                self._twins_of[original].append(trial.number)
+        self.best: FrozenTrial | None = None
+        if len(study.directions) == 1 and (rows := leaderboard(study, 1)):
+            self.best = self._trials[rows[0].trial]
+
+    @cached_property
+    def _files(self) -> tuple[set[int], dict[int, Path]] | None:
+        """Whose weights were deleted, and the weights that are left; None of a study that keeps none."""
+        attrs = self._study.user_attrs
+        if recorded(attrs, "folder", str) is None:
+            return None
+        return set(recorded(attrs, "deleted_checkpoints", list) or []), kept_weights(self._study)
+
+    def of(self, number: int) -> str:
+        """The note on one trial, in Markdown; links lead to the pages of other trials.
+
+        Raises:
+            KeyError: no such trial.
+        """
+        trial = self._trials[number]
+        facts = {
+            "Outcome": self._outcome(trial),
+            "Size": _size(trial),
+            "Scores": ", ".join(f"{as_markdown(k)} {v:.5g}" for k, v in metrics(trial).items()),
+            "Lineage": self._lineage(trial),
+            "Twins": self._twins(trial),
+            "Weights": self._weights(trial),
+            "Worker": _worker(trial),
+        }
+        lines = [f"- **{name}**: {words}" for name, words in facts.items() if words]
+        if trial.params:
+            lines += ["- **Decisions**", *(f"  - {line}" for line in _decisions(trial))]
+        if trial.intermediate_values:
+            lines += ["", f"![learning curve]({CURVES}/{self._study._study_id}/{number}.svg)"]
+        if (drawing := drawing_id(trial)) is not None:
+            lines += ["", f"![network](/artifacts/{self._study._study_id}/{trial._trial_id}/{drawing})"]
+        return "\n".join(lines)
+
+    def _outcome(self, trial: FrozenTrial) -> str:
+        words = trial.state.name.lower()
+        if trial.values is not None:
+            words += f", {as_markdown(self._metric)} " + ", ".join(f"{value:.5g}" for value in trial.values)
+        if self.best is not None and trial.number == self.best.number:
+            words += ": the best so far"
+        elif self.best is not None and trial.value is not None:
+            words += f" (the best has {self.best.value:.5g}: {self._link(self.best.number)})"
+        if reason := recorded(trial.user_attrs, "reason", str):
+            words += f" because of {_code(reason)}"
+        return words
+
+    def _lineage(self, trial: FrozenTrial) -> str:
+        parent = self._trials.get(trial.system_attrs.get(PARENT, -1))
+        if parent is None:
+            return ""
+        value = "" if parent.value is None else f" ({parent.value:.5g})"
+        changed = [
+            f"{_code(name)} " + " → ".join(a if a is NOT_ASKED else _code(a) for a in answers)
+            for name, answers in changes(parent.params, trial.params).items()
+        ]
+        return f"from {self._link(parent.number)}{value} by {', '.join(changed) or 'no change'}"
+
+    def _twins(self, trial: FrozenTrial) -> str:
+        if (original := twin_of(trial)) is not None:
+            other = self._link(original)
+            return f"the same network as {other}, whose value it carries; it was not trained"
+        others = ", ".join(map(self._link, self._twins_of[trial.number]))
+        return f"{others} came to the same network later and carry this value" if others else ""
+
+    def _weights(self, trial: FrozenTrial) -> str:
+        if trial.state != TrialState.COMPLETE or self._files is None:
+            return ""
+        deleted, weights = self._files
+        if trial.number in deleted:
+            return "deleted, as others are better"
+        path = weights.get(trial.number)
+        return "none on this machine" if path is None else f"kept in {_code(path)}"
+
+    def _link(self, number: int) -> str:
+        return f"[trial {number}](/dashboard/studies/{self._study._study_id}/trials?numbers={number})"
+
+
+def _size(trial: FrozenTrial) -> str:
+    units = {"n_params": "parameters", "flops": "FLOPs per sample"}
+    facts = ((recorded(trial.user_attrs, key, int), unit) for key, unit in units.items())
+    known = [f"{n:,} {unit}" for n, unit in facts if n is not None]
+    why_not = recorded(trial.user_attrs, "missing", dict) or {}
+    missing = [f"no {as_markdown(fact)}: {_code(why)}" for fact, why in why_not.items()]
+    return ", ".join(known + missing)
+
+
+def _worker(trial: FrozenTrial) -> str:
+    known = [a for a in attempts_at(trial) if {"host", "pid"} <= a.keys()]
+    words = ", then ".join(f"{as_markdown(str(a['host']))}, process {a['pid']}" for a in known)
+    seconds = amount(trial.user_attrs, "duration")
+    return words if seconds is None else f"{words}, for {seconds:.3g} s".removeprefix(", ")
+
+
+def _decisions(trial: FrozenTrial) -> Iterator[str]:
+    """The parameters in words, those of one place together."""
+    places: dict[str, list[tuple[str, Any]]] = defaultdict(list)
+    for name, answer in trial.params.items():
+        place, _, what = name.rpartition(".")
+        places[place].append((what, answer))
+    for place, answers in places.items():
+        words = ", ".join(f"{as_markdown(what)} {_code(answer)}" for what, answer in answers)
+        yield f"**{as_markdown(place)}**: {words}" if place else words
+
+
+def _code(value: Any) -> str:
+    """As code, in which nothing is markup."""
+    words = f"{value:.5g}" if isinstance(value, float) else str(value)
+    return "`" + words.replace("`", "'").replace("\n", " ") + "`"

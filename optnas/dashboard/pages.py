@@ -1,0 +1,201 @@
+"""What `optnas dashboard` adds to optuna-dashboard: notes on trials, their curves, and plots that end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+from optuna_dashboard import wsgi
+
+from optnas.dashboard.notes import CURVES, Notes, kept_weights
+from optnas.dashboard.study_plots import choose_params, save_plots
+from optnas.drawing.curve import draw_curve
+from optnas.search.artifacts import StudyArtifacts
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+_N_PARAMS = 4  # of a plot of all their pairs
+_STYLE = b"""<style>
+/* Long attributes make the pages wider than the window, and the list of trials wider than a phone, on which
+two plots side by side are cut and their buttons lie over what they show; links in notes are dark blue on a
+dark page. */
+.MuiBox-root { min-width: 0; overflow-wrap: anywhere; }
+img { max-width: 100%; }
+a:not([class]) { color: inherit; }
+.MuiTableContainer-root .MuiTable-root { min-width: 0; }
+.MuiTableCell-root:first-child { overflow-wrap: normal; }
+@media (max-width: 700px) {
+  .MuiBox-root:has(+ .MuiDivider-vertical) { display: none; }
+  .MuiGrid-root[class*="MuiGrid-grid-xs-"] { flex-basis: 100%; max-width: 100%; }
+  .MuiBox-root:has(> .MuiTypography-root + .MuiBox-root) { flex-wrap: wrap; }
+  .MuiTypography-root + .MuiBox-root { white-space: normal; }
+  .MuiCardContent-root > .MuiBox-root { flex-wrap: wrap; }
+  .modebar { display: none; }
+}
+</style>"""
+# The browser asks for the study while the dashboard's script, which asks next, starts.
+_PRELOAD = '<link rel="preload" href="/api/studies/{}?after=0" as="fetch" crossorigin="anonymous">'
+_log = logging.getLogger(__name__)
+
+Headers = list[tuple[str, str]]
+# All that is told of a study: its trials, user attributes, system attributes, and weights on this machine.
+_State = tuple[list[FrozenTrial], dict[str, Any], dict[str, Any], dict[int, Path]]
+
+
+class Pages:
+    """A WSGI application: optuna-dashboard on a storage, with what it lacks for architecture search.
+
+    Notes that users wrote stand in place of ours.
+    """
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self._storage = storage
+        self._dashboard = wsgi(storage, artifact_store=StudyArtifacts(storage))
+        self._kept: dict[str, tuple[_State, bytes]] = {}
+        # A path, a type, and what is answered there in place of the dashboard.
+        self._own: list[tuple[str, str, Callable[..., str]]] = [
+            (r"/api/studies/(\d+)/plot/(contour|rank)", "application/json", self._pairs),
+            (rf"{CURVES}/(\d+)/(\d+)\.svg", "image/svg+xml", self._curve),
+        ]
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ["PATH_INFO"].rstrip("/")
+        if environ["REQUEST_METHOD"] == "GET":
+            if match := re.fullmatch(r"/dashboard(?:/studies/(\d+))?(?:/.*)?", path):
+                return self._changed(environ, start_response, partial(_with_head, study_id=match[1]))
+            if match := re.fullmatch(r"/api/studies/(\d+)", path):
+                return self._detail(environ, start_response, match[1])
+            for pattern, kind, make in self._own:
+                if match := re.fullmatch(pattern, path):
+                    return _answer(start_response, kind, make, match.groups())
+        return self._plain(environ, start_response)
+
+    def _plain(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        answered: Iterable[bytes] = self._dashboard(environ, start_response)
+        return answered
+
+    def _detail(
+        self, environ: WSGIEnvironment, start_response: StartResponse, study_id: str
+    ) -> Iterable[bytes]:
+        """A study and its trials with notes; as it was answered before, where nothing has changed since."""
+        try:
+            state = _state(self._study(study_id))
+        except KeyError:
+            return self._plain(environ, start_response)  # says so
+        before, kept = self._kept.get(study_id, (None, b""))
+        if state == before and environ.get("QUERY_STRING") == "after=0":
+            return _send(start_response, "200 OK", "application/json", kept)
+        return self._changed(
+            environ, start_response, partial(self._with_notes, study_id=study_id, state=state)
+        )
+
+    def _changed(
+        self, environ: WSGIEnvironment, start_response: StartResponse, change: Callable[[bytes], bytes]
+    ) -> Iterable[bytes]:
+        # The browser's copy may be from before the change.
+        environ = {key: value for key, value in environ.items() if not key.startswith("HTTP_IF_")}
+        seen: list[tuple[str, Headers]] = []
+        answered = self._dashboard(environ, lambda *given: seen.append(given[:2]))
+        body = b"".join(answered)
+        if hasattr(answered, "close"):
+            answered.close()
+        status, headers = seen[-1]
+        if status.startswith("200"):
+            body = change(body)
+            headers = [h for h in headers if h[0] not in ("Content-Length", "Last-Modified", "ETag")]
+            headers.append(("Content-Length", str(len(body))))
+        start_response(status, headers)
+        return [body]
+
+    def _with_notes(self, body: bytes, study_id: str, state: _State) -> bytes:
+        detail: dict[str, Any] = json.loads(body)
+        notes = Notes(self._study(study_id))
+        for trial in (*detail["trials"], *detail["best_trials"]):
+            if not trial["note"]["body"]:
+                trial["note"]["body"] = notes.of(trial["number"])
+        body = json.dumps(detail, separators=(",", ":")).encode()
+        # The dashboard may know the trials of ten seconds ago, and a page asks for the latest ones only.
+        trials, told = state[0], [(trial["number"], trial["state"].upper()) for trial in detail["trials"]]
+        if told == [(t.number, t.state.name) for t in trials] and all(t.state.is_finished() for t in trials):
+            self._kept[study_id] = state, body
+        return body
+
+    def _pairs(self, study_id: str, kind: str) -> str:
+        study = self._study(study_id)
+        plot = getattr(optuna.visualization, f"plot_{kind}")
+        target = _first_value if len(study.directions) > 1 else None
+        figure: str = plot(study, params=choose_params(study, _N_PARAMS), target=target).to_json()
+        return figure
+
+    def _curve(self, study_id: str, number: str) -> str:
+        study = self._study(study_id)
+        trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+        return draw_curve(trials[int(number)], Notes(study).best)
+
+    def _study(self, study_id: str) -> optuna.Study:
+        name = self._storage.get_study_name_from_id(int(study_id))
+        return optuna.load_study(study_name=name, storage=self._storage)
+
+
+def _state(study: optuna.Study) -> _State:
+    attrs = dict(
+        study._storage.get_study_system_attrs(study._study_id)
+    )  # storages in memory go on with theirs
+    return study.get_trials(deepcopy=False), study.user_attrs, attrs, kept_weights(study)
+
+
+def _with_head(body: bytes, study_id: str | None) -> bytes:
+    preload = b"" if study_id is None else _PRELOAD.format(study_id).encode()
+    return body.replace(b"</head>", preload + _STYLE + b"</head>")
+
+
+def _answer(
+    start_response: StartResponse, kind: str, make: Callable[..., str], arguments: tuple[str, ...]
+) -> list[bytes]:
+    try:
+        return _send(start_response, "200 OK", kind, make(*arguments).encode())
+    except KeyError:
+        return _send(start_response, "404 Not Found", "text/plain", b"no such study or trial")
+
+
+def _send(start_response: StartResponse, status: str, kind: str, body: bytes) -> list[bytes]:
+    start_response(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+def _first_value(trial: FrozenTrial) -> float:
+    return float(trial.values[0])
+
+
+def keep_plots(storage: BaseStorage, stop: threading.Event, every: float = 30.0) -> None:
+    """Save the plots of all studies of a storage, and again when trials have finished, until `stop` is set.
+
+    `every`: seconds between looks; more where plots take long, as this is to use a tenth of a processor.
+    """
+    seen: dict[str, int] = {}
+    while True:
+        started = time.perf_counter()
+        for name in optuna.get_all_study_names(storage):
+            if stop.is_set():
+                return
+            try:
+                study = optuna.load_study(study_name=name, storage=storage)
+                n_finished = sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
+                if seen.get(name) != n_finished:
+                    seen[name] = n_finished
+                    save_plots(study)
+            except Exception:  # the study was deleted, or the storage is busy: the pages do without
+                _log.debug("The plots of study %r were not saved.", name, exc_info=True)
+        if stop.wait(max(every, 9 * (time.perf_counter() - started))):
+            return

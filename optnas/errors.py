@@ -1,0 +1,128 @@
+"""Everything that optnas raises, as one tree; and errors in words: whose fault, and where they arose.
+
+    OptnasError
+    ├── SpaceError               the sampled model does not run
+    ├── ParamsMismatchError      stored answers do not fit what is asked today
+    ├── SpaceExhausted           every architecture of the space is known
+    ├── SearchFailedError        trials fail again and again for the same reason
+    ├── UntestableError          there is nothing to test with
+    ├── CheckpointError          files of a training cannot be written
+    ├── StorageUnavailableError  the database cannot be reached, opened or written
+    ├── TrialTakenError          another attempt owns the trial now
+    └── ConformanceError         a part of yours does not do what it must
+
+Each is a subclass, too, of the built-in or Optuna exception that callers catch for the like.
+"""
+
+from __future__ import annotations
+
+import errno
+import sysconfig
+import traceback
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class OptnasError(Exception):
+    """The root of the tree."""
+
+
+class SpaceError(OptnasError, RuntimeError):
+    """The sampled model does not run; the message has the place in the user's code and the parameters."""
+
+
+class ParamsMismatchError(OptnasError, ValueError):
+    """Stored answers do not fit the questions that a space asks today."""
+
+
+class SpaceExhausted(OptnasError):
+    """Every architecture of a finite space has been tried: the search is done."""
+
+
+class SearchFailedError(OptnasError, RuntimeError):
+    """The trials fail again and again for the same reason; the message has it, the cause its traceback."""
+
+
+class UntestableError(OptnasError, RuntimeError):
+    """There is no test: the data has no test split, or the task no `test_step`."""
+
+
+class CheckpointError(OptnasError, OSError):
+    """Files of a training cannot be written: the disk is full, or the folder may not be written to."""
+
+
+class StorageUnavailableError(OptnasError, StorageInternalError):
+    """The database could not be reached, opened or written; the message has the reason and the way out."""
+
+
+class TrialTakenError(OptnasError, UpdateFinishedTrialError):
+    """This process lost the trial: its lease ended, and another attempt owns it now. Nothing was written."""
+
+
+class ConformanceError(OptnasError, AssertionError):
+    """A space breaks a rule; the message says which one, the params that show it, and the way out.
+
+    `check` is the name of the rule, `params` the answers given when it was found broken.
+    """
+
+    def __init__(self, check: str, message: str, params: Mapping[str, Any]) -> None:
+        super().__init__(f"{check}: {message} [params: {dict(params)}]")
+        self.check = check
+        self.params = dict(params)
+
+
+def _installed() -> Iterator[str]:
+    """Where code lies that is not the user's: Python, installed packages (torch's folder), optnas itself."""
+    yield from (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    torch = find_spec("torch")
+    yield from (str(Path(folder).parent) for folder in (torch and torch.submodule_search_locations) or ())
+    yield str(Path(__file__).parent)
+    yield "<frozen"
+
+
+_INSTALLED = tuple(_installed())
+
+
+def is_infrastructure(error: BaseException) -> bool:
+    """Whether an attempt ended by no fault of its trial, which goes on later or elsewhere.
+
+    The storage or the disk failed, or another process has taken the trial over.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return isinstance(error, StorageInternalError | UpdateFinishedTrialError | CheckpointError)
+
+
+def describe_error(error: BaseException) -> str:
+    """`Type at file:line in function: message`, with the last place that is the user's own code."""
+    message = next(iter(str(error).strip().splitlines()), "no message")
+    if isinstance(error, SpaceError):
+        return message
+    own = [f for f in traceback.extract_tb(error.__traceback__) if is_users_code(f.filename)]
+    place = f" at {Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}" if own else ""
+    return f"{type(error).__name__}{place}: {message}"
+
+
+def is_users_code(filename: str) -> bool:
+    """Whether a source file belongs neither to Python, nor to an installed package, nor to optnas."""
+    return not filename.startswith(_INSTALLED)
+
+
+def failing_layer(model: nn.Module | None, error: BaseException) -> str:
+    """The innermost layer of the model whose code raised the error, by its path in the model."""
+    layers = {id(module): name for name, module in model.named_modules()} if model is not None else {}
+    selves = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    inner = [m for m in selves if layers.get(id(m))]
+    return f"layer {layers[id(inner[-1])]!r} ({type(inner[-1]).__name__})" if inner else ""
+
+
+def error_kind(reason: str) -> str:
+    """The part of a reason that is the same for the same error in other trials: its type and place."""
+    return reason.split(": ", 1)[0]

@@ -1,0 +1,3 @@
+"""Published spaces, one file each."""
+
+__all__: list[str] = []

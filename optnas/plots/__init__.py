@@ -1,0 +1,16 @@
+"""Plots of studies: each a function that returns a plotly figure."""
+
+from optnas.plots.comparison import plot_comparison
+from optnas.plots.decisions import plot_importance, plot_parallel
+from optnas.plots.front import plot_front
+from optnas.plots.history import plot_history, plot_learning_curves, plot_timeline
+
+__all__ = [
+    "plot_comparison",
+    "plot_front",
+    "plot_history",
+    "plot_importance",
+    "plot_learning_curves",
+    "plot_parallel",
+    "plot_timeline",
+]

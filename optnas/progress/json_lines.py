@@ -1,0 +1,99 @@
+"""What a search tells other programs while it runs: JSON objects, one a line."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from optnas.progress.table import best, ending
+from optnas.search.study import counts
+
+
+class JsonLines:
+    """One JSON object per line on the standard output. All have `event` and `time` (seconds since 1970).
+
+    - `start`: `study`, `n_trials` (the budget, or null), `n_counted` (trials that count already).
+    - `trial`, when one has finished: `number`, `state` (complete, twin, pruned, infeasible or failed),
+      `values` (null where there are none), `seconds`, `params`, and, where known, `n_params`, `flops`,
+      `metrics`, `twin_of`, `reason` and `worker` (host and process).
+    - `best`, when a trial is better than all before: `number`, `value`. Not with several objectives.
+    - `end`: `status` (done, interrupted or failed), `reason` (why not done), `seconds`, how many trials of
+      the study are `complete`, `twin`, `pruned`, `infeasible` and `failed`, and `best` (number and value, or
+      null). Where the storage answers no more, without these.
+
+    Numbers that JSON does not have (NaN, infinity) are null.
+    """
+
+    def __init__(self, study: optuna.Study, n_trials: int | None) -> None:
+        self._study, self._n_trials = study, n_trials
+        self._best: FrozenTrial | None = None
+
+    def begin(self) -> None:
+        self._started = time.perf_counter()
+        trials = self._study.get_trials(deepcopy=False)
+        self._best = best(self._study, trials)
+        n_counted = sum(map(counts, trials))
+        self._write("start", study=self._study.study_name, n_trials=self._n_trials, n_counted=n_counted)
+
+    def show(self, trial: FrozenTrial) -> None:
+        attrs = trial.user_attrs
+        names = ["n_params", "flops", "metrics", "twin_of", "reason"]
+        known = {name: attrs[name] for name in names if name in attrs}
+        if attempts := attrs.get("attempts"):
+            known["worker"] = {key: attempts[-1][key] for key in ("host", "pid")}
+        seconds = trial.duration.total_seconds() if trial.duration else 0.0
+        self._write(
+            "trial",
+            number=trial.number,
+            state=ending(trial),
+            values=trial.values,
+            seconds=round(seconds, 3),
+            params=trial.params,
+            **known,
+        )
+        now = best(self._study, self._study.get_trials(deepcopy=False))
+        if now is not None and (self._best is None or now.number != self._best.number):
+            self._best = now
+            self._write("best", number=now.number, value=now.values[0])
+
+    def finish(self, error: BaseException | None) -> None:
+        status, reason = "done", {}
+        if error is not None:
+            status = "failed" if isinstance(error, Exception) else "interrupted"
+            reason = {"reason": str(error)}
+        found: dict[str, Any] = {}
+        try:
+            found = self._found()
+        finally:
+            seconds = round(time.perf_counter() - self._started, 3)
+            self._write("end", status=status, **reason, seconds=seconds, **found)
+
+    def _found(self) -> dict[str, Any]:
+        trials = self._study.get_trials(deepcopy=False)
+        ends = Counter(ending(trial) for trial in trials if trial.state.is_finished())
+        first = best(self._study, trials)
+        return {
+            **{name: ends[name] for name in ("complete", "twin", "pruned", "infeasible", "failed")},
+            "best": None if first is None else {"number": first.number, "value": first.values[0]},
+        }
+
+    def _write(self, event: str, **fields: Any) -> None:
+        line = _finite({"event": event, "time": round(time.time(), 3), **fields})
+        print(json.dumps(line, allow_nan=False), file=sys.stdout, flush=True)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,80 @@
+"""Where a database is: URLs as people write them, and files that several processes can share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from optnas.errors import StorageUnavailableError
+
+# A SQLite file is shared through memory and file locks of one machine, which these do not offer (reliably).
+# fmt: off
+NETWORK_FILESYSTEMS = frozenset((
+    "nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "9p", "virtiofs", "afs", "ncpfs", "lustre", "gpfs",
+    "beegfs", "ceph", "glusterfs", "davfs", "vboxsf", "prl_fs", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph",
+    "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "fuse.davfs",
+))
+# fmt: on
+
+
+def parse_url(storage: str) -> URL:
+    """The URL as people write it, or a bare path of a SQLite file, as SQLAlchemy and psycopg 3 want it."""
+    if "://" not in storage:
+        return URL.create("sqlite", database=str(Path(storage).expanduser().absolute()))
+    try:
+        url = make_url(storage)
+    except (ArgumentError, ValueError):
+        raise ValueError(
+            "storage is not a URL that can be read. Write sqlite:///nas.db or "
+            "postgresql://user:password@host:5432/database, with %-escapes for special characters."
+        ) from None  # the error has the URL with its password
+    if url.drivername in ("postgres", "postgresql"):
+        url = url.set(drivername="postgresql+psycopg")
+    if isinstance(password := url.query.get("password"), str):  # where nobody would hide it
+        url = url.set(password=password).difference_update_query(["password"])
+    if url.drivername == "sqlite" and url.database not in (None, "", ":memory:"):
+        return url.set(database=str(Path(str(url.database)).expanduser().absolute()))
+    return url
+
+
+def filesystem(path: Path, mounts: str) -> str:
+    """The type of the file system that holds `path`, by the text of /proc/mounts."""
+    path, best, kind = path.resolve(), -1, ""
+    for line in mounts.splitlines():
+        _, mounted, found, *_ = line.split(" ")
+        folder = Path(mounted.replace("\\040", " "))
+        if path.is_relative_to(folder) and len(folder.parts) >= best:
+            best, kind = len(folder.parts), found
+    return kind
+
+
+def check_file(file: Path) -> None:
+    """Raises StorageUnavailableError where there is no place for a SQLite file that processes share."""
+    if not file.parent.is_dir():
+        raise StorageUnavailableError(
+            f"storage={file}: the folder {file.parent} does not exist. Create it first."
+        )
+    if file.is_dir():
+        raise StorageUnavailableError(
+            f"storage={file} is a folder. Name a file in it, such as {file / 'nas.db'}."
+        )
+    mounts = Path("/proc/mounts")
+    if mounts.exists() and (kind := filesystem(file, mounts.read_text())) in NETWORK_FILESYSTEMS:
+        raise StorageUnavailableError(
+            f"storage={file} is on a network folder ({kind}), where SQLite damages files that several "
+            "processes use. Choose a local folder, or Postgres: storage='postgresql://...'."
+        )
+    # Nothing here opens the file: closing it again would drop the locks that SQLite holds in this process
+    # for another storage of the same file, and with them its write-ahead log.
+
+
+def file_id(file: Path | None) -> tuple[int, int] | None:
+    """What tells a file from another that takes its name; None where there is none."""
+    try:
+        status = os.stat(file) if file is not None else None
+    except OSError:
+        return None
+    return None if status is None else (status.st_dev, status.st_ino)

@@ -1,0 +1,249 @@
+"""A model of finished trials with uncertainty: what would this architecture score?
+
+A Gaussian process over the answers of a trial, for conditional spaces too. The distance between two trials is
+the sum over answers of how differently they gave them, each with a weight fitted to the trials; a decision
+that one of them was not asked stands in the middle. Values are compared on the logarithm of the distance to
+the best one: among architectures the good ones are close together, and the bad ones are bad in many ways.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from scipy.special import ndtr
+
+from optnas.surrogate.gaussian_process import GaussianProcess
+
+Array = NDArray[np.float64]
+Params = Mapping[str, Any]
+MOST_TRIALS = 300
+"""Predictions rest on at most so many trials."""
+
+DOUBT = 1.5
+"""How much larger errors are than the kernel says, which is but one of those that fit the trials."""
+
+MARGIN = 0.2
+"""What counts as an improvement, in standard deviations of the values as they are modeled."""
+
+Features = Callable[[Params], Mapping[str, float]]
+"""Numbers about an architecture that cost no training, by name: FLOPs, parameters, zero-cost scores."""
+
+
+class Surrogate:
+    """Predicts the values of trials from the values of finished ones.
+
+    COMPLETE trials count with their value; PRUNED ones that reported with the last report, or the median of
+    the COMPLETE ones where that is worse; infeasible ones (a constraint is above 0) and all others do not.
+
+    Args:
+        direction: Of the study.
+        features: More about an architecture than its answers, if given; called with the params of each trial
+            and of each candidate.
+    """
+
+    def __init__(
+        self,
+        direction: StudyDirection = StudyDirection.MINIMIZE,
+        features: Features | None = None,
+    ) -> None:
+        self._sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
+        self._features = features
+
+    def fit(self, trials: Sequence[FrozenTrial]) -> Surrogate:
+        """Learn from finished trials; others among them are ignored.
+
+        Raises:
+            ValueError: there are fewer than two values to learn from.
+        """
+        observed = self._observe(trials)
+        if len(observed) < 2:
+            raise ValueError(
+                f"A surrogate needs two finished, feasible trials with values; among {len(trials)} trials "
+                f"there are {len(observed)}. Run more trials first."
+            )
+        losses = np.array([loss for _, loss in observed])
+        kept = _most_telling(losses)[:MOST_TRIALS]
+        self._warp = _Warp(losses)
+        self._encoder = _Encoder([trial for trial, _ in observed], self._features)
+        rows = self._encoder.encode([observed[i][0].params for i in kept])
+        self._gp = GaussianProcess().fit(rows, self._warp.to_latent(losses[kept]))
+        self._best = float(self._gp.fitted().min())
+        return self
+
+    def predict(self, params: Sequence[Params]) -> tuple[Array, Array]:
+        """Mean and standard deviation of the values, without noise, each `(n,)`, in the study's units."""
+        mean, std = self._warp.to_losses(*self._gp.predict(self._encoder.encode(params)))
+        return self._sign * mean, std
+
+    def believe(self, running: Sequence[Params]) -> Surrogate:
+        """A copy that believes trials still running to end as predicted.
+
+        So what they will tell is not asked for again (the kriging believer, Ginsbourger et al. 2010).
+        """
+        if not running:
+            return self
+        other = copy.copy(self)
+        other._gp = self._gp.believe(self._encoder.encode(running))
+        return other
+
+    def improvement(self, params: Sequence[Params]) -> Array:
+        """Logarithm of the expected improvement over the best trial (Jones et al. 1998), `(n,)`.
+
+        It is taken on the scale on which values are modeled, and what is less than `MARGIN` better is none
+        (Lizotte 2008): else variations of the best trial that change nothing are tried one by one.
+        """
+        mean, std = self._gp.predict(self._encoder.encode(params))
+        std *= DOUBT
+        return _log_improvement((self._best - MARGIN - mean) / std) + np.log(std)
+
+    def _observe(self, trials: Sequence[FrozenTrial]) -> list[tuple[FrozenTrial, float]]:
+        """Trials with their losses: lower is better."""
+        feasible = [t for t in trials if is_feasible(t)]
+        complete = [(t, self._sign * t.values[0]) for t in feasible if t.state == TrialState.COMPLETE]
+        middle = float(np.median([loss for _, loss in complete])) if complete else -np.inf
+        pruned = [
+            (t, max(self._sign * t.intermediate_values[t.last_step], middle))
+            for t in feasible
+            if t.state == TrialState.PRUNED and t.last_step is not None
+        ]
+        return [(t, loss) for t, loss in complete + pruned if np.isfinite(loss)]
+
+
+def _most_telling(losses: Array) -> NDArray[np.intp]:
+    """All indices, the best and the latest taking turns."""
+    turns = np.column_stack([np.argsort(losses, kind="stable"), np.arange(len(losses))[::-1]]).ravel()
+    _, first = np.unique(turns, return_index=True)
+    return turns[np.sort(first)]
+
+
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Whether a trial keeps all its constraints, or has none."""
+    return all(value <= 0 for value in trial.constraints.values())
+
+
+class _Warp:
+    """Losses to the standardized logarithm of their distance to a little below the best, and back."""
+
+    def __init__(self, losses: Array) -> None:
+        best, middle = float(losses.min()), float(np.median(losses))
+        # The median may be the best, or all may be equal.
+        spread = max(middle - best, 0.01 * float(losses.std())) or 1.0
+        self._origin = best - 0.2 * spread
+        logs = np.log(losses - self._origin)
+        self._mean, self._std = float(logs.mean()), float(logs.std()) or 1.0
+
+    def to_latent(self, losses: Array) -> Array:
+        latent: Array = (np.log(losses - self._origin) - self._mean) / self._std
+        return latent
+
+    def to_losses(self, mean: Array, std: Array) -> tuple[Array, Array]:
+        """Moments of the log-normal distribution whose logarithm has these moments."""
+        mean, variance = mean * self._std + self._mean, (std * self._std) ** 2
+        expected = np.exp(mean + variance / 2)
+        return expected + self._origin, expected * np.sqrt(np.expm1(variance))
+
+
+class _Encoder:
+    """Params to rows: two trials are as different as their rows are apart, column by column.
+
+    There is a column for each answer of a categorical decision and one for a number, so that the surrogate
+    can learn that one answer of one decision is special; for each family, the decisions that have the same
+    distribution (operations of the edges of a cell, widths of layers), the sums of these columns, which say
+    how often an answer was given and tell much from few trials; and one for each feature.
+    """
+
+    def __init__(self, trials: Sequence[FrozenTrial], features: Features | None) -> None:
+        distributions: dict[str, BaseDistribution] = {}
+        for trial in trials:
+            distributions |= trial.distributions
+        self._columns: dict[str, Callable[[Any], tuple[int, float]]] = {}
+        self._first: dict[str, int] = {}
+        self._width = 0
+        for name, distribution in distributions.items():
+            self._first[name] = self._width
+            self._columns[name] = _column(distribution, self._width)
+            self._width += _width(distribution)
+        self._sums = self._sum_matrix(distributions)
+        self._features = features
+        if features is not None:
+            known = [features(trial.params) for trial in trials]
+            self._feature_names = sorted({name for row in known for name in row})
+            raw = self._table(known)
+            self._center, self._scale = np.nanmean(raw, axis=0), np.nanstd(raw, axis=0) + 1e-12
+
+    def encode(self, params: Sequence[Params]) -> Array:
+        rows = np.zeros((len(params), self._width))
+        for row, answers in zip(rows, params, strict=True):
+            for name, value in answers.items():
+                if name in self._columns:
+                    column, number = self._columns[name](value)
+                    row[column] = number
+        parts = [rows, rows @ self._sums]
+        if self._features is not None:
+            table = self._table([self._features(p) for p in params])
+            parts.append(np.nan_to_num((table - self._center) / self._scale))
+        return np.hstack(parts)
+
+    def _sum_matrix(self, distributions: Mapping[str, BaseDistribution]) -> Array:
+        """What rows are multiplied with to get the sums of each family."""
+        families = _families(distributions)
+        widths = [_width(distributions[names[0]]) for names in families]
+        matrix = np.zeros((self._width, sum(widths)))
+        start = 0
+        for names, width in zip(families, widths, strict=True):
+            for name in names:
+                matrix[self._first[name] + np.arange(width), start + np.arange(width)] = 1.0
+            start += width
+        return matrix
+
+    def _table(self, features: Sequence[Mapping[str, float]]) -> Array:
+        return np.array([[row.get(name, np.nan) for name in self._feature_names] for row in features])
+
+
+def _column(distribution: BaseDistribution, first: int) -> Callable[[Any], tuple[int, float]]:
+    """What an answer writes: into which column which number. No answer is 0 everywhere."""
+    if isinstance(distribution, CategoricalDistribution):
+        # Two different answers are 1 apart, an answer and no answer 1/2. 1, 1.0 and True are different.
+        known = {(type(c), c): (first + i, 0.5**0.5) for i, c in enumerate(distribution.choices)}
+        return lambda value: known[type(value), value]
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high = float(distribution.low), float(distribution.high)
+    if distribution.log:
+        low, high = math.log(low), math.log(high)
+        return lambda value: (first, (math.log(value) - low) / (high - low or 1.0) - 0.5)
+    return lambda value: (first, (value - low) / (high - low or 1.0) - 0.5)
+
+
+def _width(distribution: BaseDistribution) -> int:
+    return len(distribution.choices) if isinstance(distribution, CategoricalDistribution) else 1
+
+
+def _families(distributions: Mapping[str, BaseDistribution]) -> list[list[str]]:
+    """Names of decisions with the same distribution, where there are several."""
+    families: dict[str, list[str]] = {}
+    for name, distribution in distributions.items():
+        families.setdefault(repr(distribution), []).append(name)
+    return [names for names in families.values() if len(names) > 1]
+
+
+def _log_improvement(z: Array) -> Array:
+    """log(E[max(z + normal, 0)]), accurate far below 0 where the expectation underflows."""
+    near, far = np.maximum(z, -30.0), np.minimum(z, -30.0)
+    expectation = np.exp(-0.5 * near**2) / np.sqrt(2 * np.pi) + near * ndtr(near)
+    # From the asymptotic series of Mills' ratio: the density times 1 / z**2.
+    asymptote = -0.5 * far**2 - 0.5 * np.log(2 * np.pi) - 2 * np.log(-far)
+    log_improvement: Array = np.where(z > -30.0, np.log(expectation), asymptote)
+    return log_improvement

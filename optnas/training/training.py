@@ -1,0 +1,309 @@
+"""Score a model by training it with Lightning."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy, deepcopy
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeAlias
+
+import optuna
+import pytorch_lightning as pl
+import torch
+from optuna.trial import FrozenTrial
+from pytorch_lightning.callbacks import Timer
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch import Tensor, nn
+
+from optnas.data import data_fingerprint
+from optnas.errors import UntestableError
+from optnas.estimation.settings import describe
+from optnas.training.checkpoints import (
+    Attempt,
+    count_weights,
+    load_weights,
+    settle_folder,
+    tidy,
+    trial_folder,
+)
+from optnas.training.data_cache import Data, DataCache
+from optnas.training.memory import free_memory, out_of_memory_prunes
+from optnas.training.monitor import Monitor
+from optnas.training.quiet import interruptible, quiet
+from optnas.trial import Trial
+
+Task: TypeAlias = Callable[[Any, Any], pl.LightningModule]
+Callbacks: TypeAlias = Sequence[pl.Callback] | Callable[[Any], Sequence[pl.Callback]]
+
+
+class Training:
+    """Trains a model, reports to the pruner after every validation, and returns the best epoch's metrics.
+
+    Args:
+        task: `(model, trial) -> LightningModule`, `Classification(10)` for example.
+        data: a LightningDataModule, set up once per process; or a function of the trial that makes one, kept
+            as long as its questions get the same answers.
+        monitor: name of the logged metric that makes an epoch the best, such as `val_acc`.
+        mode: "max" or "min", what is good for `monitor`.
+        max_epochs: epochs a trial.
+        folder: where to keep checkpoints, `runs/<study name>` if None; recorded in the study. Where another
+            study has its files there, the next free one of `<folder>-2`, `<folder>-3` and so on is taken.
+        keep: how many of the study's best trials keep their weights.
+        time_limit: seconds (or a timedelta) of training after which a trial ends with what it has.
+        callbacks: Lightning callbacks, copied for every trial; or a function of the trial that makes them.
+        logger: a function of the trial that makes a Lightning logger; `trial_folder(trial.study,
+            trial.number)` is a place for its files. True is Lightning's default logger in that place.
+        **trainer: further arguments of `pytorch_lightning.Trainer`.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        data: Data,
+        *,
+        monitor: str,
+        mode: Literal["max", "min"],
+        max_epochs: int,
+        folder: str | Path | None = None,
+        keep: int = 5,
+        time_limit: float | timedelta | None = None,
+        callbacks: Callbacks = (),
+        logger: Callable[[Any], Logger] | bool = False,
+        **trainer: Any,
+    ) -> None:
+        if mode not in ("max", "min"):
+            raise ValueError(f"mode={mode!r}: what is good for {monitor}? Give 'max' or 'min'.")
+        if isinstance(logger, Logger):
+            raise TypeError(
+                "logger= takes a function of the trial, so that trials do not log into one run: "
+                f"logger=lambda trial: {type(logger).__name__}(...)."
+            )
+        _check_one_device(trainer)
+        self.task = task
+        self.data = data
+        self.monitor = monitor
+        self.mode = mode
+        self.max_epochs = max_epochs
+        self.folder = None if folder is None else Path(folder)
+        self.keep = keep
+        self.time_limit = timedelta(seconds=time_limit) if isinstance(time_limit, float | int) else time_limit
+        self.callbacks = callbacks
+        self.logger = logger
+        self.trainer = trainer
+        self._data = DataCache(data)
+        self._last: tuple[int, Attempt] | None = None
+        self._verbose = bool(trainer.get("enable_progress_bar") or trainer.get("enable_model_summary"))
+
+    @property
+    def values(self) -> dict[str, str]:
+        """The metric to optimize and in which direction."""
+        return {self.monitor: "maximize" if self.mode == "max" else "minimize"}
+
+    def __call__(self, model: nn.Module, trial: optuna.Trial) -> dict[str, float]:
+        """Train `model` and leave the best epoch's weights in it. Returns that epoch's metrics.
+
+        Goes on where an earlier attempt at the same trial was interrupted.
+
+        Raises:
+            optuna.TrialPruned: the pruner says so, the training diverges, or memory is exhausted. The trial's
+                user attribute `reason` says which.
+            KeyboardInterrupt: on Ctrl-C.
+            SystemExit: with code 143 on SIGTERM, after the batch or the validation in progress. What the
+                finished epochs did is saved by then in either case.
+        """
+        data = self._data(trial)
+        module = self.task(model, trial)
+        attempt = self._attempt(trial)
+        monitor = Monitor(model, self.monitor, self.mode == "max", trial, attempt)
+        with out_of_memory_prunes(trial):
+            self._train(module, trial, data, monitor)
+        best = monitor.best
+        if best is None:
+            raise ValueError(
+                f"Training(monitor={self.monitor!r}) ended without one validation; "
+                "check max_epochs, the size of the data and limit_val_batches."
+            )
+        model.load_state_dict(best.weights)
+        if attempt is not None and self.keep > 0:
+            attempt.write_weights(best.weights)
+            if count_weights(trial.study) > self.keep:
+                tidy(trial.study, self.keep)
+        return best.metrics
+
+    def ask(self, model: nn.Module, trial: Trial) -> None:
+        """Ask the trial everything that training depends on, without training. `model` may be on meta."""
+        self._data(trial)
+        self.task(model, trial)
+
+    def example(self, trial: Trial) -> Any:
+        """The inputs of two training samples."""
+        # A shuffling loader draws from torch's generator, which belongs to the training.
+        with torch.random.fork_rng(devices=[]), quiet(self._verbose):
+            batch = next(iter(self._data(trial).train_dataloader()))
+        if isinstance(batch, Tensor):
+            return batch[:2]
+        if not isinstance(batch, tuple | list):
+            raise TypeError(
+                f"The data's batches are of type {type(batch).__name__}, not (inputs, targets); "
+                "say what a model gets with Objective(example=...)."
+            )
+        return _first_two(batch[0])
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Everything besides the model and the trial's answers that the result depends on, as JSON."""
+        data = self.data
+        known = data_fingerprint(data) if isinstance(data, pl.LightningDataModule) else None
+        return {
+            "estimator": "Training",
+            "task": describe(self.task),
+            "data": known or describe(data),
+            "values": self.values,
+            "max_epochs": self.max_epochs,
+            "time_limit": None if self.time_limit is None else self.time_limit.total_seconds(),
+            "callbacks": describe(self.callbacks),
+            "trainer": {name: describe(value) for name, value in sorted(self.trainer.items())},
+        }
+
+    def test(self, model: nn.Module, trial: Trial) -> dict[str, float]:
+        """The task's metrics on the data's test split, which no training sees.
+
+        Raises:
+            UntestableError: there is no test split, or the task has no `test_step`.
+        """
+        module, data = self.task(model, trial), self._data(trial)
+        for part, method in ((data, "test_dataloader"), (module, "test_step")):
+            if not is_overridden(method, part):
+                raise UntestableError(f"{type(part).__name__} has no {method}().")
+        with interruptible(), quiet(self._verbose):
+            trainer = self._trainer(trial, [], logger=False)
+            (metrics,) = trainer.test(module, datamodule=data, verbose=False)
+        return {name: float(value) for name, value in metrics.items()}
+
+    def load_weights(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        """The `state_dict` of a finished trial's best epoch, on the CPU.
+
+        Raises:
+            FileNotFoundError: they were deleted, or are on another machine; the message says which.
+        """
+        return load_weights(study, trial.number)
+
+    def with_max_epochs(self, max_epochs: int) -> Training:
+        """The same training, for another number of epochs."""
+        other = copy(self)
+        other.__dict__.pop("settings", None)  # cached
+        other.max_epochs = max_epochs
+        return other
+
+    def provenance(self) -> dict[str, Any]:
+        """What a study records of its data."""
+        data = self.data if isinstance(self.data, pl.LightningDataModule) else None
+        return {"data": data_fingerprint(data) if data is not None else None}
+
+    def tidy(self, study: optuna.Study) -> None:
+        """Delete the files that finished trials left, except the weights of the best `keep`."""
+        tidy(study, self.keep)
+
+    def _attempt(self, trial: Any) -> Attempt | None:
+        study = getattr(trial, "study", None)
+        if study is None:  # a stored trial, trained again outside a study
+            return None
+        settle_folder(study, self.folder)
+        # By now everything was asked, so a later attempt has the same params.
+        identity = {
+            "study": study.study_name,
+            "trial": trial.number,
+            "params": trial.params,
+            "settings": self.settings,
+            "seed": torch.initial_seed(),
+        }
+        text = json.dumps(identity, sort_keys=True, default=str)
+        attempt = Attempt(trial_folder(study, trial.number), hashlib.sha256(text.encode()).hexdigest())
+        self._end_last(study, attempt)
+        self._last = trial.number, attempt
+        return attempt
+
+    def _end_last(self, study: optuna.Study, attempt: Attempt) -> None:
+        """Delete the states of this process's last training, once nobody can go on from them."""
+        if self._last is None:
+            return
+        number, last = self._last
+        same_study = last.trial_folder.parent == attempt.trial_folder.parent
+        if same_study and study.get_trials(deepcopy=False)[number].state.is_finished():
+            last.end()
+
+    def _train(
+        self, module: pl.LightningModule, trial: optuna.Trial, data: pl.LightningDataModule, monitor: Monitor
+    ) -> None:
+        path = monitor.resume()
+        if path is not None and monitor.report():
+            _prune(trial, monitor)
+        if not monitor.finished:
+            self._fit(module, trial, data, monitor, path)
+        if monitor.diverged or monitor.pruned:
+            _prune(trial, monitor)
+
+    def _fit(
+        self,
+        module: pl.LightningModule,
+        trial: optuna.Trial,
+        data: pl.LightningDataModule,
+        monitor: Monitor,
+        path: Path | None,
+    ) -> None:
+        timer = None if self.time_limit is None else Timer(self.time_limit)
+        own = self.callbacks(trial) if callable(self.callbacks) else deepcopy(self.callbacks)
+        callbacks = [*own, *([] if timer is None else [timer]), monitor]
+        logger = self.logger(trial) if callable(self.logger) else self.logger
+        with interruptible(), quiet(self._verbose):
+            trainer = self._trainer(trial, callbacks, logger)
+            trainer.fit(module, datamodule=data, ckpt_path=path)
+            left = None if timer is None else timer.time_remaining()
+            if left is not None and left <= 0:
+                trial.set_user_attr("reason", f"time limit of {self.time_limit} reached")
+            if trainer.strategy.root_device.type == "cuda":
+                # The Trainer and its module refer to each other, so their memory is not free by itself.
+                del trainer
+                free_memory()
+
+    def _trainer(self, trial: Any, callbacks: list[pl.Callback], logger: Logger | bool) -> pl.Trainer:
+        study = getattr(trial, "study", None)
+        defaults: dict[str, Any] = {
+            "devices": 1,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+            "default_root_dir": None if study is None else trial_folder(study, trial.number),
+        }
+        return pl.Trainer(
+            **{**defaults, **self.trainer},
+            max_epochs=self.max_epochs,
+            callbacks=callbacks,
+            logger=logger,
+        )
+
+
+def _prune(trial: optuna.Trial, monitor: Monitor) -> NoReturn:
+    trial.set_user_attr("reason", monitor.reason)
+    raise optuna.TrialPruned(monitor.reason)
+
+
+def _first_two(x: Any) -> Any:
+    if isinstance(x, dict):
+        return {name: _first_two(part) for name, part in x.items()}
+    return tuple(_first_two(part) for part in x) if isinstance(x, tuple | list) else x[:2]
+
+
+def _check_one_device(trainer: Mapping[str, Any]) -> None:
+    devices = trainer.get("devices", 1)
+    one = devices in (1, "1") or (isinstance(devices, list | tuple) and len(devices) == 1)
+    if not one or trainer.get("num_nodes", 1) != 1:
+        raise ValueError(
+            f"Training(devices={devices!r}): a trial trains on one device. Leave devices out, or name one "
+            "such as devices=[0]; several workers use several devices."
+        )

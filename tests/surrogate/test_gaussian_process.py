@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+from scipy.optimize import check_grad
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from optnas.surrogate.gaussian_process import MOST_FITTED, GaussianProcess
+
+
+def rows_and_targets(n, columns=6, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = rng.random((n, columns))
+    targets = np.sin(5 * rows[:, 0]) + rows[:, 1] ** 2 + 0.05 * rng.normal(size=n)
+    return rows, (targets - targets.mean()) / targets.std()
+
+
+def test_predicts_what_scikit_learn_predicts_with_the_fitted_kernel() -> None:
+    rows, targets = rows_and_targets(40)
+    ours = GaussianProcess().fit(rows, targets)
+    kernel = ConstantKernel(ours._signal) * Matern(1 / ours._scale, nu=1.5) + WhiteKernel(ours._noise + 1e-8)
+    theirs = GaussianProcessRegressor(kernel, alpha=0, optimizer=None).fit(rows, targets)
+    elsewhere = rows_and_targets(30, seed=1)[0]
+    mean, std = ours.predict(elsewhere)
+    expected, noisy_std = theirs.predict(elsewhere, return_std=True)
+    np.testing.assert_allclose(mean, expected, atol=1e-6)
+    np.testing.assert_allclose(std**2, noisy_std**2 - ours._noise, atol=1e-6)
+
+
+def test_what_is_fitted_is_what_is_predicted_for_the_same_rows() -> None:
+    rows, targets = rows_and_targets(40)
+    gp = GaussianProcess().fit(rows, targets)
+    np.testing.assert_allclose(gp.fitted(), gp.predict(rows)[0], atol=1e-9)
+    assert np.abs(gp.fitted() - targets).max() > 1e-3
+
+
+def test_the_gradient_is_that_of_the_loss() -> None:
+    rows, targets = rows_and_targets(20)
+    gp = GaussianProcess().fit(rows, targets)
+    for seed in range(3):
+        x = gp._prior_mean + np.random.default_rng(seed).normal(size=len(gp._prior_mean))
+        loss, gradient = (lambda at, i=i: gp._loss(at, rows, targets)[i] for i in (0, 1))
+        assert check_grad(loss, gradient, x) < 1e-4 * np.linalg.norm(gradient(x))
+
+
+def test_learns_which_columns_matter() -> None:
+    gp = GaussianProcess().fit(*rows_and_targets(60))
+    assert gp._scale[:2].min() > 2 * gp._scale[2:].max()
+
+
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_is_sane_with_fewer_rows_than_columns(n) -> None:
+    rows, targets = rows_and_targets(n, columns=50)
+    mean, std = GaussianProcess().fit(rows, targets).predict(rows)
+    assert np.isfinite(std).all()
+    assert np.abs(mean).max() <= np.abs(targets).max() + 0.1
+
+
+def test_columns_that_do_not_vary_are_no_obstacle() -> None:
+    rows = np.ones((5, 3))
+    mean, std = GaussianProcess().fit(rows, np.arange(5) - 2.0).predict(rows)
+    np.testing.assert_allclose(mean, 0, atol=1e-6)
+    assert np.isfinite(std).all()
+
+
+def test_what_is_believed_changes_no_mean_and_lowers_the_uncertainty() -> None:
+    gp = GaussianProcess().fit(*rows_and_targets(15))
+    elsewhere = rows_and_targets(20, seed=1)[0]
+    believing = gp.believe(elsewhere[:5])
+    for before, after in zip(gp.predict(elsewhere), believing.predict(elsewhere), strict=True):
+        assert (after <= before + 1e-3).all()
+    np.testing.assert_allclose(believing.predict(elsewhere)[0], gp.predict(elsewhere)[0], atol=1e-2)
+    assert (believing.predict(elsewhere[:5])[1] < gp.predict(elsewhere[:5])[1]).all()
+
+
+def test_the_kernel_is_fitted_to_the_first_rows_and_predicts_from_all() -> None:
+    rows, targets = rows_and_targets(MOST_FITTED + 20)
+    first = GaussianProcess().fit(rows[:MOST_FITTED], targets[:MOST_FITTED])
+    every = GaussianProcess().fit(rows, targets)
+    np.testing.assert_allclose(first._scale, every._scale, rtol=1e-2)  # the prior knows the variance of all
+    late = slice(MOST_FITTED, None)
+    errors = [np.abs(gp.predict(rows[late])[0] - targets[late]).mean() for gp in (first, every)]
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_columns_that_do_not_vary_among_the_fitted_rows_keep_the_weight_of_the_prior() -> None:
+    rows, targets = rows_and_targets(MOST_FITTED + 20)
+    rows[:MOST_FITTED, 5] = 0.5
+    gp = GaussianProcess().fit(rows, targets)
+    typical = 0.6 / (2 * rows.var(axis=0).sum())
+    np.testing.assert_allclose(gp._scale[5] ** 2, typical)
+    assert (np.abs(gp._scale[:5] ** 2 / typical - 1) > 1e-3).all()
+
+
+def test_one_thread_is_used_whatever_there_is() -> None:
+    rows, targets = rows_and_targets(30)
+    used = set()
+
+    class Watched(GaussianProcess):
+        def _loss(self, *arguments):
+            used.update(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+            return super()._loss(*arguments)
+
+    with threadpool_limits(2, user_api="blas"):
+        Watched().fit(rows, targets)
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {2}
+    assert used == {1}

@@ -1,0 +1,86 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from optuna.exceptions import StorageInternalError
+from torch import nn
+
+from optnas.errors import (
+    CheckpointError,
+    SpaceError,
+    StorageUnavailableError,
+    TrialTakenError,
+    describe_error,
+    error_kind,
+    failing_layer,
+    is_infrastructure,
+    is_users_code,
+)
+
+
+def test_error_kind_is_equal_for_equal_places():
+    reasons = []
+    for size in (2, 3):
+        try:
+            torch.zeros(size).reshape(7)
+        except RuntimeError as error:
+            reasons.append(describe_error(error))
+    assert reasons[0] != reasons[1]
+    assert error_kind(reasons[0]) == error_kind(reasons[1])
+
+
+def test_a_reason_has_the_last_place_in_the_users_code():
+    def mine():
+        nn.Linear(3, 4)(torch.zeros(2))
+
+    with pytest.raises(RuntimeError) as caught:
+        mine()
+    line = mine.__code__.co_firstlineno + 1
+    assert describe_error(caught.value).startswith(f"RuntimeError at test_failures.py:{line} in mine: ")
+
+
+def test_a_reason_is_one_line_even_without_a_message():
+    assert describe_error(ValueError("one\ntwo")) == "ValueError: one"
+    assert describe_error(ValueError()) == "ValueError: no message"
+    assert describe_error(SpaceError("RuntimeError at a.py:1 in f: no")) == "RuntimeError at a.py:1 in f: no"
+
+
+def test_users_code_is_neither_python_nor_installed_nor_ours():
+    import optnas
+
+    assert is_users_code(__file__)
+    assert not any(map(is_users_code, (os.__file__, torch.__file__, optnas.__file__, "<frozen runpy>")))
+
+
+def test_the_failing_layer_is_the_innermost():
+    model = nn.Sequential(nn.Linear(4, 5), nn.Sequential(nn.ReLU(), nn.Linear(6, 7)))
+    with pytest.raises(RuntimeError) as caught:
+        model(torch.zeros(1, 4))
+    assert failing_layer(model, caught.value) == "layer '1.1' (Linear)"
+    assert failing_layer(nn.Linear(1, 1), caught.value) == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (StorageUnavailableError("gone"), True),
+        (StorageInternalError("gone"), True),
+        (TrialTakenError("taken"), True),
+        (CheckpointError("full"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (FileNotFoundError(errno.ENOENT, "no data"), False),
+        (RuntimeError("bug"), False),
+    ],
+)
+def test_infrastructure_is_no_fault_of_the_trial(error, expected):
+    assert is_infrastructure(error) == expected
+
+
+def test_a_disk_that_is_full_is_recognized():
+    if not (full := Path("/dev/full")).exists():
+        pytest.skip("only Linux has a device that is always full")
+    with pytest.raises(OSError, match="No space") as caught:
+        full.write_text("x")
+    assert is_infrastructure(caught.value)

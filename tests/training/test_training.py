@@ -1,0 +1,223 @@
+import json
+import os
+import pickle
+from pathlib import Path
+
+import optuna
+import pytest
+import pytorch_lightning as pl
+import torch
+from optuna.trial import TrialState
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import nn
+
+from optnas.data import Digits, TensorData
+from optnas.errors import UntestableError
+from optnas.tasks import Classification
+from optnas.training import tidy, trial_folder, weights_path
+from optnas.trial import Draw
+
+
+def test_the_model_and_the_file_hold_the_best_epochs_weights(tmp_path, search, scripted):
+    seen = []
+
+    class Keep(pl.Callback):
+        def on_validation_end(self, trainer, module):
+            seen.append(module.model.weight.detach().clone())
+
+    models = []
+    estimator = scripted(tmp_path, [0.1, 0.9, 0.3], callbacks=lambda trial: [Keep()])
+    study = search(estimator, space=lambda trial: models.append(nn.Linear(2, 2)) or models[0])
+    stored = torch.load(weights_path(study, 0), weights_only=True)
+    assert torch.equal(models[0].weight, seen[1])
+    assert torch.equal(stored["weight"], seen[1])
+    assert not torch.equal(seen[1], seen[2])
+
+
+def test_values_equal_a_hand_written_loop(tmp_path, points, training, search):
+    data = points()
+    study = search(training(tmp_path, data=data, max_epochs=4))
+
+    torch.manual_seed(0)
+    model = nn.Linear(2, 2)
+    module = Classification(2, lr=0.05)(model, None)
+    loader = data.train_dataloader()
+    groups = [{"params": [model.weight]}, {"params": [model.bias], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=0.05, weight_decay=0.01)
+    n_steps = 4 * len(loader)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=n_steps, pct_start=0.25)
+    accuracies = []
+    for _ in range(4):
+        for x, y in loader:
+            optimizer.zero_grad()
+            module.loss(model(x), y).backward()
+            optimizer.step()
+            schedule.step()
+        x, y = data.val
+        accuracies.append((model(x).argmax(1) == y).float().mean().item())
+    assert list(study.trials[0].intermediate_values.values()) == pytest.approx(accuracies)
+    assert len(set(accuracies)) > 1
+
+
+def test_the_time_limit_ends_a_trial_with_what_it_has(tmp_path, training, search):
+    study = search(training(tmp_path, max_epochs=100_000, time_limit=0.5))
+    (trial,) = study.trials
+    assert trial.state == TrialState.COMPLETE
+    assert trial.user_attrs["reason"] == "time limit of 0:00:00.500000 reached"
+    assert len(trial.intermediate_values) < 100_000
+    assert trial.value == max(trial.intermediate_values.values())
+
+
+def test_keep_zero_leaves_no_weights(tmp_path, training, search):
+    study = search(training(tmp_path, keep=0), n_trials=2)
+    tidy(study, 0)
+    assert not list((tmp_path / "runs").rglob("*.*"))
+
+
+def test_folders_follow_the_study_unless_told(tmp_path, monkeypatch, training, search):
+    monkeypatch.chdir(tmp_path)
+    study = optuna.create_study(study_name="my study/1", direction="maximize")
+    search(training(tmp_path, folder=None), study=study)
+    assert weights_path(study, 0) == Path("runs/my_study_1/trial-0000/attempt-0/weights.pt")
+    study.set_user_attr("folder", str(tmp_path / "there"))
+    search(training(tmp_path, folder=None), study=study)
+    assert weights_path(study, 1) == tmp_path / "there/trial-0001/attempt-0/weights.pt"
+
+
+def test_a_folder_that_cannot_be_written_says_so(tmp_path, training, search):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"Cannot write .*file.*Training\(folder="):
+        search(training(tmp_path, folder=tmp_path / "file"))
+
+
+def test_stored_trials_train_without_files(tmp_path, linear, training, search):
+    study = search(training(tmp_path))
+    frozen = study.trials[0]
+    torch.manual_seed(2)  # weights that three epochs are enough for
+    model = linear(None)
+    again = training(tmp_path, folder=tmp_path / "other")
+    metrics = again(model, frozen)
+    assert metrics["val_acc"] > 0.5
+    assert not (tmp_path / "other").exists()
+    x, y = again.data.test
+    assert again.test(model, frozen)["test_acc"] == pytest.approx(
+        (model(x).argmax(1) == y).float().mean().item()
+    )
+
+
+def test_what_cannot_be_tested_says_what_is_missing(tmp_path, points, linear, training):
+    class Untested(pl.LightningModule):
+        pass
+
+    splits = points()
+    data = pl.LightningDataModule.from_datasets(splits.train, splits.val)
+    with pytest.raises(UntestableError, match=r"LightningDataModule has no test_dataloader\(\)"):
+        training(tmp_path, data=data).test(linear(None), None)
+    with pytest.raises(UntestableError, match=r"Untested has no test_step\(\)"):
+        training(tmp_path, task=lambda model, trial: Untested()).test(linear(None), None)
+
+
+def test_callbacks_are_copied_for_every_trial(tmp_path, search, scripted):
+    stopping = EarlyStopping("score", mode="max", patience=1)
+    study = search(scripted(tmp_path, [0.5, 0.4, 0.3], [0.5, 0.4, 0.3], callbacks=[stopping]), n_trials=2)
+    assert [len(trial.intermediate_values) for trial in study.trials] == [2, 2]
+    assert stopping.wait_count == 0
+
+
+def test_the_users_own_checkpoints_work(tmp_path, training, search):
+    checkpoint = ModelCheckpoint(tmp_path / "own", filename="{epoch}", save_top_k=-1)
+    search(training(tmp_path, callbacks=[checkpoint], max_epochs=2))
+    assert sorted(os.listdir(tmp_path / "own")) == ["epoch=0.ckpt", "epoch=1.ckpt"]
+
+
+def test_loggers_have_a_folder_per_trial(tmp_path, training, search):
+    def logger(trial):
+        return TensorBoardLogger(trial_folder(trial.study, trial.number), name="", version="board")
+
+    study = search(training(tmp_path, logger=logger, log_every_n_steps=1, keep=0), n_trials=2)
+    tidy(study, 0)
+    for number in (0, 1):
+        assert list((trial_folder(study, number) / "board").glob("events*"))
+    with pytest.raises(TypeError, match="logger=lambda trial: TensorBoardLogger"):
+        training(tmp_path, logger=TensorBoardLogger(tmp_path))
+
+
+def test_more_than_one_device_is_refused(tmp_path, training):
+    for devices in (2, -1, "auto", [0, 1]):
+        with pytest.raises(ValueError, match="a trial trains on one device"):
+            training(tmp_path, devices=devices)
+    training(tmp_path, devices=[3])
+
+
+def test_wrong_settings_name_the_way_out(tmp_path, training, search):
+    with pytest.raises(ValueError, match="'max' or 'min'"):
+        training(tmp_path, mode="maximize")
+    with pytest.raises(ValueError, match=r"val_accuracy.*val_acc, val_loss"):
+        search(training(tmp_path, monitor="val_accuracy"))
+    with pytest.raises(ValueError, match="without one validation"):
+        search(training(tmp_path, max_epochs=0))
+
+
+def test_ask_asks_everything_and_trains_nothing(tmp_path, points, training, search):
+    def data(trial):
+        module = points()
+        module.batch_size = trial.suggest_categorical("batch_size", [8, 16])
+        return module
+
+    estimator = training(tmp_path, Classification(2, lr=(0.01, 0.1)), data)
+    trial = Draw(lambda name, distribution: {"batch_size": 8, "lr": 0.05}[name])
+    estimator.ask(nn.Linear(2, 2, device="meta"), trial)
+    assert trial.params == {"batch_size": 8, "lr": 0.05}
+    study = search(estimator)
+    assert set(study.trials[0].params) == {"batch_size", "lr"}
+
+
+def test_example_is_two_samples_and_disturbs_no_randomness(tmp_path, training):
+    estimator = training(tmp_path, data=Digits())
+    before = torch.get_rng_state()
+    assert estimator.example(None).shape == (2, 1, 8, 8)
+    assert torch.equal(torch.get_rng_state(), before)
+    tokens = {"tokens": torch.arange(20).reshape(10, 2), "mask": torch.ones(10)}
+    example = training(tmp_path, data=TensorData((tokens, torch.zeros(10)))).example(None)
+    assert {name: part.shape[0] for name, part in example.items()} == {"tokens": 2, "mask": 2}
+
+
+def test_settings_tell_what_changes_the_result(tmp_path, training):
+    same = [training(tmp_path).settings for _ in range(2)]
+    assert same[0] == same[1]
+    assert json.loads(json.dumps(same[0])) == same[0]
+    others = [
+        training(tmp_path, max_epochs=4),
+        training(tmp_path, Classification(2, lr=0.1)),
+        training(tmp_path, lambda model, trial: Classification(2)(model, trial)),
+        training(tmp_path, data=Digits()),
+        training(tmp_path, gradient_clip_val=1.0),
+        training(tmp_path, callbacks=[EarlyStopping("val_acc", patience=2)]),
+        training(tmp_path, callbacks=[EarlyStopping("val_acc", patience=3)]),
+        training(tmp_path, time_limit=3),
+    ]
+    assert len({json.dumps(estimator.settings) for estimator in [training(tmp_path), *others]}) == 9
+    assert training(tmp_path, folder="elsewhere", keep=1).settings == same[0]
+
+
+def test_an_estimator_travels_to_another_process(tmp_path, training, search):
+    estimator = training(tmp_path)
+    search(estimator)
+    assert search(pickle.loads(pickle.dumps(estimator))).trials[0].state == TrialState.COMPLETE
+
+
+def test_states_of_an_interrupted_trial_outlive_the_next_training(tmp_path, linear, training):
+    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.NopPruner())
+    estimator = training(tmp_path)
+    first, second, third = study.ask(), study.ask(), study.ask()
+
+    def states(trial):
+        return list(trial_folder(study, trial.number).rglob("epoch-*"))
+
+    estimator(linear(first), first)  # and its process is interrupted before the study is told
+    estimator(linear(second), second)
+    assert states(first)
+    study.tell(second, 0.5)
+    estimator(linear(third), third)
+    assert not states(second)
