@@ -26,8 +26,8 @@ from optnas.benchmarks import synthetic
 from optnas.benchmarks.tables import nasbench201
 from optnas.benchmarks.tabular import Table, Tabular
 from optnas.strategy.predictor import PredictorSampler
-from optnas.surrogate.model import gaussian_process
-from optnas.surrogate.model import model as surrogate
+from optnas.surrogate import gaussian_process
+from optnas.surrogate import model as surrogate
 
 VARIANTS: dict[str, tuple[int, AbstractContextManager[object]]] = {
     "as it comes": (10, nullcontext()),
