@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from optnas.analysis.explain import explain as explain
     from optnas.analysis.importance import importance as importance
     from optnas.benchmarks.tabular import Tabular as Tabular
-    from optnas.data import Digits as Digits
-    from optnas.data import TensorData as TensorData
+    from optnas.data.digits import Digits as Digits
+    from optnas.data.tensors import TensorData as TensorData
     from optnas.drawing.difference import draw_difference as draw_difference
     from optnas.drawing.draw import draw as draw
     from optnas.drawing.draw_cell import draw_cell as draw_cell
@@ -53,8 +53,8 @@ if TYPE_CHECKING:
     from optnas.strategy.padded import PaddedSampler as PaddedSampler
     from optnas.strategy.predictor import PredictorSampler as PredictorSampler
     from optnas.strategy.reinforce import ReinforceSampler as ReinforceSampler
-    from optnas.tasks import Classification as Classification
-    from optnas.tasks import Regression as Regression
+    from optnas.tasks.classification import Classification as Classification
+    from optnas.tasks.regression import Regression as Regression
     from optnas.training.training import Training as Training
     from optnas.trial import Draw as Draw
     from optnas.trial import Trial as Trial

@@ -81,6 +81,9 @@ TWINS_DIFFER = Key(f"{PREFIX}twins_differ", str)
 
 # ---- of a trial ----
 
+ORIGIN = Key(f"{PREFIX}origin", str)
+"""Of a trial outside its study (trained anew): the `origin` of the study, which seeds its data."""
+
 ATTEMPTS = Key(f"{PREFIX}attempts", list)
 """Who tried it: `{"host", "pid", "threads", "started"}` each, and once it is over `ended` and `how`."""
 

@@ -55,6 +55,17 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 
 @contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed all generators for a while; afterwards they go on as if nothing had been drawn."""
+    state = random_state()
+    seed_everything(seed)
+    try:
+        yield
+    finally:
+        set_random_state(state)
+
+
+@contextmanager
 def cpu_threads(n: int) -> Iterator[None]:
     """Let torch compute with `n` CPU threads."""
     before = torch.get_num_threads()

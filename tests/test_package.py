@@ -37,7 +37,7 @@ DOORS = {
     "surrogate": _WORDS,
     "estimation": _PARTS,
     "tasks": _PARTS,
-    "data": _PARTS,
+    "data": _PARTS | {"estimation"},
     "training": _PARTS | {"estimation", "tasks", "data"},
     "strategy": _PARTS,
     "benchmarks": _PARTS | {"estimation", "hub"},
@@ -128,7 +128,7 @@ def test_every_public_name_resolves_and_is_listed_once() -> None:
         optnas.mutator  # noqa: B018  (the access is the test)
 
 
-@pytest.mark.parametrize("package", ["optnas", "optnas.strategy", "optnas.training", "optnas.benchmarks"])
+@pytest.mark.parametrize("package", ["optnas", "optnas.strategy", "optnas.training", "optnas.benchmarks", "optnas.data", "optnas.tasks"])
 def test_names_that_are_loaded_lazily_are_those_that_type_checkers_see(package: str) -> None:
     room = importlib.import_module(package)
     [block] = [

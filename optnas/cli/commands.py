@@ -133,6 +133,8 @@ def export(
     """Write the model that was best in the search, and its weights, to a file that runs without optnas."""
     if path.suffix not in (".onnx", ".pt2"):
         fail(f"{str(path)!r} must end in .onnx (needs onnxruntime to run) or .pt2 (needs torch).")
+    from optnas.errors import ParamsMismatchError
+
     job = load_job(file, storage, study_name)
     if not job.objective.estimator.keeps_weights:
         fail("There are no weights to export: the objective's estimator keeps none (optnas.Training does).")
@@ -142,7 +144,9 @@ def export(
         try:
             winner = _best(job, study)
             say(f"Trial {winner.trial.number} is in {export_best(winner, path)}.")
-        except (FileNotFoundError, ImportError) as error:
+        except ParamsMismatchError:
+            raise
+        except (OSError, ImportError, ValueError, TypeError) as error:
             fail(str(error))
 
 
@@ -289,7 +293,7 @@ def _summary(job: Job, study: optuna.Study) -> None:
         say(f"  weights of the best trials in {folder}")
         try:
             say(f"  the best model in {export_best(winner, folder / 'best.onnx')}")
-        except (FileNotFoundError, ImportError, ValueError) as error:
+        except (OSError, ImportError, ValueError, TypeError) as error:
             say(f"  no ONNX file: {error}")
     more = 2 * len(study.get_trials(deepcopy=False))
     say("\nNext:")

@@ -79,7 +79,8 @@ def train_baseline(job: Job, best: Best, n_seeds: int, max_epochs: int | None) -
     )
     runs = record.retrained(best.study, who, max_epochs)
     for i in range(len(runs), n_seeds):
-        runs.append(train(by_hand, best.params, best.seed_of(i), max_epochs))
+        seed, origin = best.seed_of(i), record.origin(best.study)
+        runs.append(train(by_hand, best.params, seed, max_epochs, origin=origin))
         record.write_retrained(best.study, who, max_epochs, runs)
     return runs[:n_seeds]
 

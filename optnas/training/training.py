@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy, deepcopy
 from datetime import timedelta
@@ -14,13 +15,15 @@ from typing import Any, Literal, NoReturn, TypeAlias
 import optuna
 import pytorch_lightning as pl
 import torch
-from optuna.trial import FrozenTrial
+from optuna.trial import BaseTrial, FrozenTrial
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.model_helpers import is_overridden
-from torch import Tensor, nn
+from torch import nn
 
-from optnas.data import data_fingerprint
+from optnas import record
+from optnas.data.cache import Data, DataCache
+from optnas.data.fingerprint import data_fingerprint
 from optnas.errors import ParamsMismatchError, UntestableError
 from optnas.estimation.estimator import Direction, Estimator
 from optnas.estimation.run import Run
@@ -34,7 +37,7 @@ from optnas.training.checkpoints import (
     tidy,
     trial_folder,
 )
-from optnas.training.data_cache import Data, DataCache
+from optnas.training.example import Examples
 from optnas.training.memory import free_memory, out_of_memory_prunes
 from optnas.training.monitor import Monitor
 from optnas.training.quiet import interruptible, quiet
@@ -99,6 +102,7 @@ class Training(Estimator):
         self.logger = logger
         self.trainer = trainer
         self._data = DataCache(data)
+        self._examples = Examples(task, max_epochs, trainer)
         self._last: tuple[int, Attempt] | None = None
         self._verbose = bool(trainer.get("enable_progress_bar") or trainer.get("enable_model_summary"))
 
@@ -135,7 +139,7 @@ class Training(Estimator):
                 finished epochs did is saved by then in either case.
         """
         trial = Run.of(run)
-        data = self._data(trial)
+        data = self._data_of(trial)
         module = self.task(model, trial)
         attempt = self._attempt(trial)
         monitor = Monitor(model, self.monitor, self.mode == "max", trial, attempt)
@@ -156,32 +160,24 @@ class Training(Estimator):
 
     def ask(self, model: nn.Module, trial: Trial) -> None:
         """Ask the trial everything that training depends on, without training. `model` may be on meta."""
-        self._data(trial)
+        self._data.ask(trial)
         self.task(model, trial)
 
     def example(self, trial: Trial) -> Any:
-        """The inputs of two training samples."""
-        # A shuffling loader draws from torch's generator, which belongs to the training.
-        with torch.random.fork_rng(devices=[]), quiet(self._verbose):
-            batch = next(iter(self._data(trial).train_dataloader()))
-        if isinstance(batch, Tensor):
-            return batch[:2]
-        if not isinstance(batch, tuple | list):
-            raise TypeError(
-                f"The data's batches are of type {type(batch).__name__}, not (inputs, targets); "
-                "say what a model gets with Objective(example=...)."
-            )
-        return _first_two(batch[0])
+        """What the task calls the model with, of two training samples.
+
+        Raises:
+            TypeError: that are no tensors.
+        """
+        return self._examples(self._data_of(trial), trial)
 
     @cached_property
     def settings(self) -> Any:
         """Everything besides the model and the trial's answers that the result depends on, as JSON."""
-        data = self.data
-        known = data_fingerprint(data) if isinstance(data, pl.LightningDataModule) else None
         return {
             "estimator": "Training",
             "task": describe(self.task),
-            "data": known or describe(data),
+            "data": [describe(self.data), data_fingerprint(self.data)],
             "values": self.values,
             "max_epochs": self.max_epochs,
             "time_limit": None if self.time_limit is None else self.time_limit.total_seconds(),
@@ -200,16 +196,18 @@ class Training(Estimator):
         Raises:
             UntestableError: there is no test split, or the task has no `test_step`.
         """
+        origin = None
         if trained_in is not None:
             model = self.trained(model, *trained_in)
-        module, data = self.task(model, trial), self._data(trial)
+            origin = record.origin(trained_in[0])
+        module, data = self.task(model, trial), self._data_of(trial, origin)
         for part, method in ((data, "test_dataloader"), (module, "test_step")):
             if not is_overridden(method, part):
                 raise UntestableError(f"{type(part).__name__} has no {method}().")
         with interruptible(), quiet(self._verbose):
             trainer = self._trainer(trial, [], logger=False)
-            (metrics,) = trainer.test(module, datamodule=data, verbose=False)
-        return {name: float(value) for name, value in metrics.items()}
+            of_loaders = trainer.test(module, datamodule=data, verbose=False)
+        return _merged(of_loaders)
 
     def trained(self, model: nn.Module, study: optuna.Study, trial: FrozenTrial) -> nn.Module:
         """The model with the weights of the trial's best epoch, on the CPU, in evaluation mode.
@@ -237,12 +235,21 @@ class Training(Estimator):
 
     def provenance(self) -> dict[str, Any]:
         """What a study records of its data."""
-        data = self.data if isinstance(self.data, pl.LightningDataModule) else None
-        return {"data": data_fingerprint(data) if data is not None else None}
+        return {"data": data_fingerprint(self.data)}
 
     def tidy(self, study: optuna.Study) -> None:
         """Delete the files that finished trials left, except the weights of the best `keep`."""
+        self._data.origin = str(record.origin(study))
         tidy(study, self.keep)
+
+    def _data_of(self, trial: Any, origin: int | str | None = None) -> pl.LightningDataModule:
+        """The data of a trial, set up as its study has it."""
+        _ = self.settings  # what they say is what everything was before it was used
+        if origin is None and isinstance(trial, BaseTrial):
+            origin = record.ORIGIN.of(trial)
+            if origin is None and isinstance(trial, optuna.Trial) and not Run.of(trial).lone:
+                origin = record.origin(trial.study)
+        return self._data(trial, origin)
 
     def _attempt(self, trial: Run) -> Attempt | None:
         study = trial.study
@@ -327,10 +334,14 @@ def _prune(trial: Run, monitor: Monitor) -> NoReturn:
     trial.stop(Reason(Why.PRUNED if monitor.pruned else Why.DIVERGED, monitor.reason or ""))
 
 
-def _first_two(x: Any) -> Any:
-    if isinstance(x, dict):
-        return {name: _first_two(part) for name, part in x.items()}
-    return tuple(_first_two(part) for part in x) if isinstance(x, tuple | list) else x[:2]
+def _merged(of_loaders: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The metrics of all test loaders; a name that several have says of which loader it is."""
+    times = Counter(name for metrics in of_loaders for name in metrics)
+    return {
+        name if times[name] == 1 else f"{name}/dataloader_idx_{i}": float(value)
+        for i, metrics in enumerate(of_loaders)
+        for name, value in metrics.items()
+    }
 
 
 def _check_one_device(trainer: Mapping[str, Any]) -> None:

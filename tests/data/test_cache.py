@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from optnas.training.data_cache import DataCache
+from optnas.data.cache import DataCache
 from optnas.trial import Draw
 
 
@@ -94,7 +94,7 @@ def test_what_is_no_data_module_is_refused_with_what_to_do(data):
 PREPARING = """
     import os, sys, time
     import pytorch_lightning as pl
-    from optnas.training.data_cache import DataCache
+    from optnas.data.cache import DataCache
 
     class Downloaded(pl.LightningDataModule):
         def prepare_data(self):

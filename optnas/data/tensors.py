@@ -1,4 +1,4 @@
-"""Data held in memory as tensors, served by indexing; the real data set that every example runs on.
+"""Data held in memory as tensors, served by indexing.
 
 Most data sets of architecture search fit into memory. Indexing whole batches then costs a fraction of a
 DataLoader, which collects samples one by one.
@@ -24,7 +24,8 @@ class TensorData(LightningDataModule):
 
     Args:
         train: inputs and targets, equally long; tensors or arrays (64-bit floats become 32-bit). Inputs may
-            be a tuple or a dict of tensors too: a model is then called with several arguments.
+            be a tuple or a dict of tensors too: a model is then called with several arguments. So may
+            targets.
         val: the same, or the share of `train` to hold out, in 0..1.
         test: the same. What is held out for one is not in the other.
         batch_size: samples per batch; the last batch of an epoch may be smaller, but in training not a single
@@ -137,54 +138,13 @@ class _Epoch:
         self.epoch = epoch
 
 
-class Digits(TensorData):
-    """The 1,797 handwritten digits (8 x 8 pixels, 10 classes) that scikit-learn ships: no download.
-
-    x is `(n, 1, 8, 8)` in 0..1, y the class. 1,079 samples to train on, 359 to validate, 359 to test; the
-    split is the same for every seed. From the UCI data set "Optical Recognition of Handwritten Digits"
-    (Alpaydin & Kaynak, 1998).
-    """
-
-    def __init__(self, batch_size: int = 128, seed: int = 0, augment: Augment | None = None) -> None:
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
-        x = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16
-        y = torch.tensor(digits.target, dtype=torch.int64)
-        super().__init__((x, y), val=0.2, test=0.2, batch_size=batch_size, augment=augment)
-        self.seed = seed
-
-
-def random_shift(x: Tensor, generator: torch.Generator, pixels: int = 1) -> Tensor:
-    """Move each image of `x` (n, channels, height, width) by up to `pixels` each way; zeros move in."""
-    height, width = x.shape[-2:]
-    padded = torch.nn.functional.pad(x, (pixels,) * 4)
-    n = len(x)
-    down, right = torch.randint(0, 2 * pixels + 1, (2, n, 1), generator=generator).to(x.device)
-    rows = (down + torch.arange(height, device=x.device)).unsqueeze(2)
-    columns = (right + torch.arange(width, device=x.device)).unsqueeze(1)
-    shifted = padded[torch.arange(n, device=x.device).view(n, 1, 1), :, rows, columns]
-    return shifted.permute(0, 3, 1, 2)
-
-
-def random_flip(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror each image of `x` (n, channels, height, width) left to right with probability one half."""
-    flip = torch.rand(len(x), generator=generator).to(x.device) < 0.5
-    return torch.where(flip.view(-1, 1, 1, 1), x.flip(-1), x)
-
-
-def data_fingerprint(data: LightningDataModule) -> str | None:
-    """A hash of what the data contains, or None where a data module has no `fingerprint()` to say."""
-    fingerprint = getattr(data, "fingerprint", None)
-    return str(fingerprint()) if callable(fingerprint) else None
-
-
 def _tensors(name: str, split: Split) -> Split:
     if not isinstance(split, tuple | list) or len(split) != 2:
         raise ValueError(f"{name} must be a pair of inputs and targets, as in TensorData((x, y)).")
     x, y = (_map(part, _tensor) for part in split)
-    lengths: list[int] = []
-    _map((x, y), lambda part: lengths.append(len(part)))
+    if not _leaves(x) or not all(part.ndim for part in _leaves((x, y))):
+        raise ValueError(f"{name} must hold inputs, and tensors whose first dimension is the sample.")
+    lengths = [len(part) for part in _leaves((x, y))]
     if len(set(lengths)) != 1:
         raise ValueError(f"{name} holds inputs and targets of different lengths: {lengths}.")
     return x, y
@@ -222,7 +182,8 @@ def _strata(y: Any, size: int) -> Any:
 
 
 def _length(split: Split) -> int:
-    return len(split[1])
+    """Rows; every tensor of a split has as many."""
+    return len(_leaves(split)[0])
 
 
 def _take(split: Split, rows: Tensor | slice) -> Split:
@@ -233,10 +194,17 @@ def _take(split: Split, rows: Tensor | slice) -> Split:
 def _map(part: Any, function: Callable[[Any], Any]) -> Any:
     """Apply `function` to every tensor or array in a tuple or dict of them."""
     if isinstance(part, tuple):
-        return tuple(_map(p, function) for p in part)
+        parts = [_map(p, function) for p in part]
+        return tuple(parts) if type(part) is tuple else type(part)(*parts)  # or a named tuple
     if isinstance(part, dict):
         return {name: _map(p, function) for name, p in part.items()}
     return function(part)
+
+
+def _leaves(part: Any) -> list[Any]:
+    leaves: list[Any] = []
+    _map(part, leaves.append)
+    return leaves
 
 
 def _mix(*numbers: int) -> int:

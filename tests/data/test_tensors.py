@@ -1,10 +1,12 @@
+import collections
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import move_data_to_device
 
-from optnas.data import Digits, TensorData, data_fingerprint, random_flip, random_shift
+from optnas.data import TensorData
 from optnas.training.quiet import quiet
 
 
@@ -143,53 +145,6 @@ def test_inputs_and_targets_without_the_parentheses_of_a_pair_are_recognized(giv
         TensorData(*given)
 
 
-def test_digits():
-    data = Digits()
-    assert [len(split[1]) for split in (data.train, data.val, data.test)] == [1079, 359, 359]
-    assert data.train[0].shape[1:] == (1, 8, 8)
-    assert data.train[0].min() == 0
-    assert data.train[0].max() == 1
-    for split in (data.train, data.val, data.test):
-        shares = torch.bincount(split[1]) / len(split[1])
-        assert shares.min() > 0.09
-        assert shares.max() < 0.11
-    assert data_fingerprint(Digits(seed=3, batch_size=5)) == data_fingerprint(data)
-
-
-def test_fingerprint_sees_every_change():
-    def part(value=1.0, n=4, dtype=torch.float32):
-        return torch.full((n,), value, dtype=dtype), torch.zeros(n)
-
-    variants = [(part(), part(), part()), (part(2.0), part(), part()), (part(), part(), part(n=5)),
-                (part(dtype=torch.int32), part(), part()), (part(), part(2.0), part())]  # fmt: skip
-    prints = [data_fingerprint(TensorData(*variant)) for variant in variants]
-    assert len(set(prints)) == len(prints)
-    assert data_fingerprint(pl.LightningDataModule()) is None
-
-
-def test_random_shift_moves_by_at_most_a_pixel_and_every_way():
-    x = torch.zeros(500, 2, 5, 5)
-    x[:, 0, 2, 2] = 1
-    x[:, 1, 0, 0] = 1
-    shifted = random_shift(x, torch.Generator().manual_seed(0))
-    places = {tuple(place) for place in shifted[:, 0].nonzero()[:, 1:].tolist()}
-    assert shifted.shape == x.shape
-    assert places == {(row, column) for row in (1, 2, 3) for column in (1, 2, 3)}
-    assert shifted[:, 0].sum() == 500
-    # A corner may leave the picture; nothing comes back in on the other side.
-    assert shifted[:, 1, 2:].sum() == 0
-    assert 150 < shifted[:, 1].sum() < 300
-    assert torch.equal(shifted, random_shift(x, torch.Generator().manual_seed(0)))
-
-
-def test_random_flip_mirrors_half_of_the_images():
-    x = torch.arange(3.0).expand(400, 1, 2, 3)
-    flipped = random_flip(x, torch.Generator().manual_seed(0))
-    mirrored = (flipped == x.flip(-1)).all(dim=(1, 2, 3))
-    assert ((flipped == x).all(dim=(1, 2, 3)) ^ mirrored).all()
-    assert 150 < mirrored.sum() < 250
-
-
 def test_augmentation_touches_training_inputs_only_and_is_repeatable():
     def shift(x, generator):
         return x + torch.rand(x.shape, generator=generator)
@@ -207,3 +162,36 @@ def test_augmentation_touches_training_inputs_only_and_is_repeatable():
 def test_batches_move_to_a_device():
     batch = next(iter(numbered(10).val_dataloader()))
     assert all(part.device.type == "meta" for part in move_data_to_device(batch, torch.device("meta")))
+
+
+@pytest.mark.parametrize("n", [2, 3, 200])
+def test_targets_may_be_a_dict_or_a_tuple(n):
+    x, y = torch.arange(n), {"a": torch.arange(n), "b": (torch.arange(n) * 2, torch.zeros(n))}
+    data = TensorData((x, y), val=(x, y), test=(x, y), batch_size=64)
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        batches = list(loader)
+        assert sum(len(part) for part, _ in batches) == n
+        for part, targets in batches:
+            assert torch.equal(targets["a"], part)
+            assert torch.equal(targets["b"][0], 2 * part)
+
+
+def test_a_share_of_data_with_several_targets_is_held_out():
+    x = torch.arange(100.0)
+    data = TensorData((x, (x.long(), {"b": x})), val=0.2, test=0.3)
+    parts = [data.train, data.val, data.test]
+    assert [len(split[0]) for split in parts] == [50, 20, 30]
+    assert sorted(v for split in parts for v in split[1][1]["b"].tolist()) == x.tolist()
+
+
+def test_named_tuples_stay_what_they_are():
+    pair = collections.namedtuple("pair", "left right")
+    x = pair(torch.arange(20), torch.arange(20))
+    data = TensorData((x, torch.zeros(20)), batch_size=4)
+    assert all(isinstance(part, pair) for part, _ in data.train_dataloader())
+
+
+@pytest.mark.parametrize("x", [{}, (), torch.tensor(1.0)])
+def test_inputs_without_rows_are_refused(x):
+    with pytest.raises(ValueError, match="first dimension"):
+        TensorData((x, torch.zeros(3)))
