@@ -17,6 +17,7 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
+from optnas.answers import params_key, same
 from optnas.errors import ParamsMismatchError, SpaceError, describe_error, failing_layer, is_infrastructure
 from optnas.facts import materialize, sketch
 from optnas.seeds import derive_seed, same_threads, seed_everything
@@ -269,7 +270,7 @@ class Objective:
                 # The estimate of an equal network starts with the same question as the other's did, and goes
                 # on with the same as long as the answers agree: asking here commits to nothing new.
                 and all(
-                    ask(trial, name, other.distributions[name]) == answer
+                    same(ask(trial, name, other.distributions[name]), answer)
                     for name, answer in attrs["asked"].items()
                 )
             ):
@@ -290,7 +291,7 @@ class Objective:
 
 
 def _identity(fingerprint: str | None, of_space: Mapping[str, Any], beyond: Mapping[str, Any]) -> Hashable:
-    return fingerprint or tuple(sorted(of_space.items())), tuple(sorted(beyond.items()))
+    return fingerprint or params_key(of_space), params_key(beyond)
 
 
 class _Recorder:

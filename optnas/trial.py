@@ -6,7 +6,7 @@ study, a stored trial, a random generator, an enumeration) is no business of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from optuna.distributions import (
@@ -16,6 +16,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from optnas.answers import Pick, contains, settle
 from optnas.errors import ParamsMismatchError
 
 T_co = TypeVar("T_co", covariant=True)
@@ -73,7 +74,8 @@ class _Scoped:
 class Draw:
     """A trial whose every answer comes from `pick(name, distribution)`.
 
-    `params` and `distributions` hold what was asked so far, in the order of the questions.
+    `params` and `distributions` hold what was asked so far, in the order of the questions, with answers as a
+    storage would give them back.
 
     Raises:
         ValueError: one name is asked with two different distributions.
@@ -81,7 +83,7 @@ class Draw:
         TypeError: a choice that Optuna cannot store.
     """
 
-    def __init__(self, pick: Callable[[str, BaseDistribution], Any]) -> None:
+    def __init__(self, pick: Pick) -> None:
         self._pick = pick
         self.params: dict[str, Any] = {}
         self.distributions: dict[str, BaseDistribution] = {}
@@ -96,12 +98,14 @@ class Draw:
         return self._ask(name, CategoricalDistribution(tuple(choices)))
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        return int(self._ask(name, IntDistribution(low, high, log=log, step=step)))
+        answer: int = self._ask(name, IntDistribution(low, high, log=log, step=step))
+        return answer
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
-        return float(self._ask(name, FloatDistribution(low, high, log=log, step=step)))
+        answer: float = self._ask(name, FloatDistribution(low, high, log=log, step=step))
+        return answer
 
     def _ask(self, name: str, distribution: BaseDistribution) -> Any:
         if name in self.distributions:
@@ -117,7 +121,7 @@ class Draw:
             raise ParamsMismatchError(
                 f"Parameter {name!r} is {value!r}, but the space asks for {distribution}. {_CHANGED}"
             )
-        self.params[name] = value
+        self.params[name] = value = settle(distribution, value)
         self.distributions[name] = distribution
         return value
 
@@ -151,23 +155,3 @@ def replay(params: Mapping[str, Any]) -> Draw:
         return params[name]
 
     return Draw(pick)
-
-
-def contains(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether `value` is a possible answer: in range and, where there is a step, on the grid."""
-    if type(value) is str:  # most answers, and samplers ask this some thousand times for a suggestion
-        return isinstance(distribution, CategoricalDistribution) and value in distribution.choices
-    if not isinstance(distribution, (IntDistribution, FloatDistribution)):
-        assert isinstance(distribution, CategoricalDistribution)
-        # True == 1 in Python, yet they are two choices.
-        return any(type(value) is type(c) and value == c for c in distribution.choices)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    if not distribution.low <= value <= distribution.high:  # nan is not
-        return False
-    if isinstance(distribution, IntDistribution):
-        return int(value) == value and (int(value) - distribution.low) % distribution.step == 0
-    if distribution.step is None:
-        return True
-    steps = (value - distribution.low) / distribution.step
-    return abs(steps - round(steps)) < 1e-8

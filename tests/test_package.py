@@ -25,10 +25,10 @@ _WAYS = {"estimation", "training", "tasks", "data", "strategy", "benchmarks", "h
 # room -> the rooms it may import; doors open one way.
 DOORS = {
     "_lazy": set(),
-    "trial": {"errors"},
+    "trial": {"answers", "errors"},
     "errors": set(),
     "seeds": set(),
-    "answers": {"trial", "errors"},
+    "answers": {"errors"},
     "record": {"answers", "trial", "errors"},
     "space": _WORDS,
     "facts": _WORDS,

@@ -11,7 +11,8 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optnas.analysis.trials import finished, maximizes, same
+from optnas.analysis.trials import finished, maximizes
+from optnas.answers import same
 
 _PARENT = "optnas:parent"  # system attribute of a trial that a sampler bred from another
 

@@ -13,8 +13,9 @@ from optuna.trial import FrozenTrial
 
 from optnas.analysis.anova import ConditionalAnovaEvaluator
 from optnas.analysis.importance import Importance, Share
-from optnas.analysis.trials import Target, answer_key, choices_of, maximizes, objective_value, scored
+from optnas.analysis.trials import Target, choices_of, maximizes, objective_value, scored
 from optnas.analysis.words import answer_in_words, shorten
+from optnas.answers import key
 from optnas.plots.theme import INK, RAMP, SKY, empty, plain, style
 
 _ROW = 84  # pixels per decision: its name, a line of answers, two lines of their names
@@ -147,7 +148,7 @@ class _Axis:
         self.high: float = 1 if self.answers else max(values)
 
     def _key(self, value: Any) -> Any:
-        return answer_key(value) if self._named else float(value)
+        return key(value) if self._named else float(value)
 
     def at(self, value: Any) -> float:
         if self.answers:

@@ -16,13 +16,13 @@ import torch
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from optnas.answers import Key, draw, params_key
 from optnas.errors import ParamsMismatchError
 from optnas.objective import Objective
 from optnas.search.provenance import changes, provenance
 from optnas.seeds import derive_seed
-from optnas.space.explore import draw_value
 from optnas.storage.open import open_storage
-from optnas.strategy.base import TrialSampler, fixed_params, hashable
+from optnas.strategy.base import TrialSampler, fixed_params
 from optnas.strategy.predictor import PredictorSampler
 from optnas.strategy.seeded import SeededSampler
 from optnas.trial import Draw, replay
@@ -152,10 +152,10 @@ def check_fits(study: optuna.Study, objective: Objective) -> None:
     trials = study.get_trials(deepcopy=False)
     finished = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     waiting = [t for t in trials if t.state == TrialState.WAITING]
-    tried: Counter[tuple[str, str]] = Counter()
+    tried: Counter[tuple[str, Key]] = Counter()
     for trial in finished[-10:] + waiting:
         given = fixed_params(trial)
-        if trial.state == TrialState.WAITING and all(tried[answer] >= _TRIES for answer in hashable(given)):
+        if trial.state == TrialState.WAITING and all(tried[answer] >= _TRIES for answer in params_key(given)):
             continue
         answers = _complete(given) if trial.state == TrialState.WAITING else replay(given)
         try:
@@ -168,7 +168,7 @@ def check_fits(study: optuna.Study, objective: Objective) -> None:
             ) from None
         except Exception:  # the model cannot be built on meta, or at all: no question of what is stored
             pass
-        for answer in hashable(given):
+        for answer in params_key(given):
             tried[answer] += _TRIES if answer[0] in answers.params else 1
 
 
@@ -186,7 +186,7 @@ def _check_all_asked(trial: FrozenTrial, answers: Draw) -> None:
 def _complete(given: dict[str, Any]) -> Draw:
     """Answers as given, and anything possible for the rest, which the sampler will answer."""
     rng = np.random.default_rng(0)
-    return Draw(lambda name, distribution: given[name] if name in given else draw_value(distribution, rng))
+    return Draw(lambda name, distribution: given[name] if name in given else draw(distribution, rng))
 
 
 @contextmanager

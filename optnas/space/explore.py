@@ -7,20 +7,16 @@ ignored. Modules are built on the meta device, which costs neither memory nor in
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution
 
+from optnas.answers import contains, draw, is_continuous, keep_or_draw, options, others
 from optnas.space.nodes import Chain, Choice, Repeat
-from optnas.trial import Draw, Space, contains, replay
+from optnas.trial import Draw, Space, replay
 
 
 def sample(space: Space[Any], rng: np.random.Generator | int) -> dict[str, Any]:
@@ -29,46 +25,7 @@ def sample(space: Space[Any], rng: np.random.Generator | int) -> dict[str, Any]:
     `rng` is a generator or a seed. Returns its params, in the order asked.
     """
     rng = np.random.default_rng(rng)
-    return _ask(space, lambda name, distribution: draw_value(distribution, rng)).params
-
-
-def draw_value(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
-    """One uniformly random answer to a question."""
-    if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[rng.integers(len(distribution.choices))]
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    low, high, step = distribution.low, distribution.high, distribution.step
-    integer = isinstance(distribution, IntDistribution)
-    if distribution.log:
-        # Half a step beyond either end of the integers, so that the ends are as likely as their neighbors.
-        margin = 0.5 if integer else 0.0
-        value = math.exp(rng.uniform(math.log(low - margin), math.log(high + margin)))
-        return min(max(round(value), low), high) if integer else float(min(max(value, low), high))
-    if step is None:
-        return float(rng.uniform(low, high))
-    value = _grid_point(distribution, int(rng.integers(_grid_size(distribution))))
-    return int(value) if integer else float(value)
-
-
-def options(name: str, distribution: BaseDistribution) -> Sequence[Any]:
-    """Every possible answer to a question.
-
-    Raises:
-        ValueError: the decision is continuous (a float without a step).
-    """
-    if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices
-    if isinstance(distribution, IntDistribution):
-        return range(distribution.low, distribution.high + 1, distribution.step)
-    assert isinstance(distribution, FloatDistribution)
-    if distribution.single():
-        return (distribution.low,)
-    if distribution.step is None:
-        raise ValueError(
-            f"Parameter {name!r} is continuous ({distribution}) and cannot be enumerated. "
-            "Give it a step=, or ask for it outside the space (a task may ask for its learning rate)."
-        )
-    return tuple(float(_grid_point(distribution, i)) for i in range(_grid_size(distribution)))
+    return _ask(space, keep_or_draw({}, rng)).params
 
 
 def enumerate_params(space: Space[Any]) -> Iterator[dict[str, Any]]:
@@ -116,55 +73,26 @@ def neighbors(
         rng = np.random.default_rng(rng)
     asked = _build(space, replay(params))
     for name, distribution in asked.distributions.items():
-        if rng is not None and isinstance(distribution, FloatDistribution) and distribution.step is None:
-            others: Sequence[Any] = () if distribution.single() else (draw_value(distribution, rng),)
+        if rng is not None and is_continuous(distribution):
+            left = [draw(distribution, rng)]
         else:
-            others = options(name, distribution)
-        for other in others:
-            if _same(distribution, other, asked.params[name]):
-                continue
+            left = others(name, distribution, asked.params[name])
+        for other in left:
             changed = {**asked.params, name: other}
             if rng is None:
                 yield from _odometer(space, changed)
             else:
-                yield _ask(space, _keep_or_draw(changed, rng)).params
-
-
-def _grid_size(distribution: IntDistribution | FloatDistribution) -> int:
-    assert distribution.step is not None
-    return round((distribution.high - distribution.low) / distribution.step) + 1
-
-
-def _grid_point(distribution: IntDistribution | FloatDistribution, i: int) -> float:
-    assert distribution.step is not None
-    # Floating point: 0.1 + 2 * 0.1 is above 0.3.
-    return min(distribution.low + i * distribution.step, distribution.high)
-
-
-def _same(distribution: BaseDistribution, a: Any, b: Any) -> bool:
-    if isinstance(distribution, CategoricalDistribution):
-        return type(a) is type(b) and bool(a == b)  # True == 1 in Python, yet they are two choices
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    # A stored point of a grid may differ from ours in its last bits.
-    return bool(a == b) if distribution.step is None else abs(a - b) < distribution.step / 2
-
-
-def _keep_or_draw(params: Mapping[str, Any], rng: np.random.Generator) -> Any:
-    def pick(name: str, distribution: BaseDistribution) -> Any:
-        kept = name in params and contains(distribution, params[name])
-        return params[name] if kept else draw_value(distribution, rng)
-
-    return pick
+                yield _ask(space, keep_or_draw(changed, rng)).params
 
 
 def _ask(space: Space[Any], pick: Any) -> Draw:
     return _build(space, Draw(pick))
 
 
-def _build(space: Space[Any], draw: Draw) -> Draw:
+def _build(space: Space[Any], asked: Draw) -> Draw:
     with torch.device("meta"):
-        space(draw)
-    return draw
+        space(asked)
+    return asked
 
 
 def _odometer(space: Space[Any], fixed: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.space.explore import draw_value
-from optnas.trial import contains
-
-Pick = Callable[[str, BaseDistribution], Any]
-"""Answers a question, given its name and its distribution."""
+from optnas.answers import Pick
 
 
 class TrialSampler(BaseSampler, ABC):
@@ -88,21 +84,6 @@ class TrialSampler(BaseSampler, ABC):
 def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
     """Answers that no sampler may change: of an enqueued trial, or of an earlier attempt at this one."""
     return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-
-
-def keep_or_draw(params: Mapping[str, Any], rng: np.random.Generator) -> Pick:
-    """Answer from `params` where that is possible, else uniformly at random."""
-
-    def pick(name: str, distribution: BaseDistribution) -> Any:
-        can_keep = name in params and contains(distribution, params[name])
-        return params[name] if can_keep else draw_value(distribution, rng)
-
-    return pick
-
-
-def hashable(params: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
-    """Equal for equal answers; 1, 1.0 and True are equal in Python, yet different answers."""
-    return frozenset((name, repr(value)) for name, value in params.items())
 
 
 def is_sound(trial: FrozenTrial) -> bool:

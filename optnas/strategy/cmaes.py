@@ -17,10 +17,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.space.explore import draw_value, options
-from optnas.strategy.base import Pick, TrialSampler, is_sound, loss
+from optnas.answers import Pick, contains, draw, index, options
+from optnas.strategy.base import TrialSampler, is_sound, loss
 from optnas.strategy.padded import Slots, slots
-from optnas.trial import Space, contains
+from optnas.trial import Space
 
 CMA = "optnas:cma"
 
@@ -79,7 +79,7 @@ class MixedCmaEsSampler(TrialSampler):
                 _logger.warning(
                     f"MixedCmaEsSampler does not know {name!r} as {distribution}: it is drawn at random."
                 )
-            return draw_value(distribution, rng)
+            return draw(distribution, rng)
 
         return pick
 
@@ -186,7 +186,7 @@ class _Code:
         for i, (name, values) in enumerate(self.categories.items()):
             category = sample["categories"][i]
             if name in trial.params:
-                category = next(j for j, v in enumerate(values) if repr(v) == repr(trial.params[name]))
+                category = index(values, trial.params[name])
             one_hot[i, category] = True
         return CatCMAwM.Solution(
             x=numbers[:n_continuous], z=numbers[n_continuous:], c=one_hot, _v_raw=numbers

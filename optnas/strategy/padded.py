@@ -13,7 +13,8 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.space.explore import draw_value, enumerate_params
+from optnas.answers import draw
+from optnas.space.explore import enumerate_params
 from optnas.space.nodes import Chain, Choice, Repeat
 from optnas.strategy.base import fixed_params
 from optnas.strategy.inner import Inner, PlanningSampler, walk
@@ -100,7 +101,7 @@ class PaddedSampler(PlanningSampler):
         answers = {**trial.system_attrs.get(PADDED, {}), **trial.params}
         if not answers.keys() >= self.slots.keys():
             rng = np.random.default_rng(trial.number)
-            answers = {name: draw_value(d, rng) for name, d in self.slots.items()} | answers
+            answers = {name: draw(d, rng) for name, d in self.slots.items()} | answers
         padded = copy.copy(trial)
         padded.params = {name: answers[name] for name in self.slots} | trial.params
         padded.distributions = {**self.slots, **trial.distributions}

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
+from optnas.answers import keep_or_draw
 from optnas.errors import ConformanceError, ParamsMismatchError
 from optnas.facts.cost import Example, as_inputs, batch_size
-from optnas.space.explore import draw_value
 from optnas.testing.interview import Interview, Known
 from optnas.trial import Draw, Space, replay
 
@@ -84,7 +84,7 @@ class _Builder:
         self._owners: dict[int, tuple[object, int, str]] = {}
 
     def random_draw(self) -> Draw:
-        return Draw(lambda _, distribution: draw_value(distribution, self._rng))
+        return Draw(keep_or_draw({}, self._rng))
 
     def build(
         self, make_draw: Callable[[], Draw], devices: Sequence[str] = ("meta", "cpu")

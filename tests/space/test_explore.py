@@ -21,11 +21,11 @@ from optuna.distributions import (
 )
 from torch import nn
 
+from optnas.answers import contains, draw, options
 from optnas.errors import ParamsMismatchError
 from optnas.space import Chain, Choice, Repeat, count, enumerate_params, neighbors, sample
 from optnas.space.blocks import conv
-from optnas.space.explore import draw_value, options
-from optnas.trial import Trial, ask, contains, scope
+from optnas.trial import Trial, ask, scope
 
 # A description of a space can be built (as nodes and functions) and expanded (without any trial).
 # A member maps each name asked to its value and the values that it could have had.
@@ -354,7 +354,7 @@ def test_every_point_of_a_grid_of_floats_is_possible(first: int, step: float, n:
     values = options("x", distribution)
     assert values == pytest.approx([low + i * step for i in range(n + 1)])
     assert all(contains(distribution, value) for value in values)
-    assert contains(distribution, draw_value(distribution, np.random.default_rng(n)))
+    assert contains(distribution, draw(distribution, np.random.default_rng(n)))
 
 
 def test_the_last_point_of_a_grid_of_floats_is_enumerated() -> None:
@@ -369,9 +369,9 @@ def test_the_last_point_of_a_grid_of_floats_is_enumerated() -> None:
 
 def test_values_are_drawn_uniformly_in_the_logarithm_where_asked() -> None:
     rng = np.random.default_rng(0)
-    floats = [draw_value(FloatDistribution(1e-4, 1.0, log=True), rng) for _ in range(2000)]
+    floats = [draw(FloatDistribution(1e-4, 1.0, log=True), rng) for _ in range(2000)]
     assert abs(np.mean(np.log10(floats)) + 2) < 0.1
-    integers = Counter(draw_value(IntDistribution(1, 64, log=True), rng) for _ in range(4000))
+    integers = Counter(draw(IntDistribution(1, 64, log=True), rng) for _ in range(4000))
     assert set(integers) <= set(range(1, 65))
     octaves = [sum(integers[i] for i in range(2**k, 2 ** (k + 1))) / 4000 for k in range(6)]
     # ln((2^(k+1) - 1/2) / (2^k - 1/2)) / ln(64.5 / 0.5): each integer gets the width it has in the logarithm.
