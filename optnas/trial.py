@@ -137,6 +137,12 @@ def ask(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
     return trial.suggest_float(name, low, high, step=step, log=log)
 
 
+def name_of(space: Space[Any]) -> str:
+    """What a space is called: the user's function by its own name, anything else by that of its class."""
+    name: str = getattr(space, "__name__", type(space).__name__)
+    return name
+
+
 def replay(params: Mapping[str, Any]) -> Draw:
     """A trial that answers from `params`, for example `frozen_trial.params`; like every Draw it checks.
 

@@ -25,7 +25,7 @@ from optnas.storage.open import open_storage
 from optnas.strategy.base import TrialSampler, fixed_params
 from optnas.strategy.predictor import PredictorSampler
 from optnas.strategy.seeded import SeededSampler
-from optnas.trial import Draw, replay
+from optnas.trial import Draw, name_of, replay
 
 SamplerFactory = Callable[[int], BaseSampler]
 
@@ -63,7 +63,7 @@ def create_study(
             the message lists what changed.
     """
     study = optuna.create_study(
-        study_name=study_name or getattr(objective.space, "__name__", type(objective.space).__name__),
+        study_name=study_name or name_of(objective.space),
         storage=open_storage(storage),
         directions=objective.directions,
         pruner=pruner or default_pruner(getattr(objective.estimator, "max_epochs", 0)),

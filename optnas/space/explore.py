@@ -1,22 +1,81 @@
 """Walk a space without a study, by calling it again with other answers.
 
 Everything here works on any function of a trial, conditional ones included; what the function returns is
-ignored. Modules are built on the meta device, which costs neither memory nor initialization.
+ignored. Modules are built on the meta device, which costs neither memory nor initialization; a space that
+needs numbers to build (`tensor.item()`) is built on the CPU.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from optuna.distributions import BaseDistribution
 
 from optnas.answers import contains, draw, is_continuous, keep_or_draw, options, others
-from optnas.space.nodes import Chain, Choice, Repeat
-from optnas.trial import Draw, Space, replay
+from optnas.trial import Draw, Space, ask, replay
+
+T = TypeVar("T")
+
+
+def on_meta(build: Callable[[], T]) -> T:
+    """What `build()` returns, built on the meta device, or on the CPU where the code needs numbers.
+
+    On the CPU it may call `build` a second time; global random states of torch stay as they are.
+    """
+    try:
+        with torch.device("meta"):
+            return build()
+    except Exception as error:
+        if not _is_of_meta(error):
+            raise
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        return build()
+
+
+def _is_of_meta(error: BaseException) -> bool:
+    """Whether torch, perhaps through the user's own words, complains of tensors that have no numbers."""
+    seen = []
+    at: BaseException | None = error
+    while at is not None and at not in seen:
+        if "meta" in str(at).lower():
+            return True
+        seen.append(at)
+        at = at.__cause__ or at.__context__
+    return False
+
+
+def walk(space: Space[Any], asked: Draw) -> Exception | None:
+    """Let a space put its questions to `asked`; what it builds is dropped.
+
+    A space that raises has asked what it asked; its error is returned. What `asked` raises goes on upward.
+    """
+    refusals: list[Exception] = []
+
+    def pick(name: str, distribution: BaseDistribution) -> Any:
+        try:
+            return ask(asked, name, distribution)
+        except Exception as error:
+            refusals.append(error)
+            raise
+
+    try:
+        on_meta(lambda: space(Draw(pick)))
+    except Exception as error:
+        if refusals:
+            raise
+        return error
+    return None
+
+
+def _ask(space: Space[Any], asked: Draw) -> Draw:
+    """`walk`, but an error of the space goes on upward, too."""
+    error = walk(space, asked)
+    if error is not None:
+        raise error
+    return asked
 
 
 def sample(space: Space[Any], rng: np.random.Generator | int) -> dict[str, Any]:
@@ -25,7 +84,7 @@ def sample(space: Space[Any], rng: np.random.Generator | int) -> dict[str, Any]:
     `rng` is a generator or a seed. Returns its params, in the order asked.
     """
     rng = np.random.default_rng(rng)
-    return _ask(space, keep_or_draw({}, rng)).params
+    return _ask(space, Draw(keep_or_draw({}, rng))).params
 
 
 def enumerate_params(space: Space[Any]) -> Iterator[dict[str, Any]]:
@@ -35,24 +94,6 @@ def enumerate_params(space: Space[Any]) -> Iterator[dict[str, Any]]:
         ValueError: a decision is continuous; the message names it.
     """
     return _odometer(space, {})
-
-
-def count(space: Space[Any]) -> int:
-    """The number of different answers (genotypes) that a space has.
-
-    Nodes are counted by arithmetic, plain functions by enumeration.
-
-    Raises:
-        ValueError: a decision is continuous; the message names it.
-    """
-    if isinstance(space, Choice):
-        return sum(count(candidate) for candidate in space.candidates.values())
-    if isinstance(space, Repeat):
-        per_position = count(space.space)
-        return sum(per_position**depth for depth in range(space.low, space.high + 1))
-    if isinstance(space, Chain):
-        return math.prod(count(part) for part in space.spaces.values())
-    return sum(1 for _ in enumerate_params(space))
 
 
 def neighbors(
@@ -71,7 +112,7 @@ def neighbors(
     """
     if rng is not None:
         rng = np.random.default_rng(rng)
-    asked = _build(space, replay(params))
+    asked = _ask(space, replay(params))
     for name, distribution in asked.distributions.items():
         if rng is not None and is_continuous(distribution):
             left = [draw(distribution, rng)]
@@ -82,17 +123,7 @@ def neighbors(
             if rng is None:
                 yield from _odometer(space, changed)
             else:
-                yield _ask(space, keep_or_draw(changed, rng)).params
-
-
-def _ask(space: Space[Any], pick: Any) -> Draw:
-    return _build(space, Draw(pick))
-
-
-def _build(space: Space[Any], asked: Draw) -> Draw:
-    with torch.device("meta"):
-        space(asked)
-    return asked
+                yield _ask(space, Draw(keep_or_draw(changed, rng))).params
 
 
 def _odometer(space: Space[Any], fixed: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -111,7 +142,7 @@ def _odometer(space: Space[Any], fixed: Mapping[str, Any]) -> Iterator[dict[str,
 
     while True:
         sizes.clear()
-        yield _ask(space, pick).params
+        yield _ask(space, Draw(pick)).params
         del position[len(sizes) :]
         while position and position[-1] + 1 == sizes[len(position) - 1]:
             position.pop()

@@ -6,10 +6,10 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from optnas.answers import Pick, contains, draw, is_continuous, key, mutate, settle
+from optnas.space.explore import walk
 from optnas.trial import Draw, Space
 
 Params = Mapping[str, Any]
@@ -52,12 +52,7 @@ class Questions:
 
     def _explore(self, params: Params, pick: Pick) -> dict[str, Any] | None:
         asked = Draw(lambda name, distribution: params[name] if name in params else pick(name, distribution))
-        try:
-            with torch.device("meta"):
-                self._space(asked)
-            raises = False
-        except Exception:
-            raises = True
+        raises = walk(self._space, asked) is not None
         if len(self._asked) > MOST_NODES:
             self._forget()
         node = 0

@@ -14,9 +14,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optnas.answers import draw, is_continuous, keep_or_draw, others, params_key
 from optnas.errors import ParamsMismatchError, SpaceExhausted
-from optnas.space.explore import enumerate_params
+from optnas.space.explore import enumerate_params, walk
 from optnas.strategy.base import fixed_params
-from optnas.strategy.inner import Inner, PlanningSampler, walk
+from optnas.strategy.inner import Inner, PlanningSampler
 from optnas.trial import Draw, Space, replay
 
 PLAN = "optnas:plan"
@@ -101,7 +101,7 @@ class DistinctSampler(PlanningSampler):
             study._storage.set_trial_system_attr(trial._trial_id, PLAN, plan)
             if found.how == "repeat" or self._is_new(found.params, self._seen(study, trial)):
                 break
-        return inner, walk(self.space, replay(found.params))
+        return inner, self._ask(replay(found.params))
 
     def _plan(
         self, study: Study, trial: FrozenTrial, fixed: Params, rng: np.random.Generator
@@ -109,7 +109,7 @@ class DistinctSampler(PlanningSampler):
         seen = self._seen(study, trial)
         for redraws in range(self.redraws + 1):
             inner = Inner(self.sampler, study, trial, fixed)
-            drawn = walk(self.space, Draw(inner))
+            drawn = self._ask(Draw(inner))
             if self._is_new(drawn.params, seen):
                 return inner, _Found(drawn.params, "redrawn" if redraws else "drawn", redraws)
             if drawn.params.keys() <= fixed.keys():
@@ -140,11 +140,11 @@ class DistinctSampler(PlanningSampler):
                 changes = others(name, distribution, drawn.params[name])
             for j in rng.permutation(len(changes)):
                 kept = {**drawn.params, name: changes[j], **fixed}
-                yield walk(self.space, Draw(keep_or_draw(kept, rng))).params
+                yield self._ask(Draw(keep_or_draw(kept, rng))).params
 
     def _random(self, fixed: Params, rng: np.random.Generator) -> Iterator[Params]:
         for _ in range(RANDOM_TRIES):
-            yield walk(self.space, Draw(keep_or_draw(fixed, rng))).params
+            yield self._ask(Draw(keep_or_draw(fixed, rng))).params
 
     def _rest(self, fixed: Params, rng: np.random.Generator) -> Iterator[Params]:
         """When so many random draws found nothing, the space is nearly exhausted: take it in order."""
@@ -156,6 +156,11 @@ class DistinctSampler(PlanningSampler):
             for _ in range(100):
                 yield from self._random(fixed, rng)
             raise
+
+    def _ask(self, asked: Draw) -> Draw:
+        """What the space asks; one that raises, until then (the trial with these answers will raise, too)."""
+        walk(self.space, asked)
+        return asked
 
     def _is_new(self, params: Params, seen: set[Hashable]) -> bool:
         return params_key(params) not in seen and self._key(params) not in seen
@@ -192,6 +197,6 @@ class DistinctSampler(PlanningSampler):
             return key
         known = {**trial.system_attrs.get(PLAN, {}).get("params", {}), **fixed_params(trial)}
         try:
-            return self._key(walk(self.space, replay(known)).params)
+            return self._key(self._ask(replay(known)).params)
         except ParamsMismatchError:
             return None

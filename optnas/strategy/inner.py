@@ -7,14 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.answers import contains, options, settle
-from optnas.trial import Draw, Space, ask
 
 
 class Inner:
@@ -101,27 +99,3 @@ class PlanningSampler(BaseSampler, ABC):
     def reseed_rng(self) -> None:
         """Passed on to the inner sampler; our own choices differ by the trial's number."""
         self.sampler.reseed_rng()
-
-
-def walk(space: Space[Any], draw: Draw) -> Draw:
-    """Let a space put its questions to `draw`; what it builds stays on the meta device and is dropped.
-
-    A space that raises has asked what it asked; the trial that is given these answers will raise, too. What
-    `draw` raises goes on upward.
-    """
-    errors: list[Exception] = []
-
-    def pick(name: str, distribution: BaseDistribution) -> Any:
-        try:
-            return ask(draw, name, distribution)
-        except Exception as error:
-            errors.append(error)
-            raise
-
-    try:
-        with torch.device("meta"):
-            space(Draw(pick))
-    except Exception:
-        if errors:
-            raise
-    return draw

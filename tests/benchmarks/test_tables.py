@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from optnas.benchmarks import tables
-from optnas.space import explore
+from optnas.space import count, sample
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="the shared folder of reference data is not here")
@@ -18,7 +18,7 @@ NB201_OPTIMA = {"cifar10": 91.61, "cifar100": 73.49, "imagenet16": 46.73}  # Don
 def test_nasbench201_has_the_published_optimum(dataset: str) -> None:
     table = tables.nasbench201(dataset)
     assert table.means[table.best] == pytest.approx(NB201_OPTIMA[dataset], abs=0.006)
-    assert explore.count(table.space) == len(table.keys) == 5**6
+    assert count(table.space) == len(table.keys) == 5**6
 
 
 @pytest.mark.parametrize("task", ["naval_propulsion", "protein_structure"])
@@ -48,7 +48,7 @@ def test_nasbench201_from_two_sources_agree() -> None:
 def test_natsbench_size_has_the_published_optimum() -> None:
     table = tables.natsbench_size_npz(DATA / "natsbench_size_cifar10.npz")
     assert table.means.max() == pytest.approx(93.65, abs=0.006)
-    assert explore.count(table.space) == len(table.keys) == 8**5
+    assert count(table.space) == len(table.keys) == 8**5
 
 
 @needs_data
@@ -90,7 +90,7 @@ def test_unknown_names_are_refused_with_the_known_ones() -> None:
 def _random(space):
     rng = np.random.default_rng(1)
     while True:
-        yield explore.sample(space, rng)
+        yield sample(space, rng)
 
 
 def _replay(params):

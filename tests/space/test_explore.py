@@ -23,7 +23,7 @@ from torch import nn
 
 from optnas.answers import contains, draw, options
 from optnas.errors import ParamsMismatchError
-from optnas.space import Chain, Choice, Repeat, count, enumerate_params, neighbors, sample
+from optnas.space import Chain, Choice, Repeat, count, enumerate_params, neighbors, questions, sample
 from optnas.space.blocks import conv
 from optnas.trial import Trial, ask, scope
 
@@ -396,3 +396,49 @@ def test_walking_builds_nothing_real() -> None:
 
 def test_a_partial_of_a_block_is_walked_like_any_function() -> None:
     assert count(partial(conv, width=8)) == 2
+
+
+def needs_numbers(trial: Trial) -> nn.Module:
+    """Rates of stochastic depth, as vision code writes them: not to be built on the meta device."""
+    rates = [rate.item() for rate in torch.linspace(0, 0.3, trial.suggest_int("depth", 1, 3))]
+    acts = [trial.suggest_categorical(f"act.{i}", ["ReLU", "Tanh"]) for i in range(len(rates))]
+    return nn.Sequential(*map(nn.Dropout, rates), *(getattr(nn, act)() for act in acts))
+
+
+def in_other_words(trial: Trial) -> nn.Module:
+    try:
+        return needs_numbers(trial)
+    except RuntimeError as error:
+        raise ValueError("bad rates") from error
+
+
+def as_an_array(trial: Trial) -> nn.Module:
+    trial.suggest_int("depth", 1, 3)
+    return nn.Linear(int(torch.ones(4).numpy().sum()), 2)
+
+
+@pytest.mark.parametrize(("space", "n"), [(needs_numbers, 14), (in_other_words, 14), (as_an_array, 3)])
+def test_a_space_that_needs_numbers_to_build_is_walked_like_any(space: Any, n: int) -> None:
+    state = torch.get_rng_state()
+    every = {frozen(params) for params in enumerate_params(space)}
+    assert count(space) == len(every) == n
+    start = sample(space, 0)
+    found = [frozen(params) for params in neighbors(space, start)]
+    assert set(found) <= every - {frozen(start)}
+    assert {params["depth"] for params in neighbors(space, start)} >= {1, 2, 3} - {start["depth"]}
+    assert {frozen(sample(space, seed)) for seed in range(100)} == every
+    assert len(questions(space)) == (4 if n == 14 else 1)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_space_is_built_on_the_cpu_only_where_the_meta_device_is_the_reason() -> None:
+    devices = []
+
+    def too_large(trial: Trial) -> nn.Module:
+        layer = nn.Linear(10**6, 10**6 * trial.suggest_int("width", 1, 2))  # terabytes
+        devices.append(layer.weight.device.type)
+        raise RuntimeError("more parameters than allowed")
+
+    with pytest.raises(RuntimeError, match="more parameters than allowed"):
+        sample(too_large, 0)
+    assert devices == ["meta"]
