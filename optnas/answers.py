@@ -102,6 +102,11 @@ def is_continuous(distribution: BaseDistribution) -> bool:
     )
 
 
+def is_logarithmic(distribution: BaseDistribution) -> bool:
+    """Whether answers are numbers whose ratios matter, not their differences."""
+    return isinstance(distribution, IntDistribution | FloatDistribution) and distribution.log
+
+
 def options(name: str, distribution: BaseDistribution) -> Sequence[Any]:
     """Every possible answer to a question.
 

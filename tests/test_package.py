@@ -43,7 +43,7 @@ DOORS = {
     "benchmarks": _PARTS | {"estimation", "hub"},
     "hub": _PARTS,
     "objective": _PARTS | {"estimation"},
-    "analysis": _PARTS | {"estimation", "objective"},
+    "analysis": _PARTS | {"estimation", "objective", "strategy"},
     "progress": _PARTS | {"estimation", "objective", "search"},
     "export": {"facts", "errors"},
     "search": _PARTS | _WAYS | {"objective", "progress", "export"},

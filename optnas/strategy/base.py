@@ -15,6 +15,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optnas.answers import Pick
 
+PLAN = "optnas:plan"
+"""System attribute of a trial: the answers that a sampler has planned for it, under `params`."""
+
 
 class TrialSampler(BaseSampler, ABC):
     """A sampler that settles once a trial how to answer its questions, by `prepare`.
@@ -84,6 +87,11 @@ class TrialSampler(BaseSampler, ABC):
 def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
     """Answers that no sampler may change: of an enqueued trial, or of an earlier attempt at this one."""
     return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+
+
+def expected_params(trial: FrozenTrial) -> dict[str, Any]:
+    """What an unfinished trial was or will be answered, as far as anyone knows: planned, fixed, or given."""
+    return {**trial.system_attrs.get(PLAN, {}).get("params", {}), **fixed_params(trial)}
 
 
 def is_sound(trial: FrozenTrial) -> bool:

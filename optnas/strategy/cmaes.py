@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import optuna
 from cmaes import CatCMAwM
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.answers import Pick, contains, draw, index, options
+from optnas.answers import Pick, contains, draw, index, is_continuous, is_logarithmic, options
 from optnas.strategy.base import TrialSampler, is_sound, loss
 from optnas.strategy.padded import Slots, slots
 from optnas.trial import Space
@@ -130,12 +130,12 @@ class _Code:
 
     @classmethod
     def of(cls, questions: Slots) -> _Code:
-        logs = frozenset(name for name, d in questions.items() if getattr(d, "log", False))
+        logs = frozenset(name for name, d in questions.items() if is_logarithmic(d))
         code = cls({}, {}, {}, logs)
         for name, distribution in questions.items():
             if distribution.single():
                 continue
-            if _is_continuous(distribution):
+            if _is_nearly_continuous(distribution):
                 code.continuous[name] = distribution
                 continue
             values = options(name, distribution)
@@ -199,7 +199,7 @@ class _Code:
         return int(np.abs(np.array([self._scale(name, value) for value in values]) - number).argmin())
 
 
-def _is_continuous(distribution: BaseDistribution) -> bool:
+def _is_nearly_continuous(distribution: BaseDistribution) -> bool:
     if isinstance(distribution, IntDistribution):
         return (distribution.high - distribution.low) // distribution.step >= LONGEST_GRID
-    return isinstance(distribution, FloatDistribution) and distribution.step is None
+    return is_continuous(distribution)

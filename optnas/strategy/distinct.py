@@ -15,11 +15,9 @@ from optuna.trial import FrozenTrial, TrialState
 from optnas.answers import draw, is_continuous, keep_or_draw, others, params_key
 from optnas.errors import ParamsMismatchError, SpaceExhausted
 from optnas.space.explore import enumerate_params, walk
-from optnas.strategy.base import fixed_params
+from optnas.strategy.base import PLAN, expected_params
 from optnas.strategy.inner import Inner, PlanningSampler
 from optnas.trial import Draw, Space, replay
-
-PLAN = "optnas:plan"
 
 Params = Mapping[str, Any]
 Identity = Callable[[Params], Hashable]
@@ -94,7 +92,7 @@ class DistinctSampler(PlanningSampler):
     def _claim(self, study: Study, trial: FrozenTrial) -> tuple[Inner, Draw]:
         """Publish a plan, then look whether a concurrent worker published the same; if so, plan again."""
         rng = np.random.default_rng((self.seed, trial.number))
-        fixed = fixed_params(trial) | trial.system_attrs.get(PLAN, {}).get("params", {})
+        fixed = expected_params(trial)
         for _ in range(CLAIMS):
             inner, found = self._plan(study, trial, fixed, rng)
             plan: Any = {"params": found.params, "how": found.how, "redraws": found.redraws}
@@ -195,8 +193,7 @@ class DistinctSampler(PlanningSampler):
             return params_key(trial.params) if trial.params else None
         if self._recorded and trial.state.is_finished() and (key := self._recorded(trial)) is not None:
             return key
-        known = {**trial.system_attrs.get(PLAN, {}).get("params", {}), **fixed_params(trial)}
         try:
-            return self._key(self._ask(replay(known)).params)
+            return self._key(self._ask(replay(expected_params(trial))).params)
         except ParamsMismatchError:
             return None

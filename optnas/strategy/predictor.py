@@ -15,9 +15,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.answers import ParamsKey, Pick, keep_or_draw, params_key
-from optnas.strategy.base import TrialSampler, fixed_params, is_sound, loss
+from optnas.strategy.base import PLAN, TrialSampler, expected_params, fixed_params, is_sound, loss
 from optnas.strategy.candidates import Candidates, Params, Questions
-from optnas.strategy.distinct import PLAN
 from optnas.surrogate.model import Features, Surrogate
 from optnas.trial import Space
 
@@ -87,7 +86,7 @@ class PredictorSampler(TrialSampler):
         fixed: Params,
         rng: np.random.Generator,
     ) -> Params:
-        running = [_expected_params(t) for t in others if not t.state.is_finished()]
+        running = [expected_params(t) for t in others if not t.state.is_finished()]
         seen = {*(self._answers_of(study, t) for t in others), *map(params_key, (*running, *proposed))}
         finished = [t for t in others if is_sound(t)]
         best = sorted(finished, key=lambda t: loss(study, t))[:N_PARENTS]
@@ -163,8 +162,3 @@ def _most_different(candidates: Candidates, seen: Iterable[ParamsKey]) -> Params
 def _distance(answers: ParamsKey, others: Iterable[ParamsKey]) -> float:
     """To the closest of the others (Jaccard): 0 for the same answers, 1 for none in common."""
     return min((len(answers ^ other) / (len(answers | other) or 1) for other in others), default=1.0)
-
-
-def _expected_params(trial: FrozenTrial) -> dict[str, Any]:
-    """What an unfinished trial was or will be answered, as far as anyone knows."""
-    return {**trial.system_attrs.get(PLAN, {}).get("params", {}), **fixed_params(trial)}

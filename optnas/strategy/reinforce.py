@@ -20,7 +20,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
-from optnas.answers import Pick, index, is_continuous, options
+from optnas.answers import Pick, index, is_continuous, is_logarithmic, options
 from optnas.seeds import cpu_threads
 from optnas.strategy.base import TrialSampler, is_sound, loss
 
@@ -279,7 +279,7 @@ def _action(name: str, distribution: BaseDistribution, value: Any) -> int:
     """Which of a question's actions leads to an answer."""
     if _is_binned(name, distribution):
         low, high = _bounds(distribution)
-        number = math.log(value) if getattr(distribution, "log", False) else value
+        number = math.log(value) if is_logarithmic(distribution) else value
         return min(max(int((number - low) / (high - low) * BINS), 0), BINS - 1)
     if isinstance(distribution, CategoricalDistribution):
         return index(distribution.choices, value)
