@@ -11,6 +11,7 @@ from optnas._lazy import lazily
 if TYPE_CHECKING:
     from optnas import errors as errors
     from optnas import plots as plots
+    from optnas import record as record
     from optnas import testing as testing
     from optnas.analysis.compare import compare as compare
     from optnas.analysis.explain import explain as explain
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
     from optnas.drawing.draw import draw as draw
     from optnas.drawing.draw_cell import draw_cell as draw_cell
     from optnas.errors import ParamsMismatchError as ParamsMismatchError
+    from optnas.estimation.estimator import Estimator as Estimator
+    from optnas.estimation.run import Run as Run
     from optnas.export import to_onnx as to_onnx
     from optnas.export import to_torch_export as to_torch_export
     from optnas.facts.cost import count_flops as count_flops
     from optnas.facts.cost import count_params as count_params
     from optnas.facts.cost import measure_latency as measure_latency
+    from optnas.facts.fact import Fact as Fact
     from optnas.facts.sketch import fingerprint as fingerprint
     from optnas.objective import Objective as Objective
     from optnas.reports.report import report as report

@@ -9,6 +9,7 @@
     ├── CheckpointError          files of a training cannot be written
     ├── StorageUnavailableError  the database cannot be reached, opened or written
     ├── TrialTakenError          another attempt owns the trial now
+    ├── TrialPaused              an estimate wants to go on later; no fault
     └── ConformanceError         a part of yours does not do what it must
 
 Each is a subclass, too, of the built-in or Optuna exception that callers catch for the like.
@@ -64,6 +65,10 @@ class StorageUnavailableError(OptnasError, StorageInternalError):
 
 class TrialTakenError(OptnasError, UpdateFinishedTrialError):
     """This process lost the trial: its lease ended, and another attempt owns it now. Nothing was written."""
+
+
+class TrialPaused(OptnasError):
+    """An estimate stops and may go on later: its trial goes back into the queue. No error of anybody's."""
 
 
 class ConformanceError(OptnasError, AssertionError):

@@ -1,93 +1,98 @@
-"""One trial, from its questions to its value: seed, build, sketch, twin, estimate, record."""
+"""One trial, from its questions to its value: seed, build, facts, twin, estimate, record."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import os
 import socket
+import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import optuna
 import torch
 from optuna.trial import FrozenTrial, TrialState
-from torch import nn
+from torch import Tensor, nn
 
+from optnas import record
 from optnas.answers import params_key, same
 from optnas.errors import ParamsMismatchError, SpaceError, describe_error, failing_layer, is_infrastructure
+from optnas.estimation.estimator import Direction, Estimator, as_estimator
+from optnas.estimation.run import Run
 from optnas.facts import materialize, sketch
+from optnas.facts.fact import USUAL, Fact
+from optnas.record import End, Reason, Why
 from optnas.seeds import derive_seed, same_threads, seed_everything
 from optnas.trial import Draw, Space, Trial, ask, replay
 
-Direction = Literal["maximize", "minimize"]
+AUDITS = 2
+"""How many twins of a study are trained all the same, to see that their values are what they seem."""
 
-
-class Estimator(Protocol):
-    """Scores a model: `estimate(model, trial) -> metrics`, where a metric is a name and a number.
-
-    It may report to the trial, ask the trial for what it needs (a learning rate), and raise
-    `optuna.TrialPruned`. Where it has them, these attributes are used too: `values` (the metric to optimize
-    and its direction), `example(trial)` (a small batch of inputs), `settings` (anything JSON can hold that
-    identifies how it scores: results are reused between trials only under equal settings), `max_epochs` (how
-    many values it reports at most: the default pruner waits for an eighth of them), and `ask(model, trial)`,
-    which asks the trial what the call would ask, and no more.
-    """
-
-    def __call__(self, model: nn.Module, trial: optuna.Trial, /) -> Mapping[str, float]: ...
+logger = logging.getLogger(__name__)
 
 
 class Objective:
     """What a study optimizes: `objective(trial)` builds `space(trial)`, scores it and returns the value.
 
     It works with `optnas.optimize` and with plain `study.optimize`. Before training it records what is known
-    of the model without training it (parameters, FLOPs, fingerprint) as user attributes of the trial, and
-    when the study already has the same network with the same answers to everything else, takes over that
-    trial's value (`twin_of`) instead of training again.
+    of the model without training it (parameters, FLOPs, fingerprint, facts of your own). When the study
+    already has the same network with the same answers to everything else, it takes over that trial's value
+    (a twin) instead of training again; the first twins of a study are trained all the same, and where the
+    values differ no value of the study is reused any more.
 
     Args:
         space: a function of a trial that returns a model.
-        estimator: scores a model, for example `optnas.Training`.
+        estimator: scores a model: `optnas.Training`, another `optnas.Estimator`, or a plain function
+            `(model, trial) -> metrics`.
         values: the one metric, or fact (`n_params`, `flops`), to optimize and its direction, such as
             `{"val_acc": "maximize"}`. By default the estimator says.
         example: inputs of the model: a shape with the batch dimension, a tensor, a tuple of tensors, or a
             dict of keyword tensors. By default the estimator's `example(trial)`, a batch of its data.
+        facts: what else to measure of every network before it is trained; `n_params` and `flops` always are.
         reuse_twins: set it False to train a repeated architecture again (training noise is information).
 
     Raises:
-        TypeError: `space` is a model, not a function that builds one.
-        ValueError: `values` is not one metric with a direction, or there is no example to be had.
+        TypeError: `space` is a model, not a function that builds one; or the estimator cannot be called.
+        ValueError: `values` is not one metric with a direction, there is no example to be had, or two facts
+            have one name.
     """
 
     def __init__(
         self,
         space: Space[nn.Module],
-        estimator: Estimator,
+        estimator: Estimator | Callable[..., Mapping[str, float]],
         *,
         values: Mapping[str, Direction] | None = None,
         example: Any = None,
+        facts: Sequence[Fact] = (),
         reuse_twins: bool = True,
     ) -> None:
         if isinstance(space, nn.Module):
             raise TypeError("space is a model; pass the function of a trial that builds it.")
-        values = values or getattr(estimator, "values", None)
+        self.estimator = as_estimator(estimator)
+        values = values or self.estimator.values
         if not values or len(values) != 1 or not set(values.values()) <= {"maximize", "minimize"}:
             raise ValueError(
                 f"values={values!r} must name one metric and its direction, "
                 "for example values={'val_acc': 'maximize'}."
             )
-        if example is None and not hasattr(estimator, "example"):
+        if example is None and not self.estimator.has_example:
             raise ValueError(
                 "The estimator does not say what its inputs look like; pass example=, a shape with the batch "
                 "dimension such as (2, 3, 32, 32), a tensor, a tuple or a dict of tensors."
             )
+        names = [fact.name for fact in (*USUAL, *facts)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"facts: {', '.join(names)} are not all different; give each a name of its own.")
         self.space = space
-        self.estimator = estimator
         self.values = MappingProxyType(dict(values))
         self.example = example
+        self.facts = tuple(facts)
         self.reuse_twins = reuse_twins
 
     @property
@@ -103,18 +108,20 @@ class Objective:
             SpaceError: the model does not run.
             ParamsMismatchError: the trial's stored answers do not fit the space.
         """
-        with same_threads(trial.user_attrs.get("attempts", [])):
-            self._begin(trial)
+        run = Run.of(trial)
+        with same_threads(record.attempts(run)):
+            self._begin(run)
             try:
-                return self._value(trial)
+                return self._value(run)
             except optuna.TrialPruned as pruned:
-                if "reason" not in trial.user_attrs:
-                    trial.set_user_attr("reason", str(pruned) or "pruned")
+                if Reason.of(run) is None:
+                    kind = Why.PRUNED if run.told_to_prune else Why.REFUSED
+                    Reason(kind, str(pruned) or "pruned").write(run)
                 raise
             except Exception as error:
                 # A finished trial is immutable: the reason is written while the trial still runs.
                 if not is_infrastructure(error):  # that ends an attempt, not the trial
-                    trial.set_user_attr("reason", describe_error(error))
+                    Reason(Why.ERROR, describe_error(error), cause=_cause(error)).write(run)
                 raise
 
     def build(self, trial: Any) -> nn.Module:
@@ -132,18 +139,17 @@ class Objective:
 
     def example_for(self, trial: Any) -> Any:
         """Inputs that the trial's model takes: `example`, or what the estimator says."""
-        return self.example if self.example is not None else self.estimator.example(trial)  # type: ignore[attr-defined]  # checked in __init__
+        return self.example if self.example is not None else self.estimator.example(trial)
 
     def ask(self, trial: Trial) -> None:
         """Ask everything that tells two trials apart, in the order of a real trial, without estimating.
 
-        An estimator with `ask(model, trial)` says what it asks; any other is taken to ask nothing. The model
-        is built on the meta device by those who walk spaces.
+        The model is built on the meta device by those who walk spaces.
         """
         self.example_for(trial)
-        model = self.space(trial)
-        if hasattr(self.estimator, "ask"):
-            self.estimator.ask(model, trial)
+        self.estimator.ask(self.space(trial), trial)
+
+    # ---- what two trials share ----
 
     def identity(self, params: Mapping[str, Any]) -> Hashable:
         """What two trials share exactly if they are twins, from their complete params (`ask`).
@@ -151,25 +157,35 @@ class Objective:
         The fingerprint of the network, or the answers that shape it where it has none, with all answers that
         were asked beyond the space.
         """
-        beyond_space = _Recorder(replay(params))
+        beyond_space = replay(params)
         example = self.example_for(beyond_space)
         of_space = replay(params)
-        fingerprint = self._facts(lambda: self.space(of_space), example).get("fingerprint")
-        if hasattr(self.estimator, "ask"):
-            with torch.device("meta"):
-                self.estimator.ask(self.space(replay(params)), beyond_space)
-        return _identity(fingerprint, of_space.params, beyond_space.answers)
+        fingerprint, _, _ = self._sketch(lambda: self.space(of_space), example)
+        with torch.device("meta"):
+            self.estimator.ask(self.space(replay(params)), beyond_space)
+        return _identity(fingerprint, of_space.params, beyond_space.params)
 
     def recorded_identity(self, trial: FrozenTrial) -> Hashable | None:
         """`identity` of a finished trial, from what it recorded; None where it did not get so far.
 
-        It holds what an estimator without `ask` asked, too: such a trial forbids no other.
+        It holds what a plain function asked, too, which `ask` does not know: such a trial forbids no other.
         """
-        if "asked" not in trial.user_attrs:
+        asked = record.ASKED.of(trial)
+        if asked is None:
             return None
-        asked = trial.user_attrs["asked"]
         of_space = {name: value for name, value in trial.params.items() if name not in asked}
-        return _identity(trial.user_attrs.get("fingerprint"), of_space, asked)
+        return _identity(record.FINGERPRINT.of(trial), of_space, asked)
+
+    def trusts_twins(self, study: optuna.Study) -> bool:
+        """Whether equal networks of the study are known to train to equal values.
+
+        Until `AUDITS` twins were trained all the same they are not, nor once two values differed.
+        """
+        if not self.reuse_twins or record.TWINS_DIFFER.of(study) is not None:
+            return False
+        return len(_audited(study)) >= AUDITS
+
+    # ---- one trial ----
 
     def _build(self, trial: Any, example: Any) -> nn.Module:
         model = None
@@ -190,40 +206,48 @@ class Objective:
             layer = f" in {where}" if (where := failing_layer(model, error)) else ""
             raise SpaceError(f"{describe_error(error)}{layer} [parameters: {dict(trial.params)}]") from error
 
-    def _begin(self, trial: optuna.Trial) -> None:
-        if "seed" not in trial.user_attrs:  # a later attempt at the same trial inherits it
-            study_seed = trial.study.user_attrs.get("seed", trial.study.study_name)
-            trial.set_user_attr("seed", derive_seed(study_seed, trial.number))
+    def _begin(self, run: Run) -> None:
+        if run.seed is None:  # a later attempt at the same trial inherits it
+            record.SEED.write(run, derive_seed(record.origin(run.study), run.number))
+        if record.COUNTS.of(run) is None:
+            record.COUNTS.write(run, False)
         attempt = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "threads": torch.get_num_threads(),  # results are equal bit for bit only under equal numbers
             "started": time.time(),
         }
-        trial.set_user_attr("attempts", [*trial.user_attrs.get("attempts", []), attempt])
+        record.ATTEMPTS.write(run, [*record.attempts(run), attempt])
 
-    def _value(self, trial: optuna.Trial) -> float:
-        beyond_space: Any = _Recorder(trial)
-        example = self.example_for(beyond_space)
-        answers = Draw(lambda name, distribution: ask(trial, name, distribution))
-        facts = self._facts(lambda: self.space(answers), example)
-        facts["settings"] = self._settings_hash()
-        for name, fact in facts.items():
-            trial.set_user_attr(name, fact)
+    def _value(self, run: Run) -> float:
+        example = self.example_for(run)
+        answers = Draw(lambda name, distribution: ask(run.trial, name, distribution))
+        fingerprint, facts, missing = self._sketch(lambda: self.space(answers), example)
+        if fingerprint is not None:
+            record.FINGERPRINT.write(run, fingerprint)
+        record.SETTINGS.write(run, self._settings_hash())
+        self._record(run, facts, missing)
 
-        twin = self._find_twin(trial, facts) if self.reuse_twins else None
-        if twin is not None:
-            for name in ("metrics", "asked"):
-                trial.set_user_attr(name, twin.user_attrs[name])
-            trial.set_user_attr("twin_of", twin.number)
-            return float(twin.values[0])
+        twin = self._find_twin(run) if self.reuse_twins else None
+        if twin is not None and not self._is_to_be_audited(run, twin):
+            return self._take_over(run, twin)
 
-        seed_everything(trial.user_attrs["seed"])
+        seed_everything(_seed(run))
         model = self._build(answers, example)
-        if hasattr(trial.storage, "flush"):
-            trial.storage.flush(trial._trial_id)  # what is known survives a crash of the training
+        record.INITIAL.write(run, _digest(model))
+        self._measure(run, model, example, facts, missing)
+        metrics = self._estimate(run, model, counts=twin is None)
+        value = self._pick_value(run, {**facts, **metrics})
+        if twin is not None:
+            self._judge(run, twin, value)
+        return value
+
+    def _estimate(self, run: Run, model: nn.Module, counts: bool) -> dict[str, float]:
+        record.COUNTS.write(run, counts)
+        if hasattr(run.storage, "flush"):
+            run.storage.flush(run._trial_id)  # what is known survives a crash of the training
         started = time.perf_counter()
-        estimate: Any = self.estimator(model, beyond_space)
+        estimate: Any = self.estimator(model, run)
         if not isinstance(estimate, Mapping):
             name = next(iter(self.values))
             raise TypeError(
@@ -231,53 +255,52 @@ class Objective:
                 f"return {{{name!r}: value}}."
             )
         metrics = {k: float(v) for k, v in estimate.items()}
-        trial.set_user_attr("duration", time.perf_counter() - started)
-        trial.set_user_attr("metrics", metrics)
-        trial.set_user_attr("asked", beyond_space.answers)
-        return self._pick_value({**facts, **metrics})
+        record.DURATION.write(run, time.perf_counter() - started)
+        record.write_metrics(run, metrics)
+        record.ASKED.write(run, dict(run.asked))
+        return metrics
 
-    def _facts(self, build: Callable[[], nn.Module], example: Any) -> dict[str, Any]:
+    def _sketch(
+        self, build: Callable[[], nn.Module], example: Any
+    ) -> tuple[str | None, dict[str, float], dict[str, str]]:
+        """Fingerprint, facts that need no real model, and why others are missing."""
         try:
-            facts = sketch(build, example)
+            found = sketch(build, example, self.facts)
         except (optuna.TrialPruned, ParamsMismatchError):
             raise
         except Exception as error:
             if is_infrastructure(error):
                 raise
             # It may still build and run on a real device, which is tried next and judges.
-            return {"missing": {"sketch": describe_error(error)}}
-        known = {"n_params": facts.n_params, "flops": facts.flops, "fingerprint": facts.fingerprint}
-        known = {name: fact for name, fact in known.items() if fact is not None}
-        return {**known, "missing": facts.missing} if facts.missing else known
+            return None, {}, {"sketch": describe_error(error)}
+        return found.fingerprint, dict(found.facts), dict(found.missing)
+
+    def _measure(
+        self, run: Run, model: nn.Module, example: Any, facts: dict[str, float], missing: dict[str, str]
+    ) -> None:
+        """Add to `facts` those that need the initialized model."""
+        wanted = [fact for fact in self.facts if fact.needs != "meta"]
+        for fact in wanted:
+            try:
+                facts[fact.name] = fact.of(model, example)
+            except Exception as error:
+                if is_infrastructure(error):
+                    raise
+                missing[fact.name] = describe_error(error)
+        if wanted:
+            self._record(run, facts, missing)
+            seed_everything(_seed(run))  # whatever they drew
+
+    def _record(self, run: Run, facts: Mapping[str, float], missing: Mapping[str, str]) -> None:
+        record.write_facts(run, facts)
+        if missing:
+            record.MISSING.write(run, dict(missing))
 
     def _settings_hash(self) -> str:
-        settings = getattr(self.estimator, "settings", None)
+        settings = self.estimator.settings
         return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
-    def _find_twin(self, trial: optuna.Trial, facts: Mapping[str, Any]) -> FrozenTrial | None:
-        """A COMPLETE trial of an equal network whose estimate got the answers that this one gets."""
-        if "fingerprint" not in facts:
-            return None
-        metric = next(iter(self.values))
-        for other in trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            attrs = other.user_attrs
-            if (
-                "twin_of" not in attrs
-                and "asked" in attrs  # or somebody told it while it ran
-                and attrs.get("fingerprint") == facts["fingerprint"]
-                and attrs.get("settings") == facts["settings"]
-                and metric in {**attrs, **attrs.get("metrics", {})}
-                # The estimate of an equal network starts with the same question as the other's did, and goes
-                # on with the same as long as the answers agree: asking here commits to nothing new.
-                and all(
-                    same(ask(trial, name, other.distributions[name]), answer)
-                    for name, answer in attrs["asked"].items()
-                )
-            ):
-                return other
-        return None
-
-    def _pick_value(self, measured: Mapping[str, Any]) -> float:
+    def _pick_value(self, run: Run, measured: Mapping[str, Any]) -> float:
         name = next(iter(self.values))
         if name not in measured:
             numbers = [k for k, v in measured.items() if isinstance(v, int | float)]
@@ -286,28 +309,111 @@ class Objective:
             )
         value = float(measured[name])
         if not math.isfinite(value):
-            raise optuna.TrialPruned(f"diverged: {name} is {value}")
+            run.stop(Reason(Why.DIVERGED, f"diverged: {name} is {value}"))
         return value
+
+    # ---- twins ----
+
+    def _find_twin(self, run: Run) -> FrozenTrial | None:
+        """A COMPLETE trial of an equal network whose estimate got the answers that this one gets."""
+        fingerprint = record.FINGERPRINT.of(run)
+        if fingerprint is None or record.TWINS_DIFFER.of(run.study) is not None:
+            return None
+        settings, metric = record.SETTINGS.of(run), next(iter(self.values))
+        for other in run.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            asked = record.ASKED.of(other)
+            if (
+                asked is not None  # or somebody told it while it ran
+                and other.number != run.number
+                and record.TWIN_OF.of(other) is None
+                and record.FINGERPRINT.of(other) == fingerprint
+                and record.SETTINGS.of(other) == settings
+                and metric in {**record.facts(other), **record.metrics(other)}
+                # The estimate of an equal network starts with the same question as the other's did, and goes
+                # on with the same as long as the answers agree: asking here commits to nothing new.
+                and all(
+                    same(ask(run.trial, name, other.distributions[name]), answer)
+                    for name, answer in asked.items()
+                    if name in other.distributions
+                )
+            ):
+                return other
+        return None
+
+    def _take_over(self, run: Run, twin: FrozenTrial) -> float:
+        record.write_facts(run, {**record.facts(twin), **record.facts(run)})
+        record.write_metrics(run, record.METRICS.of(twin) or {})
+        record.ASKED.write(run, record.ASKED.of(twin) or {})
+        record.TWIN_OF.write(run, twin.number)
+        return float(twin.values[0])
+
+    def _is_to_be_audited(self, run: Run, twin: FrozenTrial) -> bool:
+        """Whether this twin is trained all the same, from the other's seed; if so, it says that."""
+        if twin.params == run.params or len(_audited(run.study)) >= AUDITS:
+            return False
+        record.AUDIT_OF.write(run, twin.number)
+        record.SEED.write(run, _seed(twin))
+        return True
+
+    def _judge(self, run: Run, twin: FrozenTrial, value: float) -> None:
+        """Compare the value of an audit with its twin's, and end all reuse where they differ."""
+        other = float(twin.values[0])
+        if record.INITIAL.of(run) == record.INITIAL.of(twin):
+            # The same weights to begin with, and the same random numbers: the same training.
+            differ = not math.isclose(value, other, rel_tol=1e-6, abs_tol=1e-12)
+        else:
+            # Layers made in another order draw other weights: the values differ as those of two seeds do.
+            trials = run.study.get_trials(deepcopy=False)
+            known = [float(t.values[0]) for t in trials if record.end(t) is End.COMPLETE]
+            spread = statistics.pstdev(known) if len(known) > 7 else math.inf
+            differ = abs(value - other) > 2 * spread
+        if not differ:
+            return
+        changed = [
+            f"{name}: {twin.params.get(name, 'not asked')!r} or {run.params.get(name, 'not asked')!r}"
+            for name in {**twin.params, **run.params}
+            if twin.params.get(name, _NOTHING) != run.params.get(name, _NOTHING)
+        ]
+        words = (
+            f"Trial {run.number} builds the same network as trial {twin.number}, and trained from the same "
+            f"seed it got {value:.6g} instead of {other:.6g}. What differs ({'; '.join(changed)}) decides "
+            "something that the traced network does not show, or trainings are not reproducible here. No "
+            "value of this study is reused from now on."
+        )
+        record.TWINS_DIFFER.write(run.study, words)
+        logger.warning("%s", words)
+
+
+_NOTHING = object()
 
 
 def _identity(fingerprint: str | None, of_space: Mapping[str, Any], beyond: Mapping[str, Any]) -> Hashable:
     return fingerprint or params_key(of_space), params_key(beyond)
 
 
-class _Recorder:
-    """Passes everything on to a trial and keeps the answers to what was asked through it."""
+def _audited(study: optuna.Study) -> list[int]:
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [trial.number for trial in trials if record.AUDIT_OF.of(trial) is not None]
 
-    def __init__(self, trial: Any) -> None:
-        self._trial = trial
-        self.answers: dict[str, Any] = {}
 
-    def __getattr__(self, attribute: str) -> Any:
-        value = getattr(self._trial, attribute)
-        if not attribute.startswith("suggest_"):
-            return value
+def _seed(trial: record.Holder) -> int:
+    seed = record.SEED.of(trial)
+    assert seed is not None, "every trial of an objective has one"
+    return seed
 
-        def suggest(name: str, *args: Any, **kwargs: Any) -> Any:
-            self.answers[name] = value(name, *args, **kwargs)
-            return self.answers[name]
 
-        return suggest
+def _cause(error: Exception) -> str:
+    """What is equal for the same error in other trials: its type and place."""
+    return describe_error(error).split(": ", 1)[0]
+
+
+def _digest(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for tensor in (*model.parameters(), *model.buffers()):
+        digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()[:16]
+
+
+def _bytes(tensor: Tensor) -> Any:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()

@@ -38,7 +38,7 @@ def test_a_reason_has_the_last_place_in_the_users_code():
     with pytest.raises(RuntimeError) as caught:
         mine()
     line = mine.__code__.co_firstlineno + 1
-    assert describe_error(caught.value).startswith(f"RuntimeError at test_failures.py:{line} in mine: ")
+    assert describe_error(caught.value).startswith(f"RuntimeError at test_errors.py:{line} in mine: ")
 
 
 def test_a_reason_is_one_line_even_without_a_message():

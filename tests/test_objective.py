@@ -4,6 +4,7 @@ import torch
 from optuna.trial import FixedTrial, TrialState
 from torch import nn
 
+from optnas import record
 from optnas.errors import ParamsMismatchError, SpaceError
 from optnas.objective import Objective
 from optnas.seeds import derive_seed
@@ -64,8 +65,8 @@ def test_twin_reuses_the_value_and_names_its_trial():
     first, second = study.trials
     assert second.state == TrialState.COMPLETE
     assert second.value == first.value
-    assert second.user_attrs["twin_of"] == 0
-    assert second.user_attrs["metrics"] == first.user_attrs["metrics"]
+    assert record.TWIN_OF.of(second) == 0
+    assert record.METRICS.of(second) == record.METRICS.of(first)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_a_trial_that_somebody_told_while_it_ran_is_no_twin():
     study.add_trial(optuna.trial.create_trial(value=5.0, user_attrs=before_training))
     run(objective, [params], study)
     assert study.trials[1].state == TrialState.COMPLETE
-    assert "twin_of" not in study.trials[1].user_attrs
+    assert record.TWIN_OF.of(study.trials[1]) is None
 
 
 def test_other_settings_are_no_twin():
@@ -108,7 +109,7 @@ def test_only_complete_trials_are_reused():
             raise optuna.TrialPruned("too slow")
 
     study = run(Objective(mlp, Pruning()), [params])
-    assert study.trials[0].user_attrs["reason"] == "too slow"
+    assert record.why(study.trials[0]) == "too slow"
     run(Objective(mlp, estimator), [params], study)
     assert estimator.calls == [1]
 
@@ -118,7 +119,7 @@ def test_repeats_are_trained_on_request_with_other_seeds():
     params = {"width": 3, "skip": "identity", "lr": 0.1}
     study = run(Objective(mlp, estimator, reuse_twins=False), [params, params])
     assert estimator.calls == [0, 1]
-    weights = [t.user_attrs["metrics"]["weight"] for t in study.trials]
+    weights = [record.METRICS.of(t)["weight"] for t in study.trials]
     assert weights[0] != weights[1]
 
 
@@ -127,11 +128,11 @@ def test_seed_decides_the_weights_and_is_inherited():
     params = {"width": 3, "skip": "identity", "lr": 0.1}
     study = optuna.create_study(direction="maximize")
     for _ in range(2):
-        study.enqueue_trial(params, user_attrs={"seed": 7})
+        study.enqueue_trial(params, user_attrs={record.SEED.name: 7})
     study.optimize(objective, n_trials=2)
-    weights = [t.user_attrs["metrics"]["weight"] for t in study.trials]
+    weights = [record.METRICS.of(t)["weight"] for t in study.trials]
     assert weights[0] == weights[1]
-    assert [t.user_attrs["seed"] for t in study.trials] == [7, 7]
+    assert [record.SEED.of(t) for t in study.trials] == [7, 7]
 
 
 def test_shape_error_names_place_layer_and_parameters():
@@ -145,7 +146,7 @@ def test_shape_error_names_place_layer_and_parameters():
     assert "layer '1' (Linear)" in message
     assert "'width': 3" in message
     assert study.trials[0].state == TrialState.FAIL
-    assert study.trials[0].user_attrs["reason"] == message
+    assert record.why(study.trials[0]) == message
 
 
 @pytest.mark.parametrize("returned", [None, (nn.Linear(4, 1), 3)])
@@ -183,7 +184,7 @@ def test_a_model_that_cannot_run_on_meta_is_trained_without_facts():
     estimator = CountingEstimator(asks_lr=False)
     study = run(Objective(lambda trial: DataDependent(), estimator), [{}, {}])
     assert estimator.calls == [0, 1]  # without a fingerprint there is no twin
-    assert study.trials[0].user_attrs["missing"]["flops"]
+    assert record.MISSING.of(study.trials[0])["flops"]
     assert study.trials[0].state == TrialState.COMPLETE
 
 
@@ -194,7 +195,7 @@ def test_nan_is_pruned_with_a_reason():
 
     study = run(Objective(mlp, Diverging()), [{}])
     assert study.trials[0].state == TrialState.PRUNED
-    assert "score is nan" in study.trials[0].user_attrs["reason"]
+    assert "score is nan" in record.why(study.trials[0])
 
 
 def test_a_fact_can_be_the_value():
@@ -246,7 +247,7 @@ def test_the_users_random_state_does_not_decide():
         torch.manual_seed(seed)
         study = optuna.create_study(direction="maximize", study_name="same")
         run(objective, [{"width": 3, "skip": "identity", "lr": 0.1}], study)
-        values.append(study.trials[0].user_attrs["metrics"]["weight"])
+        values.append(record.METRICS.of(study.trials[0])["weight"])
     assert values[0] == values[1]
 
 
@@ -266,7 +267,7 @@ def test_a_later_attempt_uses_the_threads_of_the_first_where_there_are_as_many(r
     objective = Objective(mlp, Counting())
     study = optuna.create_study(direction="maximize")
     attempts = [{"ended": 0.0, "how": "killed"}, {"threads": recorded}, {"threads": 7}]
-    study.enqueue_trial({"width": 3}, user_attrs={"attempts": attempts})
+    study.enqueue_trial({"width": 3}, user_attrs={record.ATTEMPTS.name: attempts})
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
@@ -275,4 +276,4 @@ def test_a_later_attempt_uses_the_threads_of_the_first_where_there_are_as_many(r
     finally:
         torch.set_num_threads(before)
     assert objective.estimator.threads == used
-    assert study.trials[0].user_attrs["attempts"][-1]["threads"] == used
+    assert record.ATTEMPTS.of(study.trials[0])[-1]["threads"] == used

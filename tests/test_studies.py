@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from optnas import best, optimize
+from optnas import best, optimize, record
 from optnas.cli.job import load_job
 from optnas.cli.results import train_baseline
 from optnas.search import counts
@@ -38,7 +38,7 @@ def test_study_runs(file: Path, elsewhere: Path) -> None:
     optimize(study, job.objective, 2)
     trials = study.get_trials()
     assert sum(map(counts, trials)) == 2
-    assert [trial.user_attrs["reason"] for trial in trials if not counts(trial) and not trial.values] == []
+    assert [record.why(trial) for trial in trials if not counts(trial) and not trial.values] == []
     if job.baseline is not None:
         [run] = train_baseline(job, best(study, job.objective), n_seeds=1, max_epochs=None)
         assert set(job.objective.values) <= set(run)

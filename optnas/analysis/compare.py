@@ -17,8 +17,10 @@ from rich.table import Table
 from rich.text import Text
 from scipy import stats
 
+from optnas import record
 from optnas.analysis.shown import Shown
-from optnas.analysis.trials import End, end, maximizes, recorded
+from optnas.analysis.trials import maximizes
+from optnas.record import End, end
 
 Floats = NDArray[np.float64]
 Groups = Mapping[str, Sequence[Study]] | Sequence[Study]
@@ -222,7 +224,7 @@ def _scores_in_pairs(
                 f"{len(scores[b])}."
             )
         return scores[a], scores[b], True
-    seeds = [[recorded(study.user_attrs, "seed", int) for study in named[name]] for name in (a, b)]
+    seeds = [[record.SEED.of(study) for study in named[name]] for name in (a, b)]
     usable = all(None not in s and len(set(s)) == len(s) for s in seeds) and set(seeds[0]) == set(seeds[1])
     if paired is False or not usable:
         return scores[a], scores[b], False

@@ -10,7 +10,8 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optnas.analysis.trials import finished, maximizes, metrics, objective_names, objective_target, twin_of
+from optnas import record
+from optnas.analysis.trials import finished, maximizes, objective_names, objective_target
 
 Quantity = str | Callable[[FrozenTrial], float]
 """A name, as `quantity` reads it, or a function of a trial."""
@@ -57,8 +58,14 @@ def quantity(trial: FrozenTrial, what: Quantity) -> float:
         return float(what(trial))
     if what == "value":
         return float("nan") if not trial.values else trial.values[0]
-    found = trial.user_attrs.get(what, metrics(trial).get(what))
-    return float(found) if isinstance(found, int | float) else float("nan")
+    return float(_numbers(trial).get(what, math.nan))
+
+
+def _numbers(trial: FrozenTrial) -> dict[str, float]:
+    """What the trial recorded: its metrics, its facts, and numbers that the user attached."""
+    theirs = {k: n for k, v in trial.user_attrs.items() if (n := record.amount(v)) is not None}
+    ours = {**record.facts(trial), **record.metrics(trial)}
+    return {**{k: v for k, v in theirs.items() if not k.startswith(record.PREFIX)}, **ours}
 
 
 def points(study: Study, x: Quantity, y: Quantity) -> list[tuple[float, float, FrozenTrial]]:
@@ -67,7 +74,7 @@ def points(study: Study, x: Quantity, y: Quantity) -> list[tuple[float, float, F
     Raises:
         ValueError: no trial has both numbers; the message lists what trials have.
     """
-    trials = [t for t in finished(study) if twin_of(t) is None]
+    trials = [t for t in finished(study) if record.TWIN_OF.of(t) is None]
     found = [(quantity(t, x), quantity(t, y), t) for t in trials]
     found = [point for point in found if math.isfinite(point[0]) and math.isfinite(point[1])]
     if trials and not found:
@@ -82,8 +89,7 @@ def quantities(trials: Sequence[FrozenTrial]) -> list[str]:
     """Names of the numbers that these trials have."""
     names = {"value": None}
     for trial in trials:
-        numbers = {**trial.user_attrs, **metrics(trial)}
-        names |= {k: None for k, v in numbers.items() if isinstance(v, int | float) and k != "seed"}
+        names |= dict.fromkeys(_numbers(trial))
     return list(names)
 
 

@@ -28,7 +28,8 @@ from optnas.analysis.anova import (
 )
 from optnas.analysis.padded import padded
 from optnas.analysis.shown import Shown
-from optnas.analysis.trials import End, Target, end, finished, objective_value, scored
+from optnas.analysis.trials import finished, objective_value, scored
+from optnas.record import End, Target, end
 
 _MIN_TRIALS = 10
 _FEW_TRIALS = 12  # below, a decision's interval itself is a rough guess

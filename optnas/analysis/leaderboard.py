@@ -11,9 +11,11 @@ from optuna.trial import FrozenTrial
 from rich.table import Table
 from rich.text import Text
 
+from optnas import record
 from optnas.analysis.front import quantity
-from optnas.analysis.trials import Target, maximizes, objective_value, scored, twin_of
+from optnas.analysis.trials import maximizes, objective_value, scored
 from optnas.analysis.words import answer_in_words
+from optnas.record import Target
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,11 @@ def leaderboard(study: Study, k: int = 5, *, target: Target | None = None) -> li
     if k < 0:
         raise ValueError(f"k={k} trials cannot be listed; give 0 or more.")
     value = objective_value(study, target)
-    trials = [t for t in scored(study, target) if twin_of(t) is None]
+    trials = [t for t in scored(study, target) if record.TWIN_OF.of(t) is None]
     sign = -1.0 if maximizes(study) else 1.0
     twins: dict[int, list[int]] = {}
     for trial in study.get_trials(deepcopy=False):
-        if (original := twin_of(trial)) is not None:
+        if (original := record.TWIN_OF.of(trial)) is not None:
             twins.setdefault(original, []).append(trial.number)
     return [
         Row(

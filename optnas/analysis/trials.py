@@ -2,76 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Sequence
 from math import isfinite
-from typing import Any, TypeVar
+from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from optnas import record
 from optnas.answers import key, params_key
-
-Target = Callable[[FrozenTrial], float]
-"""A number of a COMPLETE trial: `lambda t: t.values[0]`, `lambda t: t.user_attrs["n_params"]`."""
-
-_T = TypeVar("_T")
-
-
-class End(StrEnum):
-    """How a trial ended, finer than Optuna's states."""
-
-    COMPLETE = "complete"
-    TWIN = "twin"
-    PRUNED = "pruned"
-    INFEASIBLE = "infeasible"
-    FAILED = "failed"
-    OPEN = "open"
-
-
-def end(trial: FrozenTrial) -> End:
-    """A twin carries another trial's value; an infeasible trial broke a constraint, for example of memory."""
-    if not trial.state.is_finished():
-        return End.OPEN
-    if trial.state == TrialState.FAIL:
-        return End.FAILED
-    if recorded(trial.user_attrs, "infeasible", str) or any(v > 0 for v in trial.constraints.values()):
-        return End.INFEASIBLE
-    if trial.state == TrialState.PRUNED:
-        return End.PRUNED
-    return End.COMPLETE if twin_of(trial) is None else End.TWIN
-
-
-def recorded(attrs: Mapping[str, Any], name: str, kind: type[_T]) -> _T | None:
-    """What optnas recorded under a name; None where there is nothing, or a user's own of another kind."""
-    value = attrs.get(name)
-    return value if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool) else None
-
-
-def amount(attrs: Mapping[str, Any], name: str) -> int | float | None:
-    """A finite number that optnas recorded under a name, or None."""
-    value = attrs.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return value if isfinite(value) else None
-
-
-def metrics(trial: FrozenTrial) -> dict[str, float]:
-    """What the estimator measured, by name; what is no finite number is left out."""
-    found = recorded(trial.user_attrs, "metrics", dict) or {}
-    return {name: float(number) for name in found if (number := amount(found, name)) is not None}
-
-
-def attempts_at(trial: FrozenTrial) -> list[dict[str, Any]]:
-    """Who worked on the trial since when, one after the other."""
-    kept = recorded(trial.user_attrs, "attempts", list) or []
-    return [a for a in kept if isinstance(a, dict) and amount(a, "started") is not None]
-
-
-def twin_of(trial: FrozenTrial) -> int | None:
-    """The number of the trial whose value this one carries."""
-    return recorded(trial.user_attrs, "twin_of", int)
+from optnas.record import End, Target, end
 
 
 def objective_value(study: Study, target: Target | None) -> Target:
@@ -101,7 +42,7 @@ def finished(study: Study) -> list[FrozenTrial]:
     by_number = {t.number: t for t in study.get_trials(deepcopy=False)}
 
     def repeats(trial: FrozenTrial) -> bool:
-        number = twin_of(trial)
+        number = record.TWIN_OF.of(trial)
         original = None if number is None else by_number.get(number)
         return original is not None and params_key(original.params) == params_key(trial.params)
 

@@ -13,6 +13,8 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 
+from optnas import record
+from optnas.estimation.estimator import Direction, Estimator
 from optnas.trial import Space, Trial
 
 Array = NDArray[np.float64]
@@ -43,7 +45,7 @@ class Table:
     space: Space[Hashable]
     keys: Sequence[Hashable]
     metric: str
-    direction: str
+    direction: Direction
     values: Array
     test: Array | None = None
     seconds: Array | None = None
@@ -90,7 +92,7 @@ class Table:
             ) from None
 
 
-class Tabular:
+class Tabular(Estimator):
     """An estimator that looks the trial up in a table.
 
     `Objective(space, Tabular(table))` combines it with a space that builds networks;
@@ -105,8 +107,21 @@ class Tabular:
     def __init__(self, table: Table, seed: int | None = None) -> None:
         self.table = table
         self.seed = seed
-        self.values = {table.metric: table.direction}
-        self.settings = {"table": table.name, "seed": seed}
+
+    @property
+    def values(self) -> Mapping[str, Direction]:
+        """The table's metric and its direction."""
+        return {self.table.metric: self.table.direction}
+
+    @property
+    def settings(self) -> Any:
+        """The table and the seed."""
+        return {"table": self.table.name, "seed": self.seed}
+
+    @property
+    def max_reports(self) -> int:
+        """The steps of a learning curve, where the table has some."""
+        return 0 if self.table.curves is None else self.table.curves.shape[1]
 
     def __call__(self, model: object, trial: optuna.Trial | optuna.trial.FrozenTrial) -> dict[str, float]:
         """The metrics of the trial's architecture; `model` is ignored.
@@ -141,7 +156,7 @@ class Tabular:
             optuna.TrialPruned: the pruner stopped it somewhere along its learning curve.
         """
         metrics = self(None, trial)
-        trial.set_user_attr("metrics", metrics)
+        record.write_metrics(trial, metrics)
         return metrics[self.table.metric]
 
     def _value(self, row: int, number: int) -> float:
@@ -156,7 +171,7 @@ class Tabular:
             if trial.should_prune():
                 if self.table.seconds is not None:
                     seconds = float(self.table.seconds[row]) * (step + 1) / len(curve)
-                    trial.set_user_attr("metrics", {"seconds": seconds})
+                    record.write_metrics(trial, {"seconds": seconds})
                 raise optuna.TrialPruned(f"The pruner stopped the learning curve after step {step}.")
 
 

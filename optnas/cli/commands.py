@@ -104,8 +104,11 @@ def best(
     from optnas.search.study import check_values
 
     job = load_job(file, storage, study_name)
-    if epochs is not None and not hasattr(job.objective.estimator, "with_max_epochs"):
-        fail("--epochs: the objective's estimator has no epochs to change (optnas.Training has).")
+    if epochs is not None:
+        try:
+            job.objective.estimator.with_max_epochs(epochs)
+        except NotImplementedError as error:
+            fail(f"--epochs: {error}")
     study = job.load_study()
     with _fitting(job):
         check_values(study, job.objective)
@@ -131,7 +134,7 @@ def export(
     if path.suffix not in (".onnx", ".pt2"):
         fail(f"{str(path)!r} must end in .onnx (needs onnxruntime to run) or .pt2 (needs torch).")
     job = load_job(file, storage, study_name)
-    if not hasattr(job.objective.estimator, "load_weights"):
+    if not job.objective.estimator.keeps_weights:
         fail("There are no weights to export: the objective's estimator keeps none (optnas.Training does).")
     study = job.load_study()
     _tell_changes(job, study)
@@ -228,10 +231,10 @@ def dashboard(
 def _search(job: Job, trials: int | None, timeout: float | None, workers: int, json: bool) -> optuna.Study:
     import optuna
 
+    from optnas import record
     from optnas.errors import SearchFailedError, is_infrastructure
     from optnas.progress.progress import Show
     from optnas.search.optimize import optimize
-    from optnas.search.study import counts
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # the progress says it
     n_trials = trials or job.n_trials or (DEFAULT_TRIALS if timeout is None else None)
@@ -242,7 +245,7 @@ def _search(job: Job, trials: int | None, timeout: float | None, workers: int, j
     for warning in caught:
         typer.echo(str(warning.message), err=True)
     with _fitting(job):
-        n_done = sum(map(counts, study.get_trials(deepcopy=False)))
+        n_done = record.n_counted(study.get_trials(deepcopy=False))
         if n_trials is not None and n_done >= n_trials and not json:
             say(f"Study {study.study_name!r} has its {n_trials} trials; nothing is searched again.")
             return study
@@ -265,9 +268,11 @@ def _search(job: Job, trials: int | None, timeout: float | None, workers: int, j
 
 
 def _summary(job: Job, study: optuna.Study) -> None:
+    from optnas import record
+
     if not show_trials(study):
         trials = study.get_trials(deepcopy=False)
-        reasons = [f" (the last: {t.user_attrs['reason']})" for t in trials if "reason" in t.user_attrs]
+        reasons = [f" (the last: {words})" for t in trials if (words := record.why(t))]
         fail(
             f"No trial has finished with a value{''.join(reasons[-1:])}; go on with: {job.command('resume')}",
             code=1,
@@ -277,7 +282,7 @@ def _summary(job: Job, study: optuna.Study) -> None:
         show_best(job, winner, job.n_retrain)
 
     say(f"\nSaved: study {study.study_name!r} in {without_password(job.storage)}")
-    if hasattr(job.objective.estimator, "load_weights"):
+    if job.objective.estimator.keeps_weights:
         from optnas.training.checkpoints import study_folder
 
         folder = study_folder(study)
@@ -312,7 +317,6 @@ def _best(job: Job, study: optuna.Study, finalists: int = 1, n_seeds: int = 3) -
 
 @contextmanager
 def _fitting(job: Job) -> Iterator[None]:
-
     from optnas.errors import ParamsMismatchError
 
     try:

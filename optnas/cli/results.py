@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from optnas.cli.messages import say
 
@@ -29,11 +29,12 @@ def best_values(study: optuna.Study) -> str:
 
 def show_trials(study: optuna.Study) -> bool:
     """How many trials ended how, and the leaders. Returns whether there are any."""
+    from optnas import record
     from optnas.analysis import leaderboard, leaderboard_table
 
     trials = study.get_trials(deepcopy=False)
     states = Counter(trial.state.name.lower() for trial in trials)
-    states["repeats of a known network"] = sum("twin_of" in trial.user_attrs for trial in trials)
+    states["repeats of a known network"] = sum(record.TWIN_OF.of(trial) is not None for trial in trials)
     say(f"\n{len(trials)} trials: " + ", ".join(f"{n} {state}" for state, n in states.items() if n))
     rows = leaderboard(study)
     if rows:
@@ -50,8 +51,7 @@ def show_best(job: Job, best: Best, n_seeds: int, max_epochs: int | None = None)
         say(f"  {name} = {value}")
     from optnas.errors import UntestableError
 
-    estimator: Any = job.objective.estimator
-    if hasattr(estimator, "test") and hasattr(estimator, "load_weights"):
+    if job.objective.estimator.keeps_weights:
         try:
             say("\nTest data, which the search never saw:\n  as searched  " + _metrics([best.test()]))
         except FileNotFoundError as error:
@@ -67,19 +67,20 @@ def show_best(job: Job, best: Best, n_seeds: int, max_epochs: int | None = None)
 
 def train_baseline(job: Job, best: Best, n_seeds: int, max_epochs: int | None) -> list[dict[str, float]]:
     """Metrics of the user's own network, trained as the winner is, from the same seeds; kept in the study."""
+    from optnas import record
     from optnas.objective import Objective
     from optnas.search.best import train
     from optnas.search.provenance import source_hash
 
     assert job.baseline is not None
-    key = f"baseline:{source_hash(job.baseline)}:{max_epochs or 'as searched'}"
+    who = source_hash(job.baseline)
     by_hand = Objective(
         job.baseline, job.objective.estimator, values=job.objective.values, example=job.objective.example
     )
-    runs: list[dict[str, float]] = list(best.study.user_attrs.get(key, []))
+    runs = record.retrained(best.study, who, max_epochs)
     for i in range(len(runs), n_seeds):
         runs.append(train(by_hand, best.params, best.seed_of(i), max_epochs))
-        best.study.set_user_attr(key, runs)
+        record.write_retrained(best.study, who, max_epochs, runs)
     return runs[:n_seeds]
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from optnas import record
 from optnas.analysis.leaderboard import leaderboard
 from optnas.analysis.lineage import NOT_ASKED, changes
-from optnas.analysis.trials import amount, attempts_at, metrics, recorded, twin_of
 from optnas.analysis.words import as_markdown
 from optnas.search.artifacts import drawing_id
 from optnas.strategy.evolution import PARENT
@@ -29,8 +29,7 @@ CURVES = "/optnas/curves"
 
 def kept_weights(study: optuna.Study) -> dict[int, Path]:
     """The weights on this machine, of a study whose folder is known or the usual one."""
-    folder = study.user_attrs.get("folder", "")
-    return all_weights(study) if isinstance(folder, str) else {}
+    return all_weights(study)
 
 
 class Notes:
@@ -42,7 +41,7 @@ class Notes:
         self._metric = next(iter(study.metric_names or ["value"]))
         self._twins_of: dict[int, list[int]] = defaultdict(list)
         for trial in self._trials.values():
-            if (original := twin_of(trial)) is not None:
+            if (original := record.TWIN_OF.of(trial)) is not None:
                 self._twins_of[original].append(trial.number)
         self.best: FrozenTrial | None = None
         if len(study.directions) == 1 and (rows := leaderboard(study, 1)):
@@ -51,10 +50,9 @@ class Notes:
     @cached_property
     def _files(self) -> tuple[set[int], dict[int, Path]] | None:
         """Whose weights were deleted, and the weights that are left; None of a study that keeps none."""
-        attrs = self._study.user_attrs
-        if recorded(attrs, "folder", str) is None:
+        if record.FOLDER.of(self._study) is None:
             return None
-        return set(recorded(attrs, "deleted_checkpoints", list) or []), kept_weights(self._study)
+        return set(record.DELETED.of(self._study) or []), kept_weights(self._study)
 
     def of(self, number: int) -> str:
         """The note on one trial, in Markdown; links lead to the pages of other trials.
@@ -66,7 +64,7 @@ class Notes:
         facts = {
             "Outcome": self._outcome(trial),
             "Size": _size(trial),
-            "Scores": ", ".join(f"{as_markdown(k)} {v:.5g}" for k, v in metrics(trial).items()),
+            "Scores": ", ".join(f"{as_markdown(k)} {v:.5g}" for k, v in record.metrics(trial).items()),
             "Lineage": self._lineage(trial),
             "Twins": self._twins(trial),
             "Weights": self._weights(trial),
@@ -89,7 +87,7 @@ class Notes:
             words += ": the best so far"
         elif self.best is not None and trial.value is not None:
             words += f" (the best has {self.best.value:.5g}: {self._link(self.best.number)})"
-        if reason := recorded(trial.user_attrs, "reason", str):
+        if reason := record.why(trial):
             words += f" because of {_code(reason)}"
         return words
 
@@ -105,7 +103,7 @@ class Notes:
         return f"from {self._link(parent.number)}{value} by {', '.join(changed) or 'no change'}"
 
     def _twins(self, trial: FrozenTrial) -> str:
-        if (original := twin_of(trial)) is not None:
+        if (original := record.TWIN_OF.of(trial)) is not None:
             other = self._link(original)
             return f"the same network as {other}, whose value it carries; it was not trained"
         others = ", ".join(map(self._link, self._twins_of[trial.number]))
@@ -126,17 +124,17 @@ class Notes:
 
 def _size(trial: FrozenTrial) -> str:
     units = {"n_params": "parameters", "flops": "FLOPs per sample"}
-    facts = ((recorded(trial.user_attrs, key, int), unit) for key, unit in units.items())
+    facts = ((record.facts(trial).get(key), unit) for key, unit in units.items())
     known = [f"{n:,} {unit}" for n, unit in facts if n is not None]
-    why_not = recorded(trial.user_attrs, "missing", dict) or {}
+    why_not = record.MISSING.of(trial) or {}
     missing = [f"no {as_markdown(fact)}: {_code(why)}" for fact, why in why_not.items()]
     return ", ".join(known + missing)
 
 
 def _worker(trial: FrozenTrial) -> str:
-    known = [a for a in attempts_at(trial) if {"host", "pid"} <= a.keys()]
+    known = [a for a in record.attempts(trial) if {"host", "pid"} <= a.keys()]
     words = ", then ".join(f"{as_markdown(str(a['host']))}, process {a['pid']}" for a in known)
-    seconds = amount(trial.user_attrs, "duration")
+    seconds = record.DURATION.of(trial)
     return words if seconds is None else f"{words}, for {seconds:.3g} s".removeprefix(", ")
 
 

@@ -13,7 +13,8 @@ from optuna_dashboard import save_plotly_graph_object
 from optnas import plots
 from optnas.analysis import importance
 from optnas.analysis.anova import ConditionalAnovaEvaluator
-from optnas.analysis.trials import Target, finished
+from optnas.analysis.trials import finished
+from optnas.record import Target
 
 _MOST = 1000  # trials in a plot with a line per trial, which the study's attributes have to hold
 

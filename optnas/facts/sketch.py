@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_flatten
 
 from optnas.facts.canonical import canonical_form
 from optnas.facts.cost import Example, Inputs, as_inputs, batch_size, count_params
+from optnas.facts.fact import Fact
 from optnas.facts.graph import reduce
 from optnas.facts.trace import UNSEEN, Constants, Tracer
 
@@ -35,6 +36,14 @@ class Sketch:
     """Equal for equal computation graphs, see `fingerprint`."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """The name of each fact that could not be had, and why."""
+    more: Mapping[str, float] = field(default_factory=dict)
+    """The user's facts that need no real model, by name."""
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """All numbers that could be had, by name."""
+        usual = {"n_params": self.n_params, "flops": self.flops}
+        return {**{name: n for name, n in usual.items() if n is not None}, **self.more}
 
 
 def fingerprint(build: Callable[[], nn.Module], example: Example) -> str:
@@ -55,8 +64,10 @@ def fingerprint(build: Callable[[], nn.Module], example: Example) -> str:
     return found.fingerprint
 
 
-def sketch(build: Callable[[], nn.Module], example: Example) -> Sketch:
+def sketch(build: Callable[[], nn.Module], example: Example, facts: Sequence[Fact] = ()) -> Sketch:
     """All facts about the model that `build` makes, from one build and one forward pass on the meta device.
+
+    Of `facts`, those that need the structure alone are measured on the same model.
 
     A model that cannot run there (its Python code looks at values, an operation does not support the meta
     device, shapes do not fit) is no error here: the facts are None and `missing` says why. A real forward
@@ -92,8 +103,15 @@ def sketch(build: Callable[[], nn.Module], example: Example) -> Sketch:
         if _python_random_state() != state:
             tracer.blind = "the forward pass asks Python's or NumPy's random generator"
         name = _name(tracer, model, output)
-    missing = {"fingerprint": tracer.blind} if tracer.blind else {}
-    return Sketch(count_params(model), tracer.flops // batch_size((args, kwargs)), name, missing)
+        missing = {"fingerprint": tracer.blind} if tracer.blind else {}
+        more: dict[str, float] = {}
+        for fact in facts:
+            if fact.needs == "meta":
+                try:
+                    more[fact.name] = fact.of(model, example)
+                except Exception as error:
+                    missing[fact.name] = _reason(error)
+    return Sketch(count_params(model), tracer.flops // batch_size((args, kwargs)), name, missing, more)
 
 
 def _name(tracer: Tracer, model: nn.Module, output: Any) -> str | None:

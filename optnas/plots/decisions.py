@@ -13,10 +13,11 @@ from optuna.trial import FrozenTrial
 
 from optnas.analysis.anova import ConditionalAnovaEvaluator
 from optnas.analysis.importance import Importance, Share
-from optnas.analysis.trials import Target, choices_of, maximizes, objective_value, scored
+from optnas.analysis.trials import choices_of, maximizes, objective_value, scored
 from optnas.analysis.words import answer_in_words, shorten
 from optnas.answers import key
 from optnas.plots.theme import INK, RAMP, SKY, empty, plain, style
+from optnas.record import Target
 
 _ROW = 84  # pixels per decision: its name, a line of answers, two lines of their names
 _PHONE = 310  # pixels that an axis has there

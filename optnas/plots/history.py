@@ -12,20 +12,11 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from plotly.subplots import make_subplots
 
-from optnas.analysis.trials import (
-    End,
-    Target,
-    attempts_at,
-    end,
-    maximizes,
-    objective_names,
-    objective_value,
-    recorded,
-    scored,
-    twin_of,
-)
+from optnas import record
+from optnas.analysis.trials import maximizes, objective_names, objective_value, scored
 from optnas.analysis.words import shorten
 from optnas.plots.theme import BLUE, ENDS, GREEN, INK, empty, plain, style, transparent
+from optnas.record import End, Target, end
 
 
 def plot_history(study: Study, *, target: Target | None = None, name: str | None = None) -> go.Figure:
@@ -194,10 +185,9 @@ def _points(trials: list[FrozenTrial], ys: Iterable[float | None], kind: End, sh
 
 def _words(trial: FrozenTrial) -> str:
     words = f"trial {trial.number}, {end(trial)}"
-    if (original := twin_of(trial)) is not None:
+    if (original := record.TWIN_OF.of(trial)) is not None:
         words += f" of trial {original}"
-    reasons = (recorded(trial.user_attrs, name, str) for name in ("infeasible", "reason"))
-    lines = next(filter(None, reasons), "").splitlines()
+    lines = record.why(trial).splitlines()
     return f"{words}<br>{plain(lines[0][:80])}" if lines else words
 
 
@@ -240,7 +230,7 @@ def _joined(trials: list[FrozenTrial]) -> tuple[list[int | None], list[float | N
 def _attempts(trial: FrozenTrial) -> list[dict[str, Any]]:
     last = str(end(trial)) if trial.state.is_finished() else str(End.OPEN)
     done = trial.datetime_complete or datetime.now()
-    attempts = attempts_at(trial)
+    attempts = record.attempts(trial)
     if not attempts:
         if trial.datetime_start is None:
             return []

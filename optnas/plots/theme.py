@@ -7,8 +7,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from optnas.analysis.trials import End
 from optnas.analysis.words import shorten
+from optnas.record import End
 
 # Okabe & Ito's palette without its yellow and black, which vanish on a light and on a dark page.
 BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE = (

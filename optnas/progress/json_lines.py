@@ -12,8 +12,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
+from optnas import record
 from optnas.progress.table import best, ending
-from optnas.search.study import counts
 
 
 class JsonLines:
@@ -39,14 +39,20 @@ class JsonLines:
         self._started = time.perf_counter()
         trials = self._study.get_trials(deepcopy=False)
         self._best = best(self._study, trials)
-        n_counted = sum(map(counts, trials))
+        n_counted = record.n_counted(trials)
         self._write("start", study=self._study.study_name, n_trials=self._n_trials, n_counted=n_counted)
 
     def show(self, trial: FrozenTrial) -> None:
-        attrs = trial.user_attrs
-        names = ["n_params", "flops", "metrics", "twin_of", "reason"]
-        known = {name: attrs[name] for name in names if name in attrs}
-        if attempts := attrs.get("attempts"):
+        known: dict[str, Any] = {}
+        if facts := record.facts(trial):
+            known["facts"] = facts
+        if metrics := record.metrics(trial):
+            known["metrics"] = metrics
+        if (twin := record.TWIN_OF.of(trial)) is not None:
+            known["twin_of"] = twin
+        if (reason := record.Reason.of(trial)) is not None:
+            known |= {"reason": reason.words, "reason_kind": reason.kind.value}
+        if attempts := record.attempts(trial):
             known["worker"] = {key: attempts[-1][key] for key in ("host", "pid")}
         seconds = trial.duration.total_seconds() if trial.duration else 0.0
         self._write(

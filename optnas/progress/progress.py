@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from optnas import record
 from optnas.progress.json_lines import JsonLines
 from optnas.progress.table import best_words, note, progress_table, values
-from optnas.search.study import counts
 
 Show = bool | Literal["json"] | None
 
@@ -70,7 +70,7 @@ class _Lines:
         self._study, self._console = study, console
 
     def begin(self) -> None:
-        n_counted = sum(map(counts, self._study.get_trials(deepcopy=False)))
+        n_counted = record.n_counted(self._study.get_trials(deepcopy=False))
         if n_counted:
             self._print(f"Study {self._study.study_name!r} goes on: {n_counted} trials are done and kept.")
 
@@ -98,7 +98,7 @@ class _LiveTable:
 
     def begin(self) -> None:
         self._started = time.perf_counter()
-        self._n_before = sum(map(counts, self._study.get_trials(deepcopy=False)))
+        self._n_before = record.n_counted(self._study.get_trials(deepcopy=False))
         live = Live(self._table(), console=self._console, auto_refresh=False)
         if self._console.is_jupyter:
             self._update = _notebook_output(self._table())

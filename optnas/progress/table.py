@@ -12,7 +12,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
-from optnas.search.study import counts
+from optnas import record
+from optnas.record import End, end
 
 _LATEST, _RUNNING = 5, 12  # trials shown
 _BAR, _NOTE = 24, 35  # characters
@@ -32,7 +33,7 @@ def progress_table(
     ended = [(t.datetime_complete, t.number, t) for t in trials if t.datetime_complete is not None]
     finished = [trial for _, _, trial in sorted(ended)[-_LATEST:]]
     running = [t for t in trials if t.state == TrialState.RUNNING]
-    n_done = sum(map(counts, trials))
+    n_done = record.n_counted(trials)
     columns: dict[str, Any] = {
         "box": None,
         "pad_edge": False,
@@ -61,22 +62,14 @@ def progress_table(
 
 def note(trial: FrozenTrial) -> str:
     """What is to be said of a finished trial beside its value."""
-    if "twin_of" in trial.user_attrs:
-        return f"same network as trial {trial.user_attrs['twin_of']}"
-    return str(trial.user_attrs.get("reason", ""))
+    twin = record.TWIN_OF.of(trial)
+    return record.why(trial) if twin is None else f"same network as trial {twin}"
 
 
 def ending(trial: FrozenTrial) -> str:
     """How a trial ended: complete, twin, pruned, infeasible or failed; "running" before it has."""
-    if not trial.state.is_finished():
-        return "running"
-    if trial.state == TrialState.FAIL:
-        return "failed"
-    if "infeasible" in trial.user_attrs or any(violation > 0 for violation in trial.constraints.values()):
-        return "infeasible"
-    if trial.state == TrialState.PRUNED:
-        return "pruned"
-    return "twin" if "twin_of" in trial.user_attrs else "complete"
+    ended = end(trial)
+    return "running" if ended is End.OPEN else ended.value
 
 
 def values(trial: FrozenTrial) -> str:
@@ -118,7 +111,7 @@ def _row(trial: FrozenTrial) -> tuple[str, ...]:
 
 
 def _worker(trial: FrozenTrial) -> str:
-    attempts = trial.user_attrs.get("attempts", [])
+    attempts = record.attempts(trial)
     if not attempts:
         return ""
     host, process = attempts[-1]["host"], f", process {attempts[-1]['pid']}"

@@ -14,8 +14,9 @@ from optnas.analysis.explain import Explanation, explain
 from optnas.analysis.front import best_trials
 from optnas.analysis.importance import Importance, importance
 from optnas.analysis.leaderboard import leaderboard
-from optnas.analysis.trials import Target, maximizes, objective_names, objective_target, scored
+from optnas.analysis.trials import maximizes, objective_names, objective_target, scored
 from optnas.objective import Objective
+from optnas.record import Target
 from optnas.reports import summary
 from optnas.reports.page import Heading, Part, Plot, Section, Sentences, Table, to_html, to_markdown
 

@@ -14,24 +14,16 @@ import torch
 from optuna.study import Study
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
+from optnas import record
 from optnas.analysis.cells import cells
 from optnas.analysis.leaderboard import Row, params_in_words
-from optnas.analysis.trials import (
-    End,
-    amount,
-    end,
-    maximizes,
-    metrics,
-    objective_names,
-    recorded,
-    scored,
-    twin_of,
-)
+from optnas.analysis.trials import maximizes, objective_names, scored
 from optnas.analysis.words import answer_in_words
 from optnas.drawing.draw import draw
 from optnas.drawing.draw_cell import draw_cell
 from optnas.errors import describe_error
 from optnas.objective import Objective
+from optnas.record import End, end
 from optnas.reports.page import Code, Drawing, Heading, Part, Sentences, Table
 
 _AGAIN = (
@@ -65,7 +57,7 @@ def of_one(study: Study, rows: Sequence[Row]) -> Iterator[Part]:
         if len(rows) > 1:
             sentences.append(f"The runner-up, trial {rows[1].trial}, has {rows[1].value:.5g}.")
         yield Sentences(sentences)
-        n_measured = sum(twin_of(trial) is None for trial in scored(study))
+        n_measured = sum(record.TWIN_OF.of(trial) is None for trial in scored(study))
         sure = f"How sure: the best of {_several(n_measured, 'measurement')} is partly luck. "
         sure += _anew(study, best.trial, metric)
         yield Sentences([sure])
@@ -91,7 +83,7 @@ def _anew(study: Study, number: int, metric: str) -> str:
 def _is_ours(study: Study) -> bool:
     """Whether a study file can go on with it: optnas created the study, or scored its trials."""
     trials = study.get_trials(deepcopy=False)
-    return "provenance" in study.user_attrs or any("metrics" in trial.user_attrs for trial in trials)
+    return record.PROVENANCE.of(study) is not None or any(record.metrics(trial) for trial in trials)
 
 
 def _nothing(study: Study) -> str:
@@ -121,14 +113,14 @@ def _ended(study: Study) -> Iterator[str]:
     ends = Counter(end(trial) for trial in trials)
     counted = ", ".join(f"{ends[kind]} {words}" for kind, words in _WORDS.items() if ends[kind])
     yield f"The study has {_several(len(trials), 'trial')}" + (f": {counted}." if counted else ".")
-    if seconds := sum(amount(trial.user_attrs, "duration") or 0.0 for trial in trials):
+    if seconds := sum(record.DURATION.of(trial) or 0.0 for trial in trials):
         yield f"Their estimates took {_duration(seconds)} of one worker's time."
 
 
 def _failures(study: Study) -> Iterator[Part]:
     """The most frequent reasons, if a trial failed."""
     failed = [trial for trial in study.get_trials(deepcopy=False) if end(trial) is End.FAILED]
-    reasons = Counter(recorded(trial.user_attrs, "reason", str) or "not recorded why" for trial in failed)
+    reasons = Counter(record.why(trial) or "not recorded why" for trial in failed)
     if reasons:
         named = [f"{n} failed: {reason}" for reason, n in reasons.most_common(_REASONS)]
         yield Sentences(named, listed=True)
@@ -137,8 +129,8 @@ def _failures(study: Study) -> Iterator[Part]:
 def architecture(trial: FrozenTrial, objective: Objective | None) -> list[Part]:
     """Its cost, its drawing where the objective that builds it is given, its cells, its decisions."""
     facts = {
-        "parameters": recorded(trial.user_attrs, "n_params", int),
-        "FLOPs per sample": recorded(trial.user_attrs, "flops", int),
+        "parameters": record.facts(trial).get("n_params"),
+        "FLOPs per sample": record.facts(trial).get("flops"),
     }
     known = [f"{n:,} {name}" for name, n in facts.items() if n is not None]
     said = Sentences([f"Trial {trial.number}" + "".join(f", {words}" for words in known) + "."])
@@ -188,7 +180,7 @@ def retrained(study: Study) -> Table | None:
     found: dict[str, list[dict[str, float]]] = {}
     trials = study.get_trials(deepcopy=False)
     for who, how, runs in _trainings(study):
-        if who is not None and (searched := metrics(trials[who])):
+        if who is not None and (searched := record.metrics(trials[who])):
             found.setdefault(f"trial {who}, in the search", [searched])
         name = "by hand" if who is None else f"trial {who}, anew"
         found[f"{name}, {how}, {_several(len(runs), 'seed')}"] = runs
@@ -201,11 +193,11 @@ def retrained(study: Study) -> Table | None:
 
 def _trainings(study: Study) -> Iterator[tuple[int | None, str, list[dict[str, float]]]]:
     """Which trial was trained anew, None for the design by hand; for how long; the metrics of each seed."""
-    for key, runs in sorted(study.user_attrs.items(), reverse=True):
-        match = _TRAININGS.fullmatch(key)
-        if match and isinstance(runs, list) and runs and all(isinstance(run, dict) for run in runs):
-            how = match[2] if match[2] == "as searched" else f"{match[2]} epochs"
-            yield None if match[1] is None else int(match[1]), how, runs
+    for kept in record.all_retrained(study):
+        who, epochs, runs = kept["who"], kept["max_epochs"], kept["runs"]
+        if runs:
+            how = "as searched" if epochs is None else f"{epochs} epochs"
+            yield who if isinstance(who, int) else None, how, runs
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -219,11 +211,11 @@ def _mean(values: Sequence[float]) -> str:
 
 def reproduce(study: Study, best: FrozenTrial | None) -> list[Part]:
     """What the results depend on, and what to type to get them again."""
-    provenance = recorded(study.user_attrs, "provenance", dict) or {}
-    seed = recorded(study.user_attrs, "seed", int)
+    provenance = record.PROVENANCE.of(study) or {}
+    seed = record.SEED.of(study)
     facts: dict[str, Any] = {"study": study.study_name, "seed": seed}
     if best is not None:
-        facts[f"seed of trial {best.number}"] = recorded(best.user_attrs, "seed", int)
+        facts[f"seed of trial {best.number}"] = record.SEED.of(best)
     shown = [(name, str(fact)) for name, fact in {**facts, **provenance}.items() if fact is not None]
     name = shlex.quote(study.study_name)
     commands = f"optnas resume STUDY.py --study-name {name}\n"
@@ -243,7 +235,7 @@ def reproduce(study: Study, best: FrozenTrial | None) -> list[Part]:
 
 
 def _again(study: Study, seed: int) -> str:
-    n_trials = sum(end(t) in (End.COMPLETE, End.PRUNED) for t in study.get_trials(deepcopy=False))
+    n_trials = record.n_counted(study.get_trials(deepcopy=False))
     name = f"{study.study_name}-again"
     return (
         "import optnas\n\n"

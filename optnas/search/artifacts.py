@@ -14,6 +14,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
 from optuna.trial import FixedTrial, FrozenTrial
 
+from optnas import record
 from optnas.drawing.draw import draw
 from optnas.objective import Objective
 
@@ -29,7 +30,7 @@ def attach_drawing(study: optuna.Study, objective: Objective, trial: optuna.Tria
     It lies in the study's folder (user attribute `folder`). A trial without a drawing is no error: whatever
     stands in the way is logged for debugging.
     """
-    folder = study.user_attrs.get("folder")
+    folder = record.FOLDER.of(study)
     if folder is None:
         return
     try:
@@ -73,11 +74,10 @@ class StudyArtifacts:
 
     def _find(self, artifact_id: str) -> FileSystemArtifactStore:
         studies = self._storage.get_all_studies()
-        kept = (study.user_attrs.get("folder") for study in studies)
-        folders = [Path(folder) for folder in kept if isinstance(folder, str)]  # or it is not ours
-        for folder in (*folders, self._own):
-            if (folder / _FOLDER / artifact_id).is_file():
-                return FileSystemArtifactStore(folder / _FOLDER)
+        folders = [Path(folder) for study in studies if (folder := record.FOLDER.of(study)) is not None]
+        for place in (*folders, self._own):
+            if (place / _FOLDER / artifact_id).is_file():
+                return FileSystemArtifactStore(place / _FOLDER)
         raise ArtifactNotFound(f"No study's folder has the artifact {artifact_id}.")
 
 

@@ -13,11 +13,14 @@ import optuna
 from optuna.trial import FixedTrial, FrozenTrial
 from torch import nn
 
-from optnas.errors import ParamsMismatchError, UntestableError
+from optnas import record
+from optnas.errors import UntestableError
+from optnas.estimation.run import Run
 from optnas.objective import Objective
 from optnas.search.study import check_values
 from optnas.seeds import derive_seed, seed_everything
 from optnas.strategy.base import is_sound, loss
+from optnas.trial import replay
 
 
 @dataclass(frozen=True)
@@ -52,17 +55,8 @@ class Best:
             NotImplementedError: the estimator keeps none.
             ParamsMismatchError: they do not fit the network that the space builds.
         """
-        load_weights = _ability(self.objective.estimator, "load_weights")
-        model = self.objective.build(self.trial)
-        weights = load_weights(self.study, self.trial)
-        try:
-            model.load_state_dict(weights)
-        except RuntimeError as error:
-            raise ParamsMismatchError(
-                f"The space does not build the network of trial {self.trial.number} again: it has changed "
-                "since, or decides something without asking the trial."
-            ) from error
-        return model.eval()
+        estimator = self.objective.estimator
+        return estimator.trained(self.objective.build(self.trial), self.study, self.trial)
 
     def test(self) -> dict[str, float]:
         """Metrics of the trained network on the test data, which the search never saw.
@@ -72,25 +66,24 @@ class Best:
             NotImplementedError: the estimator keeps no weights or cannot test.
             UntestableError: there is no test data, or no `test_step`.
         """
-        test = _ability(self.objective.estimator, "test")
-        metrics: dict[str, float] = test(self.model(), FixedTrial(self.params))
-        return metrics
+        untrained = self.objective.build(self.trial)
+        where = (self.study, self.trial)
+        return self.objective.estimator.test(untrained, replay(self.params), where)
 
     def retrain(self, n_seeds: int = 3, max_epochs: int | None = None) -> list[dict[str, float]]:
         """Metrics, on validation and test data, of the network trained anew from `n_seeds` seeds.
 
         They are kept in the study: what was trained before is not trained again.
         """
-        key = f"retrained:{self.trial.number}:{max_epochs or 'as searched'}"
-        runs: list[dict[str, float]] = list(self.study.user_attrs.get(key, []))
+        runs = record.retrained(self.study, self.trial.number, max_epochs)
         for i in range(len(runs), n_seeds):
             runs.append(train(self.objective, self.params, self.seed_of(i), max_epochs))
-            self.study.set_user_attr(key, runs)
+            record.write_retrained(self.study, self.trial.number, max_epochs, runs)
         return runs[:n_seeds]
 
     def seed_of(self, i: int) -> int:
         """The seed of the i-th retraining, the same for every network of the study, so that they pair."""
-        return derive_seed(self.study.user_attrs.get("seed", self.study.study_name), "retrain", i)
+        return derive_seed(record.origin(self.study), "retrain", i)
 
 
 def best(study: optuna.Study, objective: Objective, finalists: int = 1, n_seeds: int = 3) -> Best:
@@ -108,13 +101,11 @@ def best(study: optuna.Study, objective: Objective, finalists: int = 1, n_seeds:
     check_values(study, objective)
     if finalists < 1 or n_seeds < 1:
         raise ValueError(f"finalists={finalists} and n_seeds={n_seeds} must both be at least 1.")
-    sound = [t for t in study.get_trials() if is_sound(t) and "twin_of" not in t.user_attrs]
+    sound = [t for t in study.get_trials() if is_sound(t) and record.TWIN_OF.of(t) is None]
     sound.sort(key=lambda trial: loss(study, trial))
     leaders = [Best(study, objective, trial) for trial in sound[:finalists]]
     if not leaders:
-        reasons = [
-            f"Trial {t.number}: {t.user_attrs['reason']}" for t in study.trials if "reason" in t.user_attrs
-        ]
+        reasons = [f"Trial {t.number}: {words}" for t in study.trials if (words := record.why(t))]
         raise ValueError(
             f"Study {study.study_name!r} has no COMPLETE trial yet. "
             + (reasons[-1] if reasons else "Run optnas.optimize(study, objective).")
@@ -141,28 +132,17 @@ def train(
     Returns:
         Its metrics, those on test data included where the estimator can `test` and has something to test on.
     """
-    estimator: Any = objective.estimator
+    estimator = objective.estimator
     if max_epochs is not None:
-        estimator = _ability(estimator, "with_max_epochs")(max_epochs)
+        estimator = estimator.with_max_epochs(max_epochs)
     trial = FixedTrial(params)
-    trial.set_user_attr("seed", seed)
+    record.SEED.write(trial, seed)
     seed_everything(seed)
     model = objective.build(trial)
-    metrics = dict(estimator(model, trial))
-    if hasattr(estimator, "test"):
-        with suppress(UntestableError):
-            metrics |= estimator.test(model, trial)
+    metrics = dict(estimator(model, Run.of(trial)))
+    with suppress(UntestableError):
+        metrics |= estimator.test(model, replay(params))
     return metrics
-
-
-def _ability(estimator: Any, name: str) -> Any:
-    try:
-        return getattr(estimator, name)
-    except AttributeError:
-        kind = type(estimator).__name__
-        raise NotImplementedError(
-            f"The objective's estimator ({kind}) has no {name}(); optnas.Training has."
-        ) from None
 
 
 @dataclass(frozen=True)

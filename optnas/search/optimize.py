@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,11 +13,11 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
+from optnas import record
 from optnas.errors import (
     CheckpointError,
     SearchFailedError,
     SpaceExhausted,
-    error_kind,
     is_infrastructure,
 )
 from optnas.objective import Objective
@@ -25,7 +25,7 @@ from optnas.progress.progress import Progress, Show
 from optnas.search.artifacts import attach_drawing
 from optnas.search.recovery import recover, requeue
 from optnas.search.signals import Passage, signals_raise, signals_wait
-from optnas.search.study import check_fits, check_values, counts
+from optnas.search.study import check_fits, check_values
 from optnas.seeds import derive_seed
 from optnas.storage.open import SharedStorage, claim
 from optnas.strategy.distinct import DistinctSampler
@@ -77,8 +77,7 @@ def optimize(
     check_values(study, objective)
     check_fits(study, objective)
     recover(study, unowned=True)
-    tidy: Callable[[optuna.Study], None] = getattr(objective.estimator, "tidy", lambda study: None)
-    tidy(study)
+    objective.estimator.tidy(study)
     deadline = None if timeout is None else time.monotonic() + timeout
     if n_workers > 1:
         from optnas.search.workers import run_workers
@@ -88,7 +87,7 @@ def optimize(
         with Progress(study, n_trials, show_progress) as progress:
             for trial in work(study, objective, n_trials, deadline):
                 progress.show(trial)
-    tidy(study)
+    objective.estimator.tidy(study)
 
 
 def work(
@@ -119,9 +118,9 @@ def work(
                 logger.warning("The search ends: %s", error.__cause__ or error)
                 return
             n_finished += 1
-            failures.append(error_kind(finished.user_attrs["reason"]) if error is not None else "")
+            failures.append(_cause(finished) if error is not None else "")
             _stop_if_failing(failures, n_finished, finished, error)
-            idle = 0 if counts(finished) or error is not None else idle + 1
+            idle = 0 if record.counts(finished) or error is not None else idle + 1
             if idle == MAX_IDLE_TRIALS:
                 logger.warning(
                     "The search ends: its last %d trials repeated known architectures or were infeasible. "
@@ -215,8 +214,13 @@ def _stop_if_failing(kinds: deque[str], n_finished: int, trial: FrozenTrial, err
     if kind and (repeats >= 8 or (repeats == n_finished and n_finished >= 5)):
         raise SearchFailedError(
             f"The search stops: {repeats} of its last {len(kinds)} trials failed for the same reason. "
-            f"{trial.user_attrs['reason']}\nNothing stored is lost; mend it and run the same search again."
+            f"{record.why(trial)}\nNothing stored is lost; mend it and run the same search again."
         ) from error
+
+
+def _cause(trial: FrozenTrial) -> str:
+    reason = record.Reason.of(trial)
+    return reason.cause if reason is not None else "unknown"
 
 
 @contextmanager
@@ -224,7 +228,7 @@ def _without_repeats(study: optuna.Study, objective: Objective) -> Iterator[None
     """Let the study's sampler propose only what is not known yet."""
     sampler = study.sampler
     if objective.reuse_twins and not isinstance(sampler, DistinctSampler):
-        seed = derive_seed(study.user_attrs.get("seed", study.study_name), "distinct")
+        seed = derive_seed(record.origin(study), "distinct")
         study.sampler = DistinctSampler(
             sampler,
             objective.ask,

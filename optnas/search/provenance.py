@@ -24,14 +24,13 @@ def provenance(objective: Objective) -> dict[str, Any]:
     The estimator adds to it what its own `provenance()`, if it has one, returns (for `Training`: a
     fingerprint of the data).
     """
-    of_estimator: dict[str, Any] = getattr(objective.estimator, "provenance", dict)()
     return {
         "python": platform.python_version(),
         **{package: version(package) for package in _PACKAGES},
         "space": source_hash(objective.space),
         "device": torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu",  # type: ignore[union-attr]  # there is one
         "threads": torch.get_num_threads(),
-        **of_estimator,
+        **objective.estimator.provenance(),
     }
 
 

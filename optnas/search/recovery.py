@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import asdict
 from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 
+from optnas import record
+from optnas.record import Reason, Why
 from optnas.search.signals import signals_wait
 from optnas.storage.lease import Process
 from optnas.storage.open import Loss, SharedStorage, StaleTrial
@@ -28,9 +31,9 @@ def requeue(study: optuna.Study, trial_id: int) -> bool:
     """
     storage = study._storage
     try:
-        attempts = storage.get_trial_user_attrs(trial_id).get("attempts", [])
+        attempts = record.ATTEMPTS.within(storage.get_trial_user_attrs(trial_id)) or []
         attempts = _ended(attempts, Process.this(), how="interrupted")
-        storage.set_trial_user_attr(trial_id, "attempts", attempts)
+        storage.set_trial_user_attr(trial_id, record.ATTEMPTS.name, attempts)
         storage.set_trial_state_values(trial_id, TrialState.WAITING)
         number = storage.get_trial_number_from_id(trial_id)
     except (UpdateFinishedTrialError, KeyError):
@@ -72,20 +75,21 @@ def _recover(storage: SharedStorage, stale: StaleTrial) -> None:
         trial = storage.get_trial(stale.trial_id)
         how = "killed" if stale.loss is Loss.DEAD else "lost"
         point = len(trial.intermediate_values)
-        attempts = _ended(trial.user_attrs.get("attempts", []), stale.process, how=how, reports=point)
-        storage.set_trial_user_attr(stale.trial_id, "attempts", attempts)
+        attempts = _ended(record.ATTEMPTS.of(trial) or [], stale.process, how=how, reports=point)
+        storage.set_trial_user_attr(stale.trial_id, record.ATTEMPTS.name, attempts)
         n_lost = sum(attempt.get("reports") == point for attempt in attempts)
         if n_lost < MAX_KILLS:
             logger.warning("Trial %d is queued again: %s.", stale.number, stale.loss.value)
             storage.set_trial_state_values(stale.trial_id, TrialState.WAITING)
             return
-        reason = (
+        words = (
             f"gave up: {n_lost} processes that ran this trial died at the same point (killed, crashed, or "
             "out of memory)"
         )
-        storage.set_trial_user_attr(stale.trial_id, "reason", reason)
+        reason = asdict(Reason(Why.GAVE_UP, words))
+        storage.set_trial_user_attr(stale.trial_id, record.REASON.name, reason)
         storage.set_trial_state_values(stale.trial_id, TrialState.FAIL)
-        logger.warning("Trial %d %s.", stale.number, reason)
+        logger.warning("Trial %d %s.", stale.number, words)
     except UpdateFinishedTrialError:
         return
 

@@ -16,8 +16,10 @@ import torch
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from optnas import record
 from optnas.answers import Key, draw, params_key
 from optnas.errors import ParamsMismatchError
+from optnas.facts.fact import USUAL
 from optnas.objective import Objective
 from optnas.search.provenance import changes, provenance
 from optnas.seeds import derive_seed
@@ -51,7 +53,7 @@ def create_study(
         sampler: an Optuna sampler, or a function `seed -> sampler`, so that each worker and each resumed run
             draws differently. By default `PredictorSampler`, the best of those measured in
             studies/benchmarks/README.md.
-        pruner: by default `default_pruner` for the estimator's `max_epochs`.
+        pruner: by default `default_pruner` for the estimator's `max_reports`.
         seed: of the study, from which every trial's seed is derived; random when None. A study that exists
             keeps the seed that it began with.
 
@@ -66,15 +68,15 @@ def create_study(
         study_name=study_name or name_of(objective.space),
         storage=open_storage(storage),
         directions=objective.directions,
-        pruner=pruner or default_pruner(getattr(objective.estimator, "max_epochs", 0)),
+        pruner=pruner or default_pruner(objective.estimator.max_reports),
         load_if_exists=True,
     )
     check_values(study, objective)
-    known = study.user_attrs
-    if "seed" not in known:
-        study.set_user_attr("seed", secrets.randbelow(2**31) if seed is None else seed)
-    if "provenance" not in known:
-        study.set_user_attr("provenance", provenance(objective))
+    if record.SEED.of(study) is None:
+        record.SEED.write(study, secrets.randbelow(2**31) if seed is None else seed)
+    if record.PROVENANCE.of(study) is None:
+        record.PROVENANCE.write(study, provenance(objective))
+        record.write_fact_kinds(study, {fact.name: fact.kind for fact in (*USUAL, *objective.facts)})
         with _experimental():  # set_metric_names
             study.set_metric_names(list(objective.values))
     elif changed := describe_changes(study, objective):
@@ -87,19 +89,19 @@ def create_study(
 
 def describe_changes(study: optuna.Study, objective: Objective) -> str:
     """What is not as it was when the study began (versions, source of the space, data, ...); or ""."""
-    before = study.user_attrs.get("provenance")
+    before = record.PROVENANCE.of(study)
     differences = changes(before, provenance(objective)) if before else []
     began = f"Study {study.study_name!r} began under other circumstances; results may not be comparable:"
     return "\n  ".join([began, *differences]) if differences else ""
 
 
-def default_pruner(max_epochs: int) -> optuna.pruners.MedianPruner:
+def default_pruner(max_reports: int) -> optuna.pruners.MedianPruner:
     """Optuna's default, the median, but not in the first eighth of a training.
 
     The first epochs say little of the last. Pruned by them, a given number of trials ends with worse
     architectures; see studies/benchmarks/README.md, also for pruners that suit a given time better.
     """
-    return optuna.pruners.MedianPruner(n_warmup_steps=math.ceil(max_epochs / 8))
+    return optuna.pruners.MedianPruner(n_warmup_steps=math.ceil(max_reports / 8))
 
 
 def check_values(study: optuna.Study, objective: Objective) -> None:
@@ -125,19 +127,10 @@ def _make_sampler(study: optuna.Study, sampler: BaseSampler | SamplerFactory) ->
         return sampler
     # Trial n is answered from the seed, n and the stored trials: resumed runs and workers do not repeat.
     # Ours are made so, and keep what they learned from one trial to the next.
-    seed = derive_seed(study.user_attrs["seed"], "sampler")
+    seed = derive_seed(record.origin(study), "sampler")
     with _experimental():
         made = sampler(seed)
     return made if isinstance(made, TrialSampler) else SeededSampler(sampler, seed)
-
-
-def counts(trial: FrozenTrial) -> bool:
-    """Whether a trial counts toward `n_trials`: its estimate ran, and it ended COMPLETE or PRUNED."""
-    return (
-        trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        and "twin_of" not in trial.user_attrs
-        and "infeasible" not in trial.user_attrs
-    )
 
 
 def check_fits(study: optuna.Study, objective: Objective) -> None:
@@ -173,9 +166,10 @@ def check_fits(study: optuna.Study, objective: Objective) -> None:
 
 
 def _check_all_asked(trial: FrozenTrial, answers: Draw) -> None:
-    if "asked" not in trial.user_attrs:  # not finished: who asked for its parameters is not known
+    asked = record.ASKED.of(trial)
+    if asked is None:  # not finished: who asked for its parameters is not known
         return
-    more = trial.params.keys() - trial.user_attrs["asked"].keys() - answers.params.keys()
+    more = trial.params.keys() - asked.keys() - answers.params.keys()
     if more:
         raise ParamsMismatchError(
             f"The space no longer asks for {', '.join(map(repr, sorted(more)))} and would build another "

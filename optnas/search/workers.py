@@ -21,13 +21,13 @@ import torch
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
+from optnas import record
 from optnas.errors import SearchFailedError, is_infrastructure
 from optnas.objective import Objective
 from optnas.progress.progress import Progress, Show
 from optnas.search.optimize import work
 from optnas.search.recovery import MAX_KILLS, recover
 from optnas.search.signals import signals_raise
-from optnas.search.study import counts
 from optnas.storage.open import SharedStorage, open_storage
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def run_workers(
                 before, n_reports = n_reports, sum(len(trial.intermediate_values) for trial in trials)
                 if n_reports > before:
                     team.progressed()
-                spent = n_trials is not None and sum(map(counts, trials)) >= n_trials
+                spent = n_trials is not None and record.n_counted(trials) >= n_trials
                 late = deadline is not None and time.monotonic() >= deadline
                 if not team.busy(statuses, over=spent or late):
                     break

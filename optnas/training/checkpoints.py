@@ -27,6 +27,7 @@ import torch
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from optnas import record
 from optnas.errors import CheckpointError
 
 _CLAIM = "claimed"
@@ -37,9 +38,9 @@ _log = logging.getLogger(__name__)
 
 
 def study_folder(study: optuna.Study) -> Path:
-    """The folder of a study's checkpoints: its user attribute `folder`, or `runs/<study name>`."""
+    """The folder of a study's checkpoints: the recorded one, or `runs/<study name>`."""
     name = re.sub(r"[^\w.-]+", "_", study.study_name)
-    return Path(study.user_attrs.get("folder", Path("runs") / name))
+    return Path(record.FOLDER.of(study) or Path("runs") / name)
 
 
 def settle_folder(study: optuna.Study, given: Path | None) -> None:
@@ -48,16 +49,16 @@ def settle_folder(study: optuna.Study, given: Path | None) -> None:
     Studies of one name in two databases number their trials alike. In one folder they would take each
     other's files for their own, and delete them: the second gets a folder with a number behind its name.
     """
-    known = study.user_attrs.get("folder")
+    known = record.FOLDER.of(study)
     if known is None:
         folder = _claim(given or study_folder(study))
         settle = getattr(study._storage, "settle_study_user_attr", study._storage.set_study_user_attr)
-        if settle(study._study_id, "folder", str(folder)) not in (None, str(folder)):
+        if settle(study._study_id, record.FOLDER.name, str(folder)) not in (None, str(folder)):
             _delete(folder / _CLAIM)  # another worker of the study was faster
             with suppress(OSError):
                 folder.rmdir()
     elif given is not None and not re.fullmatch(rf"{re.escape(str(given))}(-\d+)?", known):
-        study.set_user_attr("folder", str(given))  # moved by the user
+        record.FOLDER.write(study, str(given))  # moved by the user
 
 
 def _claim(wanted: Path) -> Path:
@@ -101,7 +102,7 @@ def load_weights(study: optuna.Study, number: int) -> dict[str, Any]:
     """
     path = weights_path(study, number)
     if path is None:
-        deleted = number in study.user_attrs.get("deleted_checkpoints", [])
+        deleted = number in (record.DELETED.of(study) or [])
         why = (
             f"were deleted, since only those of the best {count_weights(study)} trials are kept"
             if deleted
@@ -123,13 +124,13 @@ def tidy(study: optuna.Study, keep: int) -> list[int]:
     With several objectives the weights of the whole Pareto front are kept. Trials that run or wait are not
     touched, nor are other files in the trials' folders. Safe to call at any time by any worker.
 
-    Returns the numbers of the COMPLETE trials whose weights this call deleted; the study's user attribute
-    `deleted_checkpoints` collects them.
+    Returns the numbers of the COMPLETE trials whose weights this call deleted; the study's record
+    `DELETED` collects them.
     """
     folder = study_folder(study)
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     finished = {number for number, trial in trials.items() if trial.state.is_finished()}
-    trained = [t for t in trials.values() if t.state == TrialState.COMPLETE and "twin_of" not in t.user_attrs]
+    trained = [t for t in trials.values() if t.state == TrialState.COMPLETE and record.TWIN_OF.of(t) is None]
     kept = {trial.number for trial in _best(study, trained, keep)}
     weights = _stored(folder, _WEIGHTS)
     for number in (weights | _stored(folder, _STATES)) & finished:
@@ -137,15 +138,15 @@ def tidy(study: optuna.Study, keep: int) -> list[int]:
     deleted = (weights & {trial.number for trial in trained}) - kept
     # Workers that write this list at one moment overwrite each other: add what is known to have been here.
     gone = deleted | ({trial.number for trial in trained if _ran_here(trial)} - weights)
-    known = set(study.user_attrs.get("deleted_checkpoints", []))
+    known = set(record.DELETED.of(study) or [])
     if not gone <= known:
-        study.set_user_attr("deleted_checkpoints", sorted(gone | known))
+        record.DELETED.write(study, sorted(gone | known))
     return sorted(deleted)
 
 
 def _ran_here(trial: FrozenTrial) -> bool:
     """Whether the trial ended on this machine; False where that is not known."""
-    attempts = trial.user_attrs.get("attempts", [])
+    attempts = record.attempts(trial)
     return bool(attempts) and attempts[-1]["host"] == socket.gethostname()
 
 

@@ -6,12 +6,13 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import optuna
 import torch
+
+from optnas.estimation.run import Run
 
 
 @contextmanager
-def out_of_memory_prunes(trial: optuna.Trial) -> Iterator[None]:
+def out_of_memory_prunes(run: Run) -> Iterator[None]:
     """Tell the sampler that the model is too large, as a violated constraint.
 
     Trials that fit into memory carry no such constraint: samplers read a missing one as satisfied, and those
@@ -26,10 +27,7 @@ def out_of_memory_prunes(trial: optuna.Trial) -> Iterator[None]:
         reason = f"out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
     # Here the error is gone, and with its traceback the tensors that its frames held.
     free_memory()
-    trial.set_user_attr("reason", reason)
-    trial.set_user_attr("infeasible", reason)
-    trial.set_constraint("memory", 1.0)
-    raise optuna.TrialPruned(reason)
+    run.refuse("memory", 1.0, reason)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -52,9 +52,8 @@ class Monitor(Checkpoint):
         self.maximize = maximize
         self.trial = trial
         self.attempt = attempt
-        study = getattr(trial, "study", None)
         # Optuna prunes studies of one objective only.
-        self.prunes = study is None or len(study.directions) == 1
+        self.prunes = len(trial.study.directions) == 1
         self.reported: set[int] = set()
         self.pruned = self.diverged = self.finished = False
         self.reason: str | None = None

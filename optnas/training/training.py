@@ -21,8 +21,11 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
 from optnas.data import data_fingerprint
-from optnas.errors import UntestableError
+from optnas.errors import ParamsMismatchError, UntestableError
+from optnas.estimation.estimator import Direction, Estimator
+from optnas.estimation.run import Run
 from optnas.estimation.settings import describe
+from optnas.record import Reason, Why
 from optnas.training.checkpoints import (
     Attempt,
     count_weights,
@@ -41,7 +44,7 @@ Task: TypeAlias = Callable[[Any, Any], pl.LightningModule]
 Callbacks: TypeAlias = Sequence[pl.Callback] | Callable[[Any], Sequence[pl.Callback]]
 
 
-class Training:
+class Training(Estimator):
     """Trains a model, reports to the pruner after every validation, and returns the best epoch's metrics.
 
     Args:
@@ -100,11 +103,26 @@ class Training:
         self._verbose = bool(trainer.get("enable_progress_bar") or trainer.get("enable_model_summary"))
 
     @property
-    def values(self) -> dict[str, str]:
+    def values(self) -> Mapping[str, Direction]:
         """The metric to optimize and in which direction."""
         return {self.monitor: "maximize" if self.mode == "max" else "minimize"}
 
-    def __call__(self, model: nn.Module, trial: optuna.Trial) -> dict[str, float]:
+    @property
+    def max_reports(self) -> int:
+        """One an epoch."""
+        return self.max_epochs
+
+    @property
+    def has_example(self) -> bool:
+        """Its data has one."""
+        return True
+
+    @property
+    def keeps_weights(self) -> bool:
+        """Those of the best trials."""
+        return True
+
+    def __call__(self, model: nn.Module, run: Any) -> dict[str, float]:
         """Train `model` and leave the best epoch's weights in it. Returns that epoch's metrics.
 
         Goes on where an earlier attempt at the same trial was interrupted.
@@ -116,6 +134,7 @@ class Training:
             SystemExit: with code 143 on SIGTERM, after the batch or the validation in progress. What the
                 finished epochs did is saved by then in either case.
         """
+        trial = Run.of(run)
         data = self._data(trial)
         module = self.task(model, trial)
         attempt = self._attempt(trial)
@@ -155,7 +174,7 @@ class Training:
         return _first_two(batch[0])
 
     @cached_property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Any:
         """Everything besides the model and the trial's answers that the result depends on, as JSON."""
         data = self.data
         known = data_fingerprint(data) if isinstance(data, pl.LightningDataModule) else None
@@ -170,12 +189,19 @@ class Training:
             "trainer": {name: describe(value) for name, value in sorted(self.trainer.items())},
         }
 
-    def test(self, model: nn.Module, trial: Trial) -> dict[str, float]:
+    def test(
+        self,
+        model: nn.Module,
+        trial: Trial,
+        trained_in: tuple[optuna.Study, FrozenTrial] | None = None,
+    ) -> dict[str, float]:
         """The task's metrics on the data's test split, which no training sees.
 
         Raises:
             UntestableError: there is no test split, or the task has no `test_step`.
         """
+        if trained_in is not None:
+            model = self.trained(model, *trained_in)
         module, data = self.task(model, trial), self._data(trial)
         for part, method in ((data, "test_dataloader"), (module, "test_step")):
             if not is_overridden(method, part):
@@ -185,13 +211,22 @@ class Training:
             (metrics,) = trainer.test(module, datamodule=data, verbose=False)
         return {name: float(value) for name, value in metrics.items()}
 
-    def load_weights(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
-        """The `state_dict` of a finished trial's best epoch, on the CPU.
+    def trained(self, model: nn.Module, study: optuna.Study, trial: FrozenTrial) -> nn.Module:
+        """The model with the weights of the trial's best epoch, on the CPU, in evaluation mode.
 
         Raises:
             FileNotFoundError: they were deleted, or are on another machine; the message says which.
+            ParamsMismatchError: they do not fit the model.
         """
-        return load_weights(study, trial.number)
+        weights = load_weights(study, trial.number)
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ParamsMismatchError(
+                f"The space does not build the network of trial {trial.number} again: it has changed "
+                "since, or decides something without asking the trial."
+            ) from error
+        return model.eval()
 
     def with_max_epochs(self, max_epochs: int) -> Training:
         """The same training, for another number of epochs."""
@@ -209,9 +244,9 @@ class Training:
         """Delete the files that finished trials left, except the weights of the best `keep`."""
         tidy(study, self.keep)
 
-    def _attempt(self, trial: Any) -> Attempt | None:
-        study = getattr(trial, "study", None)
-        if study is None:  # a stored trial, trained again outside a study
+    def _attempt(self, trial: Run) -> Attempt | None:
+        study = trial.study
+        if trial.lone:  # trained anew outside a study
             return None
         settle_folder(study, self.folder)
         # By now everything was asked, so a later attempt has the same params.
@@ -238,7 +273,7 @@ class Training:
             last.end()
 
     def _train(
-        self, module: pl.LightningModule, trial: optuna.Trial, data: pl.LightningDataModule, monitor: Monitor
+        self, module: pl.LightningModule, trial: Run, data: pl.LightningDataModule, monitor: Monitor
     ) -> None:
         path = monitor.resume()
         if path is not None and monitor.report():
@@ -251,7 +286,7 @@ class Training:
     def _fit(
         self,
         module: pl.LightningModule,
-        trial: optuna.Trial,
+        trial: Run,
         data: pl.LightningDataModule,
         monitor: Monitor,
         path: Path | None,
@@ -265,14 +300,14 @@ class Training:
             trainer.fit(module, datamodule=data, ckpt_path=path)
             left = None if timer is None else timer.time_remaining()
             if left is not None and left <= 0:
-                trial.set_user_attr("reason", f"time limit of {self.time_limit} reached")
+                Reason(Why.TIME, f"time limit of {self.time_limit} reached").write(trial)
             if trainer.strategy.root_device.type == "cuda":
                 # The Trainer and its module refer to each other, so their memory is not free by itself.
                 del trainer
                 free_memory()
 
     def _trainer(self, trial: Any, callbacks: list[pl.Callback], logger: Logger | bool) -> pl.Trainer:
-        study = getattr(trial, "study", None)
+        study = trial.study if isinstance(trial, Run) and not trial.lone else None
         defaults: dict[str, Any] = {
             "devices": 1,
             "enable_progress_bar": False,
@@ -288,9 +323,8 @@ class Training:
         )
 
 
-def _prune(trial: optuna.Trial, monitor: Monitor) -> NoReturn:
-    trial.set_user_attr("reason", monitor.reason)
-    raise optuna.TrialPruned(monitor.reason)
+def _prune(trial: Run, monitor: Monitor) -> NoReturn:
+    trial.stop(Reason(Why.PRUNED if monitor.pruned else Why.DIVERGED, monitor.reason or ""))
 
 
 def _first_two(x: Any) -> Any:

@@ -29,7 +29,7 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
-from optnas import Classification, Digits, Objective, Training, create_study, optimize
+from optnas import Classification, Digits, Objective, Training, create_study, optimize, record
 from optnas.search import counts
 from optnas.search.recovery import MAX_KILLS
 from optnas.storage.open import open_storage
@@ -69,7 +69,7 @@ def make_objective(folder: Path, pause: float, n_free: int) -> Objective:
     however slow the killer is, it finds its victims."""
 
     def callbacks(trial: optuna.Trial) -> list[pl.Callback]:
-        waits = trial.number >= n_free and len(trial.user_attrs["attempts"]) < MAX_KILLS
+        waits = trial.number >= n_free and len(record.ATTEMPTS.of(trial)) < MAX_KILLS
         return [Log(folder / "epochs", trial.number, pause, folder / "over" if waits else None)]
 
     training = Training(
@@ -135,13 +135,13 @@ class Killer(threading.Thread):
         if not victims:
             return
         victim = self.random.choice(victims)
-        pid = victim.user_attrs["attempts"][-1]["pid"]
+        pid = record.ATTEMPTS.of(victim)[-1]["pid"]
         time.sleep(self.random.uniform(0.0, 0.3))
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)  # or it might go on to a trial that has no life to spare
             try:
                 trial = self.trials()[victim.number]
-                if self.may_die(trial, first) and trial.user_attrs["attempts"][-1]["pid"] == pid:
+                if self.may_die(trial, first) and record.ATTEMPTS.of(trial)[-1]["pid"] == pid:
                     self.kills.append(Kill(trial.number, pid, len(trial.intermediate_values)))
                     os.kill(pid, signal.SIGKILL)
             finally:
@@ -149,7 +149,7 @@ class Killer(threading.Thread):
 
     def may_die(self, trial: FrozenTrial, first: int) -> bool:
         """Whether it runs, between epoch `first` and its last, and has a life to spare."""
-        attempts = trial.user_attrs.get("attempts", [])
+        attempts = record.attempts(trial)
         return (
             trial.state == TrialState.RUNNING
             and bool(attempts)
@@ -165,7 +165,7 @@ class Killer(threading.Thread):
 
 def was_hit(kill: Kill, trial: FrozenTrial) -> bool:
     """Whether the kill ended an attempt at the trial, by the trial's own records."""
-    attempts = trial.user_attrs.get("attempts", [])
+    attempts = record.attempts(trial)
     return any((a["pid"], a.get("how")) == (kill.pid, "killed") for a in attempts)
 
 
@@ -247,7 +247,7 @@ def account(study: optuna.Study, folder: Path, kills: list[Kill]) -> Account:
     return Account(
         counted=len(counted),
         others=[
-            f"trial {trial.number}: {trial.state.name}, {trial.user_attrs.get('reason')}"
+            f"trial {trial.number}: {trial.state.name}, {record.why(trial)}"
             for trial in trials
             if not counts(trial)
         ],
@@ -267,9 +267,9 @@ def train_again(trials: list[FrozenTrial], folder: Path) -> list[int]:
     objective = make_objective(peaceful, pause=0.0, n_free=len(trials))
     study = create_study(objective, pruner=optuna.pruners.NopPruner())
     for trial in trials:
-        study.enqueue_trial(trial.params, user_attrs={"seed": trial.user_attrs["seed"]})
+        study.enqueue_trial(trial.params, user_attrs={record.SEED.name: record.SEED.of(trial)})
     n_threads = torch.get_num_threads()
-    attempts = [attempt for trial in trials for attempt in trial.user_attrs["attempts"]]
+    attempts = [attempt for trial in trials for attempt in record.ATTEMPTS.of(trial)]
     [recorded] = {attempt["threads"] for attempt in attempts if "threads" in attempt}
     torch.set_num_threads(recorded)
     try:
@@ -279,8 +279,8 @@ def train_again(trials: list[FrozenTrial], folder: Path) -> list[int]:
     return [
         trial.number
         for trial, again in zip(trials, study.trials, strict=True)
-        if (trial.params, trial.value, trial.intermediate_values, trial.user_attrs["metrics"])
-        != (again.params, again.value, again.intermediate_values, again.user_attrs["metrics"])
+        if (trial.params, trial.value, trial.intermediate_values, record.METRICS.of(trial))
+        != (again.params, again.value, again.intermediate_values, record.METRICS.of(again))
     ]
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import optuna
 from scipy.stats import t as student
 
-from optnas import Objective, best, create_study, optimize
+from optnas import Objective, best, create_study, optimize, record
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import digits_cnn
@@ -50,7 +50,7 @@ def search(name: str, storage: str, n_trials: int) -> optuna.Study:
 def winner(study: optuna.Study, finalists: int, n_seeds: int) -> tuple[list[float], str]:
     found = best(study, digits_cnn.objective, finalists)
     facts = found.trial.user_attrs
-    seconds = sum(t.user_attrs.get("duration", 0.0) for t in study.trials)
+    seconds = sum((record.DURATION.of(t) or 0.0) for t in study.trials)
     about = f"search score {found.value:.4f}, {facts['n_params']:,} parameters, {seconds:.0f} s of training"
     return accuracies(found.retrain(n_seeds)), f"{about}; {found.params}"
 

@@ -33,6 +33,7 @@ from optuna.importance import (
 from rich.console import Console
 from rich.table import Table
 
+from optnas import record
 from optnas.analysis.anova import ConditionalAnovaEvaluator
 from optnas.analysis.importance import importance
 from optnas.analysis.padded import padded
@@ -59,7 +60,7 @@ def objective(trial: optuna.Trial) -> float:
     for i in range(depth):
         op = trial.suggest_categorical(f"block.{i}.op", OPS)
         value += EFFECTS.get(f"block.{i}.op", 0.0) * scale(4)[OPS.index(op)]
-    noise = np.random.default_rng([trial.study.user_attrs["seed"], trial.number])
+    noise = np.random.default_rng([record.SEED.of(trial.study), trial.number])
     return float(value + noise.normal(0, NOISE))
 
 
@@ -82,7 +83,7 @@ def truth() -> dict[str, float]:
 
 def run(seed: int, n_trials: int) -> optuna.Study:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed), direction="maximize")
-    study.set_user_attr("seed", seed)
+    study.set_user_attr(record.SEED.name, seed)
     study.optimize(objective, n_trials=n_trials)
     return study
 

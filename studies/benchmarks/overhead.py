@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from optnas import Classification, Digits, Objective, Training, create_study, optimize
+from optnas import Classification, Digits, Objective, Training, create_study, optimize, record
 from optnas.training.quiet import quiet
 
 BATCH_SIZE = 64
@@ -143,7 +143,7 @@ def where_the_time_goes(n_trials: int) -> dict[str, float]:
         start = time.perf_counter()
         study = with_optnas(f"sqlite:///{folder}/study.db", n_trials, 0)
         total = time.perf_counter() - start
-        estimates = sum(t.user_attrs.get("duration", 0.0) for t in study.trials)
+        estimates = sum((record.DURATION.of(t) or 0.0) for t in study.trials)
     return {"estimate": estimates / n_trials, "everything else": (total - estimates) / n_trials}
 
 

@@ -28,7 +28,7 @@ from typing import Any
 import optuna
 from torch import nn
 
-from optnas import Objective, Trial, create_study, optimize, scope
+from optnas import Objective, Trial, create_study, optimize, record, scope
 from optnas.dashboard.serve import make_server
 from optnas.space.blocks import conv, head, mbconv, residual
 from optnas.storage.open import open_storage
@@ -127,7 +127,7 @@ def main() -> None:
             objective = Objective(space, estimate, values={"val_loss": "minimize"}, example=(2, 1, 8, 8))
             random = optuna.samplers.RandomSampler(seed=0)
             study = create_study(objective, storage=f"sqlite:///{folder}/nas.db", seed=0, sampler=random)
-            study.set_user_attr("folder", folder)
+            study.set_user_attr(record.FOLDER.name, folder)
             optimize(study, objective, options.trials)
         measure(study, options.opens, options.screenshot)
 

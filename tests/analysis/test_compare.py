@@ -9,6 +9,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from scipy import stats
 
+from optnas import record
 from optnas.analysis.compare import best_so_far, compare
 
 
@@ -16,7 +17,7 @@ def study_of(*values: float | None, seed: int | None = None, direction: str = "m
     """A study whose trials have these values; None is a pruned trial."""
     study = optuna.create_study(direction=direction)
     if seed is not None:
-        study.set_user_attr("seed", seed)
+        study.set_user_attr(record.SEED.name, seed)
     for value in values:
         state = TrialState.PRUNED if value is None else TrialState.COMPLETE
         study.add_trial(create_trial(value=value, state=state))
@@ -116,8 +117,12 @@ def test_paired_by_position_on_request() -> None:
 
 def test_best_so_far_counts_what_counts() -> None:
     study = study_of(None, 0.2, 0.1, None, 0.5)
-    study.add_trial(create_trial(value=0.5, user_attrs={"twin_of": 4}))
-    study.add_trial(create_trial(state=TrialState.PRUNED, user_attrs={"infeasible": "memory"}))
+    study.add_trial(create_trial(value=0.5, user_attrs={record.TWIN_OF.name: 4}))
+    study.add_trial(
+        create_trial(
+            state=TrialState.PRUNED, user_attrs={record.REASON.name: {"kind": "limit", "words": "memory"}}
+        )
+    )
     study.add_trial(create_trial(state=TrialState.FAIL))
     np.testing.assert_equal(best_so_far(study), [np.nan, 0.2, 0.2, 0.2, 0.5])
 
@@ -159,7 +164,7 @@ def test_intervals_do_not_depend_on_the_unit_of_the_values(unit: float, seeds: b
 def test_names_are_no_markup_and_a_seed_of_another_kind_pairs_nothing() -> None:
     studies = {name: group(A, seeds=False) for name in ("[/x]", "a[b]")}
     for study in (*studies["[/x]"], *studies["a[b]"]):
-        study.set_user_attr("seed", ["mine"])
+        study.set_user_attr(record.SEED.name, ["mine"])
     result = compare(studies)
     assert not result.differences[0].paired
     assert str(result).count("[/x]") == str(result).count("a[b]") == 2

@@ -7,6 +7,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState, create_trial
 
+from optnas import record
 from optnas.analysis.explain import explain
 from optnas.strategy.evolution import RegularizedEvolutionSampler
 
@@ -94,7 +95,11 @@ def test_infeasible_trials_are_never_the_best(study: optuna.Study) -> None:
     other = optuna.create_study(direction="maximize")
     other.add_trials(study.trials)
     other.add_trial(
-        create_trial(value=99.0, state=TrialState.COMPLETE, user_attrs={"infeasible": "above 1e9 FLOPs"})
+        create_trial(
+            value=99.0,
+            state=TrialState.COMPLETE,
+            user_attrs={record.REASON.name: {"kind": "limit", "words": "above 1e9 FLOPs"}},
+        )
     )
     assert explain(other, n_bootstrap=2).best == study.best_trial.number
 

@@ -6,6 +6,7 @@ import optuna
 import pytest
 from optuna.trial import create_trial
 
+from optnas import record
 from optnas.analysis.front import best_trials, pareto_front, points, quantities, quantity
 
 
@@ -55,13 +56,18 @@ def test_best_in_several_objectives_as_optuna_has_them_where_all_is_finite() -> 
     expected = [t.number for t in study.best_trials]
     assert [t.number for t in best_trials(study)] == expected
     study.add_trial(create_trial(values=[math.inf, -math.inf, math.inf]))
-    study.add_trial(create_trial(values=[9.0, -9.0, 9.0], user_attrs={"infeasible": "out of memory"}))
+    study.add_trial(
+        create_trial(
+            values=[9.0, -9.0, 9.0],
+            user_attrs={record.REASON.name: {"kind": "limit", "words": "out of memory"}},
+        )
+    )
     assert [t.number for t in best_trials(study)] == expected
     assert best_trials(optuna.create_study(directions=["minimize"] * 2)) == []
 
 
 def test_metrics_of_another_kind_are_not_there() -> None:
-    trial = create_trial(value=1.0, user_attrs={"metrics": "abc", "n_params": "many"})
+    trial = create_trial(value=1.0, user_attrs={record.METRICS.name: "abc", "n_params": "many"})
     assert math.isnan(quantity(trial, "n_params"))
     assert math.isnan(quantity(trial, "val_acc"))
     assert quantities([trial]) == ["value"]

@@ -11,6 +11,7 @@ from optuna.importance import (
 )
 from optuna.trial import TrialState, create_trial
 
+from optnas import record
 from optnas.analysis.importance import group, importance
 
 EFFECT = {"conv": -1.0, "pool": 0.0, "skip": 1.0}
@@ -104,12 +105,17 @@ def test_what_is_left_out_is_said(study: optuna.Study) -> None:
             value=original.value,
             params=original.params,
             distributions=original.distributions,
-            user_attrs={"twin_of": 3},
+            user_attrs={record.TWIN_OF.name: 3},
         )
     )
     other.add_trial(create_trial(value=float("inf"), params={}, distributions={}))
     other.add_trial(create_trial(state=TrialState.FAIL))
-    other.add_trial(create_trial(state=TrialState.PRUNED, user_attrs={"infeasible": "out of memory"}))
+    other.add_trial(
+        create_trial(
+            state=TrialState.PRUNED,
+            user_attrs={record.REASON.name: {"kind": "limit", "words": "out of memory"}},
+        )
+    )
     other.add_trial(create_trial(state=TrialState.PRUNED, intermediate_values={1: 9.0}))
     after = importance(other, n_bootstrap=3)
     assert after.decisions == before.decisions

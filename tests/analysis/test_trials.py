@@ -5,6 +5,7 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from optnas import record
 from optnas.analysis.trials import (
     End,
     amount,
@@ -67,9 +68,9 @@ def test_a_user_s_attributes_of_the_same_names_mean_nothing() -> None:
     assert (metrics(trial), attempts_at(trial)) == ({}, [])
     assert recorded({"seed": True}, "seed", int) is None
     assert [amount({"x": x}, "x") for x in (2, 0.5, True, "2", math.nan, math.inf)] == [2, 0.5, *[None] * 4]
-    assert metrics(create_trial(value=0.0, user_attrs={"metrics": {"a": 1, "b": None, "c": math.nan}})) == {
-        "a": 1
-    }
+    assert metrics(
+        create_trial(value=0.0, user_attrs={record.METRICS.name: {"a": 1, "b": None, "c": math.nan}})
+    ) == {"a": 1}
 
 
 def test_choices_are_those_of_all_trials() -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import optuna
 import pytest
 
+from optnas import record
 from optnas.benchmarks.tabular import Table, Tabular
 from optnas.hub import nasbench201
 
@@ -31,7 +32,7 @@ def test_value_is_the_mean_of_the_published_trainings() -> None:
     tabular = Tabular(make_table(test=np.arange(4.0), seconds=np.full(4, 7.0)))
     trial = fixed({"kind": "a", "n": 0})
     assert tabular.objective(trial) == 2.0
-    assert trial.user_attrs["metrics"] == {"loss": 2.0, "test": 0.0, "seconds": 7.0}
+    assert record.METRICS.of(trial) == {"loss": 2.0, "test": 0.0, "seconds": 7.0}
     assert tabular.objective(fixed({"kind": "a", "n": 1})) == 5.0
 
 
@@ -58,8 +59,8 @@ def test_curves_are_reported_and_pruned() -> None:
     assert good.intermediate_values == {0: 9.0, 1: 8.0, 2: 7.0}
     assert bad.state == optuna.trial.TrialState.PRUNED
     assert bad.intermediate_values == {0: 90.0}
-    assert good.user_attrs["metrics"]["seconds"] == 6.0
-    assert bad.user_attrs["metrics"] == {"seconds": 3.0}  # of one step in three
+    assert record.METRICS.of(good)["seconds"] == 6.0
+    assert record.METRICS.of(bad) == {"seconds": 3.0}  # of one step in three
 
 
 def test_best_follows_the_direction() -> None:

@@ -1,3 +1,5 @@
+from optnas import record
+
 """A search from the shell: run, go on, look, export, serve; and every way to get it wrong."""
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ def test_run_searches_once_and_resume_goes_on(toy: Path, optnas_cli: Cli) -> Non
 
     more = optnas_cli("resume", toy, "--trials", 6)
     assert more.exit_code == 0, more.output
-    own = [t for t in load().trials if t.state == TrialState.COMPLETE and "twin_of" not in t.user_attrs]
+    own = [t for t in load().trials if t.state == TrialState.COMPLETE and record.TWIN_OF.of(t) is None]
     assert len(own) == 6
     assert [trial.params for trial in load().trials[: len(study.trials)]] == [t.params for t in study.trials]
 

@@ -12,6 +12,7 @@ import pytest
 import typer
 from typer.testing import Result
 
+from optnas import record
 from optnas.cli.commands import app
 from optnas.cli.options import DEFAULT_TRIALS, Format
 
@@ -71,7 +72,7 @@ def test_a_file_that_says_nothing_gets_the_default_number_of_trials(toy: Path, o
     toy.write_text(toy.read_text().replace("n_trials = 4", ""))
     assert optnas_cli("run", toy).exit_code == 0
     study = optuna.load_study(study_name="toy", storage="sqlite:///nas.db")
-    assert sum("twin_of" not in trial.user_attrs for trial in study.trials) == DEFAULT_TRIALS
+    assert sum(record.TWIN_OF.of(trial) is None for trial in study.trials) == DEFAULT_TRIALS
 
 
 def test_a_report_is_written_in_the_format_that_was_asked_for(toy: Path, optnas_cli: Cli) -> None:

@@ -6,6 +6,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
+from optnas import record
 from optnas.cli.results import best_values, show_trials
 
 
@@ -32,7 +33,7 @@ def test_of_two_objectives_one_of_the_front_is_shown() -> None:
 
 def test_trials_are_counted_by_how_they_ended(capsys: pytest.CaptureFixture[str]) -> None:
     study = study_of(0.5, None, None, 0.9, direction="maximize")
-    study.add_trial(create_trial(value=0.9, user_attrs={"twin_of": 3}))
+    study.add_trial(create_trial(value=0.9, user_attrs={record.TWIN_OF.name: 3}))
     study.enqueue_trial({})
     assert show_trials(study)
     first, *board = capsys.readouterr().out.strip().splitlines()

@@ -15,6 +15,7 @@ import pytest
 from optuna.trial import TrialState
 from typer.testing import Result
 
+from optnas import record
 from optnas.search import counts
 from optnas.storage.open import open_storage
 
@@ -53,7 +54,7 @@ def load() -> optuna.Study:
 
 
 def pids(study: optuna.Study) -> set[int]:
-    return {attempt["pid"] for trial in study.trials for attempt in trial.user_attrs["attempts"]}
+    return {attempt["pid"] for trial in study.trials for attempt in record.ATTEMPTS.of(trial)}
 
 
 @pytest.fixture

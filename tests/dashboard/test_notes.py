@@ -10,6 +10,7 @@ import pytest
 from optuna.trial import create_trial
 from torch import nn
 
+from optnas import record
 from optnas.dashboard.notes import CURVES, Notes
 from optnas.objective import Objective
 from optnas.search.artifacts import drawing_id
@@ -52,7 +53,7 @@ def estimate(model: nn.Module, trial: optuna.Trial) -> dict[str, float]:
 def study(tmp_path: Path) -> optuna.Study:
     objective = Objective(space, estimate, values={"score": "maximize"}, example=(2, 4))
     study = create_study(objective, study_name="s", storage=f"sqlite:///{tmp_path}/nas.db", seed=0)
-    study.set_user_attr("folder", str(tmp_path / "files"))
+    study.set_user_attr(record.FOLDER.name, str(tmp_path / "files"))
     for params in ENQUEUED:
         study.enqueue_trial(params)
     optimize(study, objective, 3, show_progress=False)
@@ -113,7 +114,7 @@ def test_weights_are_kept_or_deleted(study: optuna.Study, tmp_path: Path) -> Non
     file.write_bytes(b"")
     assert lines(study, 1)["Weights"] == f"kept in `{file}`"
     assert lines(study, 0)["Weights"] == "none on this machine"
-    study.set_user_attr("deleted_checkpoints", [0])
+    study.set_user_attr(record.DELETED.name, [0])
     assert lines(study, 0)["Weights"] == "deleted, as others are better"
     assert "Weights" not in lines(study, 3)
 
@@ -145,8 +146,8 @@ def test_attributes_of_other_kinds_and_names_with_markup() -> None:
     x = optuna.distributions.IntDistribution(0, 9)
     params = {"<b>.x_y": 3}
     study.add_trial(create_trial(value=1.0, user_attrs=own, params=params, distributions={"<b>.x_y": x}))
-    study.set_user_attr("folder", 3)
-    study.set_user_attr("deleted_checkpoints", "all")
+    study.set_user_attr(record.FOLDER.name, 3)
+    study.set_user_attr(record.DELETED.name, "all")
     assert Notes(study).of(0).splitlines() == [
         "- **Outcome**: complete, value 1: the best so far",
         "- **Scores**: a\\_b 0.5",

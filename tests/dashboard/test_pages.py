@@ -19,6 +19,7 @@ import pytest
 from optuna_dashboard import save_note
 from torch import nn
 
+from optnas import record
 from optnas.dashboard.pages import keep_plots
 from optnas.dashboard.serve import make_server
 from optnas.objective import Objective
@@ -126,7 +127,7 @@ def test_a_study_at_rest_is_told_again_until_something_changes(tmp_path: Path) -
     url = f"sqlite:///{tmp_path}/nas.db"
     objective = Objective(space, estimate, values={"score": "maximize"}, example=(2, 4))
     study = create_study(objective, study_name="s", storage=url, seed=0)
-    study.set_user_attr("folder", str(tmp_path))
+    study.set_user_attr(record.FOLDER.name, str(tmp_path))
 
     def run(*widths: int) -> None:
         for width in widths:
@@ -140,7 +141,7 @@ def test_a_study_at_rest_is_told_again_until_something_changes(tmp_path: Path) -
 
     steps: dict[str, Callable[[], object]] = {
         "kept in": train,
-        "deleted, as others are better": lambda: study.set_user_attr("deleted_checkpoints", [0]),
+        "deleted, as others are better": lambda: study.set_user_attr(record.DELETED.name, [0]),
         "mine": lambda: write_note(page, study._study_id, study.trials[0]._trial_id, "mine"),
         "came to the same network later": lambda: run(40, 50, 50),
         "running": study.ask,

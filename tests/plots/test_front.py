@@ -1,6 +1,7 @@
 import optuna
 from optuna.trial import create_trial
 
+from optnas import record
 from optnas.plots import plot_front
 
 
@@ -21,7 +22,7 @@ def test_an_empty_study_says_so() -> None:
 
 def test_twins_alone_say_so_too() -> None:
     study = optuna.create_study()
-    study.add_trial(create_trial(value=1.0, user_attrs={"twin_of": 7, "n_params": 3}))
+    study.add_trial(create_trial(value=1.0, user_attrs={record.TWIN_OF.name: 7, "n_params": 3}))
     assert plot_front(study).layout.annotations[0].text == "No finished trials yet."
 
 

@@ -6,6 +6,7 @@ import plotly.graph_objects as go
 import pytest
 from optuna.trial import create_trial
 
+from optnas import record
 from optnas.plots import plot_history, plot_learning_curves, plot_timeline
 
 
@@ -72,7 +73,7 @@ def test_workers_go_without_the_domain_of_their_hosts() -> None:
     study = optuna.create_study()
     for host in ("node-1.cluster.example.org", "10.0.0.7", "a-very-long-name-of-a-host"):
         attempt = {"host": host, "pid": 12345, "started": 1000.0, "ended": 1010.0}
-        study.add_trial(create_trial(value=1.0, user_attrs={"attempts": [attempt]}))
+        study.add_trial(create_trial(value=1.0, user_attrs={record.ATTEMPTS.name: [attempt]}))
     axis = plot_timeline(study).layout.yaxis
     assert axis.ticktext == ("node-1:12345", "10.0.0.7:12345", "a-very-l…ost:12345")
 

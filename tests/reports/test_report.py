@@ -12,6 +12,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from torch import nn
 
+from optnas import record
 from optnas.hub.nasbench201 import cell
 from optnas.objective import Objective
 from optnas.reports.report import report
@@ -65,8 +66,8 @@ def searched(objective: Objective) -> optuna.Study:
     number = study.best_trial.number
     runs = [{"score": 1.0, "test": 0.25}, {"score": 2.0, "test": 0.75}]
     study.set_user_attr(f"retrained:{number}:as searched", runs)
-    study.set_user_attr("seed", 77)
-    study.set_user_attr("provenance", {"data": EVIL})
+    study.set_user_attr(record.SEED.name, 77)
+    study.set_user_attr(record.PROVENANCE.name, {"data": EVIL})
     return study
 
 
@@ -130,7 +131,12 @@ def test_a_study_that_has_nothing_yet_gets_a_short_report(tmp_path: Path) -> Non
     assert sections(html) == ["Summary", "How to reproduce"]
     assert "No trial has a value yet." in html
     assert "Plotly" not in html
-    study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={"reason": "ValueError: no"}))
+    study.add_trial(
+        create_trial(
+            state=TrialState.FAIL,
+            user_attrs={record.REASON.name: {"kind": "error", "words": "ValueError: no"}},
+        )
+    )
     assert "1 failed: ValueError: no" in report(study, tmp_path / "report.html").read_text()
     study.add_trial(create_trial(value=1.0))
     assert "The smallest value is 1, of trial 1." in report(study, tmp_path / "report.html").read_text()

@@ -11,6 +11,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from torch import nn
 
+from optnas import record
 from optnas.analysis.leaderboard import leaderboard
 from optnas.objective import Objective
 from optnas.reports import summary
@@ -73,7 +74,7 @@ def test_a_study_without_trials_or_values() -> None:
 )
 def test_the_time_of_all_estimates_is_said_in_a_unit_to_read(seconds: float, said: str) -> None:
     study = optuna.create_study()
-    half = create_trial(value=0.0, user_attrs={"duration": seconds / 2})
+    half = create_trial(value=0.0, user_attrs={record.DURATION.name: seconds / 2})
     study.add_trials([half, half])
     assert f"took {said} of one worker's time" in of_one(study)
 
@@ -81,7 +82,9 @@ def test_the_time_of_all_estimates_is_said_in_a_unit_to_read(seconds: float, sai
 def test_the_reasons_of_failures_are_named_the_most_frequent_first() -> None:
     study = optuna.create_study()
     for reason, n in (("rare", 1), ("one", 2), ("often", 4), ("two", 3)):
-        failed = create_trial(state=TrialState.FAIL, user_attrs={"reason": reason})
+        failed = create_trial(
+            state=TrialState.FAIL, user_attrs={record.REASON.name: {"kind": "error", "words": reason}}
+        )
         study.add_trials([failed] * n)
     [*_, listed] = summary.of_one(study, [])
     assert isinstance(listed, Sentences)
@@ -172,7 +175,7 @@ def test_what_to_type_gives_the_search_and_its_best_network_again(objective: Obj
     assert found["model"].out_features == study.best_trial.params["width"]
     facts = dict(parts[0].rows) if isinstance(parts[0], Table) else {}
     assert (facts["study"], facts["seed"]) == ("wide", "7")
-    assert facts[f"seed of trial {study.best_trial.number}"] == str(study.best_trial.user_attrs["seed"])
+    assert facts[f"seed of trial {study.best_trial.number}"] == str(record.SEED.of(study.best_trial))
     assert facts["torch"]
 
 
@@ -184,7 +187,7 @@ def test_a_plain_study_has_less_to_reproduce(study: optuna.Study) -> None:
 def test_values_that_nobody_may_use_are_no_result() -> None:
     for trial in (
         create_trial(value=math.inf),
-        create_trial(value=1.0, user_attrs={"infeasible": "too large"}),
+        create_trial(value=1.0, user_attrs={record.REASON.name: {"kind": "limit", "words": "too large"}}),
     ):
         study = optuna.create_study()
         study.add_trial(trial)

@@ -17,6 +17,7 @@ import pytest
 from optuna.trial import TrialState
 from torch import nn
 
+from optnas import record
 from optnas.dashboard.serve import make_server
 from optnas.objective import Objective
 from optnas.search.artifacts import DRAWING, StudyArtifacts, drawing_id
@@ -42,7 +43,7 @@ def estimate(model: nn.Module, trial: optuna.Trial) -> dict[str, float]:
 def searched(tmp_path: Path) -> optuna.Study:
     objective = Objective(space, estimate, values={"score": "maximize"}, example=(2, 4))
     study = create_study(objective, storage=f"sqlite:///{tmp_path}/nas.db", seed=0)
-    study.set_user_attr("folder", str(tmp_path / "files"))  # as Training does
+    study.set_user_attr(record.FOLDER.name, str(tmp_path / "files"))  # as Training does
     optimize(study, objective, 3, show_progress=False)
     return study
 
@@ -103,7 +104,7 @@ def test_a_search_that_keeps_no_files_or_cannot_draw_runs_as_before(tmp_path: Pa
     optimize(without, objective, 1, show_progress=False)
     blocked = create_study(objective, seed=0)
     (tmp_path / "file").write_text("where the folder should be")
-    blocked.set_user_attr("folder", str(tmp_path / "file"))
+    blocked.set_user_attr(record.FOLDER.name, str(tmp_path / "file"))
     optimize(blocked, objective, 1, show_progress=False)
     for study in (without, blocked):
         assert study.trials[0].state == TrialState.COMPLETE

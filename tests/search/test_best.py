@@ -6,6 +6,7 @@ import torch
 from optuna.trial import TrialState
 from torch import nn
 
+from optnas import record
 from optnas.analysis.leaderboard import leaderboard
 from optnas.data import TensorData
 from optnas.errors import ParamsMismatchError
@@ -92,7 +93,7 @@ def test_a_final_needs_finalists(searched):
 
 def test_weights_elsewhere_are_explained(searched, tmp_path):
     study, objective = searched
-    folder = study.user_attrs["folder"]
+    folder = record.FOLDER.of(study)
     shutil.move(folder, tmp_path / "away")
     try:
         with pytest.raises(FileNotFoundError, match="run this where the search ran"):
@@ -106,7 +107,7 @@ def test_the_best_of_a_repeat_is_what_was_trained(searched):
     winner = best(study, objective)
     study.enqueue_trial(winner.params)
     study.optimize(objective, n_trials=1)
-    assert study.trials[-1].user_attrs["twin_of"] == winner.trial.number
+    assert record.TWIN_OF.of(study.trials[-1]) == winner.trial.number
     assert best(study, objective).trial.number == winner.trial.number
 
 

@@ -13,6 +13,7 @@ import pytest
 from optuna.trial import TrialState
 from torch import nn
 
+from optnas import record
 from optnas.errors import ParamsMismatchError, SearchFailedError
 from optnas.objective import Objective
 from optnas.search.optimize import optimize
@@ -80,7 +81,7 @@ def test_twins_infeasible_and_failed_trials_do_not_count_but_pruned_ones_do():
     assert {t.params["width"] for t in counted} <= {*range(1, 20), *range(35, 51)}
     assert {t.state for t in counted} == {TrialState.COMPLETE, TrialState.PRUNED}
     assert all(
-        t.state == TrialState.FAIL or "twin_of" in t.user_attrs or "infeasible" in t.user_attrs
+        t.state == TrialState.FAIL or record.TWIN_OF.of(t) is not None or "infeasible" in t.user_attrs
         for t in study.trials
         if not counts(t)
     )
@@ -128,7 +129,7 @@ def test_the_same_failure_five_times_from_the_start_stops_with_the_reason():
     ):
         optimize(study, objective, n_trials=20)
     assert states(study) == [TrialState.FAIL] * 5
-    assert "no width" in study.trials[0].user_attrs["reason"]
+    assert "no width" in record.why(study.trials[0])
 
 
 def test_eight_failures_of_the_last_ten_stop_the_search():
@@ -308,6 +309,6 @@ def test_an_interrupted_trial_is_queued_again_and_finished_later(tmp_path, numbe
     study = optuna.load_study(study_name="s", storage=url)
     assert states(study) == [TrialState.COMPLETE] * 3
     assert study.trials[1].params["width"] == width
-    first, second = study.trials[1].user_attrs["attempts"]
+    first, second = record.ATTEMPTS.of(study.trials[1])
     assert first["pid"] != second["pid"]
     assert first["ended"] >= first["started"]

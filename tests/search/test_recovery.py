@@ -17,6 +17,7 @@ import torch
 from optuna.trial import TrialState
 from torch import nn
 
+from optnas import record
 from optnas.data import Digits
 from optnas.errors import CheckpointError, StorageUnavailableError
 from optnas.objective import Objective
@@ -158,8 +159,8 @@ def test_a_storage_that_fails_for_a_while_costs_no_trial(tmp_path, url, lease):
             assert time.monotonic() < deadline
             time.sleep(0.01)
     assert_finishes(study, objective, 2)
-    assert [a.get("how") for a in study.trials[1].user_attrs["attempts"]] == ["interrupted", None]
-    assert "reason" not in study.trials[1].user_attrs
+    assert [a.get("how") for a in record.ATTEMPTS.of(study.trials[1])] == ["interrupted", None]
+    assert not record.why(study.trials[1])
 
 
 class Filling(pl.Callback):
@@ -190,7 +191,7 @@ def test_a_full_disk_costs_no_trial_and_no_epoch(tmp_path, url):
     assert not list(tmp_path.rglob("*.part"))
     assert_finishes(study, objective, 1)
     assert Filling.started == [0, 1, 1, 2]
-    assert "reason" not in study.trials[0].user_attrs
+    assert not record.why(study.trials[0])
 
 
 class Interrupting(pl.Callback):
@@ -251,7 +252,7 @@ def test_a_process_whose_trial_and_files_are_gone_takes_another_trial(tmp_path, 
     study = study_of(objective, url)
     assert_finishes(study, objective, 2)
     assert "Trial 0 was taken over by another process, with its files" in caplog.text
-    assert len(study.trials[0].user_attrs["attempts"]) == 2
+    assert len(record.ATTEMPTS.of(study.trials[0])) == 2
 
 
 def test_an_error_in_a_trial_that_somebody_else_has_told_is_of_no_account(url):
@@ -322,9 +323,9 @@ def test_a_paused_process_gives_way_and_takes_another_trial(tmp_path, url):
     assert process.returncode == 0, errors
     assert "Trial 0 was taken over by another attempt" in errors
     first, second = study.trials
-    assert [a["pid"] for a in first.user_attrs["attempts"]] == [process.pid, os.getpid()]
+    assert [a["pid"] for a in record.ATTEMPTS.of(first)] == [process.pid, os.getpid()]
     assert first.value == first.params["width"]  # ours
-    assert [a["pid"] for a in second.user_attrs["attempts"]] == [process.pid]
+    assert [a["pid"] for a in record.ATTEMPTS.of(second)] == [process.pid]
     assert second.value == 0.5
 
 
@@ -359,7 +360,7 @@ def test_a_trial_that_is_lost_at_the_same_point_again_and_again_is_given_up(url,
         assert states(study) == [TrialState.WAITING]
     lose(study, url, machine)
     assert states(study) == [TrialState.FAIL]
-    assert f"gave up: {MAX_KILLS} processes" in study.trials[0].user_attrs["reason"]
+    assert f"gave up: {MAX_KILLS} processes" in record.why(study.trials[0])
 
 
 @pytest.mark.parametrize("machine", [LAST_BOOT, CONTAINER])

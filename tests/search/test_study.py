@@ -2,6 +2,7 @@ import optuna
 import pytest
 from torch import nn
 
+from optnas import record
 from optnas.errors import ParamsMismatchError
 from optnas.objective import Objective
 from optnas.search.study import check_values, create_study
@@ -38,7 +39,7 @@ def test_a_second_call_goes_on_with_the_study_and_its_seed(url):
     first = create_study(objective_of(), storage=url, seed=5)
     first.optimize(objective_of(), n_trials=2)
     second = create_study(objective_of(), storage=url, seed=6)
-    assert second.user_attrs["seed"] == 5
+    assert record.SEED.of(second) == 5
     assert len(second.trials) == 2
 
 

@@ -18,6 +18,7 @@ import torch
 from optuna.trial import TrialState
 from torch import nn
 
+from optnas import record
 from optnas.errors import SearchFailedError
 from optnas.objective import Objective
 from optnas.search.optimize import optimize
@@ -89,16 +90,16 @@ def test_workers_share_budget_threads_and_accelerators(tmp_path, monkeypatch):
     study = study_of(objective, tmp_path, sampler=optuna.samplers.RandomSampler(seed=0))
     optimize(study, objective, n_trials=12, n_workers=3)
     assert states(study) == [TrialState.COMPLETE] * 12
-    pids = {t.user_attrs["attempts"][0]["pid"] for t in study.trials}
+    pids = {record.ATTEMPTS.of(t)[0]["pid"] for t in study.trials}
     assert len(pids) == 3
     assert os.getpid() not in pids
     assert (
         len({t.params["width"] for t in study.trials}) > 8
     )  # their generators differ, chance repeats little
-    assert {(a["pid"], a["threads"]) for t in study.trials for a in t.user_attrs["attempts"]} == {
+    assert {(a["pid"], a["threads"]) for t in study.trials for a in record.ATTEMPTS.of(t)} == {
         (pid, 2) for pid in pids
     }
-    devices = {(t.user_attrs["attempts"][0]["pid"], t.user_attrs["device"]) for t in study.trials}
+    devices = {(record.ATTEMPTS.of(t)[0]["pid"], t.user_attrs["device"]) for t in study.trials}
     assert sorted(device for _, device in devices) == ["0", "1", "2"]
 
 
@@ -131,8 +132,8 @@ def test_a_trial_that_kills_its_worker_again_and_again_fails_and_the_search_goes
     study = study_of(objective, tmp_path)
     optimize(study, objective, n_trials=4, n_workers=2)
     assert study.trials[1].state == TrialState.FAIL
-    assert f"{MAX_KILLS} processes that ran this trial died" in study.trials[1].user_attrs["reason"]
-    assert len(study.trials[1].user_attrs["attempts"]) == MAX_KILLS
+    assert f"{MAX_KILLS} processes that ran this trial died" in record.why(study.trials[1])
+    assert len(record.ATTEMPTS.of(study.trials[1])) == MAX_KILLS
     assert sum(map(counts, study.trials)) == 4
     assert f"{MAX_KILLS} workers died ({MAX_KILLS} by SIGKILL)" in caplog.text
 
@@ -152,8 +153,8 @@ def test_so_does_a_trial_that_kills_its_worker_before_anything_is_stored(tmp_pat
     study.enqueue_trial({"width": 7})
     optimize(study, objective, n_trials=3, n_workers=2)
     assert states(study)[1] == TrialState.FAIL
-    assert [a["how"] for a in study.trials[1].user_attrs["attempts"]] == ["killed"] * MAX_KILLS
-    assert len({a["pid"] for a in study.trials[1].user_attrs["attempts"]}) == MAX_KILLS
+    assert [a["how"] for a in record.ATTEMPTS.of(study.trials[1])] == ["killed"] * MAX_KILLS
+    assert len({a["pid"] for a in record.ATTEMPTS.of(study.trials[1])}) == MAX_KILLS
     assert sum(map(counts, study.trials)) == 3
 
 
@@ -249,7 +250,7 @@ def test_what_workers_do_while_their_parent_is_held_up_is_shown(tmp_path, monkey
         if any(t.state == TrialState.RUNNING for t in trials) and not (tmp_path / "seen").exists():
             (tmp_path / "seen").touch()
             wait_for(lambda: states(watching) == [TrialState.COMPLETE])
-            wait_for(lambda: not is_alive(watching.trials[0].user_attrs["attempts"][0]["pid"]))
+            wait_for(lambda: not is_alive(record.ATTEMPTS.of(watching.trials[0])[0]["pid"]))
         return trials
 
     monkeypatch.setattr(study, "get_trials", slow)
@@ -315,7 +316,7 @@ def test_when_the_parent_ends_its_workers_end_and_nothing_stays_running(tmp_path
         assert process.returncode == 143
         assert states(study).count(TrialState.WAITING) == 2
     wait_for(lambda: states(study).count(TrialState.WAITING) == 2)
-    workers = {a["pid"] for t in study.trials for a in t.user_attrs.get("attempts", [])}
+    workers = {a["pid"] for t in study.trials for a in record.attempts(t)}
     wait_for(lambda: not any(map(is_alive, workers)))
 
     subprocess.run([sys.executable, str(script), url, "0"], check=True, capture_output=True)
@@ -368,7 +369,7 @@ def test_a_worker_that_does_not_leave_is_killed_after_the_time_of_grace(tmp_path
     with pytest.raises(KeyboardInterrupt):
         run_workers(study, objective, n_trials=1, deadline=None, n_workers=1, show_progress=False)
     [trial] = study.trials
-    [attempt] = trial.user_attrs["attempts"]
+    [attempt] = record.ATTEMPTS.of(trial)
     assert (trial.state, trial.intermediate_values) == (TrialState.WAITING, {0: 0.5})
     assert attempt["how"] == "killed"
     assert not is_alive(attempt["pid"])

@@ -16,6 +16,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
+from optnas import record
 from optnas.errors import CheckpointError
 from optnas.storage.open import open_storage
 from optnas.training.checkpoints import (
@@ -271,7 +272,7 @@ def test_nothing_is_left_of_a_file_whose_writer_was_killed(tmp_path):
 
 def test_all_weights_are_those_that_each_trial_has(tmp_path):
     study = optuna.create_study()
-    study.set_user_attr("folder", str(tmp_path))
+    study.set_user_attr(record.FOLDER.name, str(tmp_path))
     for number, attempt in ((0, 0), (2, 0), (2, 9), (2, 10)):
         file = tmp_path / f"trial-{number:04}" / f"attempt-{attempt}" / "weights.pt"
         file.parent.mkdir(parents=True)
@@ -287,18 +288,18 @@ def test_the_best_k_keep_their_weights(tmp_path, search, scripted):
     tidy(study, 2)
     stored = [number for number in range(6) if weights_path(study, number)]
     assert stored == [2, 4]
-    assert study.user_attrs["deleted_checkpoints"] == [0, 1, 3, 5]
+    assert record.DELETED.of(study) == [0, 1, 3, 5]
     assert tidy(study, 2) == []
     assert sorted(path.name for path in (tmp_path / "runs").rglob("*.*t")) == ["weights.pt"] * 2
 
 
 def test_what_workers_deleted_at_one_moment_is_recorded_by_the_next(tmp_path, monkeypatch):
     study = optuna.create_study(direction="maximize")
-    study.set_user_attr("folder", str(tmp_path))
+    study.set_user_attr(record.FOLDER.name, str(tmp_path))
 
     def complete(host):
         trial = study.ask()
-        trial.set_user_attr("attempts", [{"host": host}])
+        trial.set_user_attr(record.ATTEMPTS.name, [{"host": host}])
         Attempt(trial_folder(study, trial.number), "x").write_weights({})
         study.tell(trial, float(trial.number))
 
@@ -312,20 +313,20 @@ def test_what_workers_deleted_at_one_moment_is_recorded_by_the_next(tmp_path, mo
         complete(host)
     monkeypatch.setattr(study, "set_user_attr", record)
     assert tidy(study, 1) == [0, 1]
-    assert study.user_attrs["deleted_checkpoints"] == [0, 1]
+    assert record.DELETED.of(study) == [0, 1]
     assert tidy(study, 1) == []
-    assert study.user_attrs["deleted_checkpoints"] == [0, 1, 2]
+    assert record.DELETED.of(study) == [0, 1, 2]
 
 
 def test_twins_take_no_places_from_those_that_have_weights(tmp_path):
     study = optuna.create_study(direction="maximize")
-    study.set_user_attr("folder", str(tmp_path))
+    study.set_user_attr(record.FOLDER.name, str(tmp_path))
     for value in (0.5, 0.9):
         trial = study.ask()
         Attempt(trial_folder(study, trial.number), "x").write_weights({})
         study.tell(trial, value)
     twin = study.ask()
-    twin.set_user_attr("twin_of", 1)
+    twin.set_user_attr(record.TWIN_OF.name, 1)
     study.tell(twin, 0.9)
     assert tidy(study, 2) == []
     assert sorted(all_weights(study)) == [0, 1]
@@ -347,7 +348,7 @@ def test_tidy_leaves_running_and_waiting_trials_alone(tmp_path, search, scripted
 
 def test_folders_that_other_workers_delete_meanwhile_are_no_error(tmp_path):
     study = optuna.create_study()
-    study.set_user_attr("folder", str(tmp_path))
+    study.set_user_attr(record.FOLDER.name, str(tmp_path))
     stop = threading.Event()
 
     def come_and_go():
@@ -384,8 +385,8 @@ def test_infeasible_trials_rank_last(tmp_path, linear, scripted):
 
 def test_weights_are_loaded_and_missing_ones_say_why(tmp_path):
     study = optuna.create_study()
-    study.set_user_attr("folder", str(tmp_path))
-    study.set_user_attr("deleted_checkpoints", [1])
+    study.set_user_attr(record.FOLDER.name, str(tmp_path))
+    study.set_user_attr(record.DELETED.name, [1])
     weights = {"w": torch.arange(3.0)}
     Attempt(tmp_path / "trial-0000", "x").write_weights(weights)
     assert torch.equal(load_weights(study, 0)["w"], weights["w"])

@@ -4,6 +4,8 @@ import torch
 from optuna.trial import TrialState
 from torch import nn
 
+from optnas import record
+
 
 @pytest.mark.parametrize(
     "error",
@@ -24,8 +26,8 @@ def test_out_of_memory_is_a_violated_constraint(tmp_path, error, training, searc
     (trial,) = study.trials
     assert trial.state == TrialState.PRUNED
     assert trial.constraints == {"memory": 1.0}
-    assert trial.user_attrs["infeasible"] == trial.user_attrs["reason"]
-    assert "out of memory" in trial.user_attrs["reason"]
+    assert trial.user_attrs["infeasible"] == record.why(trial)
+    assert "out of memory" in record.why(trial)
 
 
 def test_real_exhaustion_of_the_allocator_is_recognized(tmp_path, training, search):

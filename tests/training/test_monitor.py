@@ -3,6 +3,7 @@ import pytorch_lightning as pl
 from optuna.trial import TrialState
 from torch import nn
 
+from optnas import record
 from optnas.training import weights_path
 
 
@@ -11,7 +12,7 @@ def test_every_validation_is_reported_and_the_best_epoch_counts(tmp_path, search
     (trial,) = study.trials
     assert trial.intermediate_values == {0: 0.25, 1: 0.75, 2: 0.5}
     assert trial.value == 0.75
-    assert set(trial.user_attrs["metrics"]) == {"score", "train_loss"}
+    assert set(record.METRICS.of(trial)) == {"score", "train_loss"}
 
 
 def test_metrics_of_the_training_data_are_those_of_the_best_epoch(tmp_path, search, scripted):
@@ -23,7 +24,7 @@ def test_metrics_of_the_training_data_are_those_of_the_best_epoch(tmp_path, sear
 
     (trial,) = search(scripted(tmp_path, [0.25, 0.75, 0.5], callbacks=lambda trial: [Keep()])).trials
     first, second = map(float, seen[1:])
-    assert trial.user_attrs["metrics"]["train_loss"] == second != first
+    assert record.METRICS.of(trial)["train_loss"] == second != first
 
 
 def test_mode_min_keeps_the_lowest(tmp_path, search, scripted):
@@ -43,7 +44,7 @@ def test_a_pruned_trial_stops_cleanly_and_says_why(tmp_path, search, scripted):
     search(scripted(tmp_path, [0.875, 0.125, 0.875, 0.875], callbacks=lambda trial: [End()]), study=study)
     (trial,) = study.trials
     assert (trial.state, trial.value) == (TrialState.PRUNED, 0.125)
-    assert trial.user_attrs["reason"] == "pruned at step 1: score is 0.125"
+    assert record.why(trial) == "pruned at step 1: score is 0.125"
     assert ended == [2]
     assert weights_path(study, 0) is None
 
@@ -82,7 +83,7 @@ def test_nan_in_the_metric_ends_the_trial_as_pruned(tmp_path, search, scripted):
     study = search(scripted(tmp_path, [0.5, float("nan"), 0.5]))
     (trial,) = study.trials
     assert trial.state == TrialState.PRUNED
-    assert trial.user_attrs["reason"] == "diverged: score is nan in epoch 1"
+    assert record.why(trial) == "diverged: score is nan in epoch 1"
     assert trial.intermediate_values == {0: 0.5}
 
 
@@ -98,5 +99,5 @@ def test_a_diverging_loss_ends_the_trial_at_once(tmp_path, training, search):
     study = search(training(tmp_path, callbacks=lambda trial: [Explode()], max_epochs=5))
     (trial,) = study.trials
     assert trial.state == TrialState.PRUNED
-    assert trial.user_attrs["reason"] == "diverged: the training loss is nan in epoch 1"
+    assert record.why(trial) == "diverged: the training loss is nan in epoch 1"
     assert batches[-1] == 2

@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 
+from optnas import record
 from optnas.data import Digits, TensorData
 from optnas.errors import UntestableError
 from optnas.tasks import Classification
@@ -64,7 +65,7 @@ def test_the_time_limit_ends_a_trial_with_what_it_has(tmp_path, training, search
     study = search(training(tmp_path, max_epochs=100_000, time_limit=0.5))
     (trial,) = study.trials
     assert trial.state == TrialState.COMPLETE
-    assert trial.user_attrs["reason"] == "time limit of 0:00:00.500000 reached"
+    assert record.why(trial) == "time limit of 0:00:00.500000 reached"
     assert len(trial.intermediate_values) < 100_000
     assert trial.value == max(trial.intermediate_values.values())
 
@@ -80,7 +81,7 @@ def test_folders_follow_the_study_unless_told(tmp_path, monkeypatch, training, s
     study = optuna.create_study(study_name="my study/1", direction="maximize")
     search(training(tmp_path, folder=None), study=study)
     assert weights_path(study, 0) == Path("runs/my_study_1/trial-0000/attempt-0/weights.pt")
-    study.set_user_attr("folder", str(tmp_path / "there"))
+    study.set_user_attr(record.FOLDER.name, str(tmp_path / "there"))
     search(training(tmp_path, folder=None), study=study)
     assert weights_path(study, 1) == tmp_path / "there/trial-0001/attempt-0/weights.pt"
 

@@ -1,0 +1,195 @@
+"""What scores a model: the one interface between a search and an estimate of performance."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import FrozenTrial
+from torch import nn
+
+from optnas.errors import UntestableError
+from optnas.estimation.run import Run
+from optnas.estimation.settings import describe
+from optnas.trial import Trial
+
+Direction = Literal["maximize", "minimize"]
+
+
+class Estimator(ABC):
+    """Scores a model: `estimator(model, run) -> metrics`.
+
+    Only the call must be written; everything else has a default that is right for an estimate that asks
+    nothing, keeps nothing and cannot test. A plain function `(model, trial) -> metrics` is made one by
+    `as_estimator`.
+    """
+
+    @abstractmethod
+    def __call__(self, model: nn.Module, run: Run, /) -> Mapping[str, float]:
+        """Metrics of the model, by name.
+
+        It may report to the run, ask the run for what it needs (a learning rate), refuse (`run.refuse`) and
+        raise `optuna.TrialPruned`.
+        """
+
+    # ---- before an estimate ----
+
+    @property
+    def values(self) -> Mapping[str, Direction]:
+        """The metric to optimize and its direction; empty: `Objective(values=...)` says it."""
+        return {}
+
+    @property
+    def settings(self) -> Any:
+        """What the result depends on beside the model and the answers, as JSON; None: nothing.
+
+        Values are reused between trials only under equal settings.
+        """
+        return None
+
+    @property
+    def max_reports(self) -> int:
+        """How many values a trial reports at most; 0: not known. The default pruner waits for an eighth."""
+        return 0
+
+    def ask(self, model: nn.Module, trial: Trial) -> None:
+        """Ask the trial everything that the call would ask, and no more. `model` may be on meta."""
+
+    @property
+    def has_example(self) -> bool:
+        """Whether `example` knows what inputs look like; if not, `Objective(example=...)` must say it."""
+        return False
+
+    def example(self, trial: Trial) -> Any:
+        """A small batch of inputs."""
+        raise NotImplementedError(f"The estimator ({self.name}) does not say what its inputs look like.")
+
+    def rehearse(self, model: nn.Module, run: Run) -> None:
+        """Go once through what an estimate does, as quickly as possible, and keep nothing.
+
+        A search calls it before its first trial, so that a mistake in the settings costs none. Errors pass.
+        """
+
+    def provenance(self) -> Mapping[str, Any]:
+        """What a study records of its circumstances, flat and as JSON: a fingerprint of the data, say."""
+        return {}
+
+    # ---- after an estimate ----
+
+    def finish(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """A trial has ended, here or elsewhere: what only an unfinished one needs can go."""
+
+    def tidy(self, study: optuna.Study) -> None:
+        """A search begins or ends: what no trial needs any more can go."""
+
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether `trained` can give back what an estimate trained."""
+        return False
+
+    def trained(self, model: nn.Module, study: optuna.Study, trial: FrozenTrial) -> nn.Module:
+        """The network as it was when it got its score, in evaluation mode; `model` is the untrained one.
+
+        Raises:
+            NotImplementedError: the estimator keeps no weights.
+            FileNotFoundError: they were deleted, or are elsewhere.
+            ParamsMismatchError: they do not fit the model.
+        """
+        raise NotImplementedError(f"The objective's estimator ({self.name}) keeps no weights; Training does.")
+
+    def test(
+        self,
+        model: nn.Module,
+        trial: Trial,
+        trained_in: tuple[optuna.Study, FrozenTrial] | None = None,
+    ) -> dict[str, float]:
+        """Metrics of a trained model on data that no estimate saw.
+
+        Args:
+            model: the trained model; where `trained_in` is given, the untrained one.
+            trial: answers what the estimate asks.
+            trained_in: the study and the trial that trained it, whose state is put in place as it was scored.
+
+        Raises:
+            UntestableError: there is nothing to test on.
+        """
+        raise UntestableError(f"The objective's estimator ({self.name}) has no test.")
+
+    def with_max_epochs(self, max_epochs: int) -> Estimator:
+        """The same estimate with another number of epochs.
+
+        Raises:
+            NotImplementedError: it has no epochs.
+        """
+        raise NotImplementedError(f"The objective's estimator ({self.name}) has no epochs; Training has.")
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return type(self).__name__
+
+
+class Function(Estimator):
+    """A plain function, or an object that is called like one, as an estimator.
+
+    Attributes of these names are used where the object has them: `values`, `settings` (default: a description
+    of its code), `example(trial)`, `ask(model, trial)` and `max_epochs` (how many values it reports).
+    """
+
+    _OPTIONAL = ("values", "settings", "example", "ask", "max_epochs")
+
+    def __init__(self, function: Callable[..., Mapping[str, float]]) -> None:
+        self.function = function
+        self._has = frozenset(self._OPTIONAL) & frozenset(dir(function))
+
+    def __call__(self, model: nn.Module, run: Run, /) -> Mapping[str, float]:
+        return self.function(model, run)
+
+    def _given(self, name: str) -> Any:
+        return getattr(self.function, name)
+
+    @property
+    def values(self) -> Mapping[str, Direction]:
+        return self._given("values") if "values" in self._has else {}
+
+    @property
+    def settings(self) -> Any:
+        return self._given("settings") if "settings" in self._has else describe(self.function)
+
+    @property
+    def max_reports(self) -> int:
+        return int(self._given("max_epochs")) if "max_epochs" in self._has else 0
+
+    def ask(self, model: nn.Module, trial: Trial) -> None:
+        if "ask" in self._has:
+            self._given("ask")(model, trial)
+
+    @property
+    def has_example(self) -> bool:
+        return "example" in self._has
+
+    def example(self, trial: Trial) -> Any:
+        return self._given("example")(trial) if self.has_example else super().example(trial)
+
+    @property
+    def name(self) -> str:
+        kind = type(self.function).__name__
+        return self.function.__name__ if kind == "function" else kind
+
+
+def as_estimator(thing: Estimator | Callable[..., Mapping[str, float]]) -> Estimator:
+    """The estimator itself, or a plain function as one.
+
+    Raises:
+        TypeError: it cannot be called.
+    """
+    if isinstance(thing, Estimator):
+        return thing
+    if not callable(thing):
+        raise TypeError(
+            f"The estimator is {thing!r}, which cannot be called; pass a function (model, trial) -> metrics, "
+            "optnas.Training, or a subclass of optnas.Estimator."
+        )
+    return Function(thing)

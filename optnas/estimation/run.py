@@ -1,0 +1,169 @@
+"""One attempt at one trial: all that an estimator gets beside the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+import optuna
+from optuna.trial import BaseTrial
+
+from optnas import record
+from optnas.errors import TrialPaused
+from optnas.record import Reason, Why
+from optnas.trial import Draw, Trial, replay
+
+
+class Run(optuna.Trial):
+    """A running trial, with what an estimate needs beside it.
+
+    It *is* the trial of Optuna (`number`, `params`, `study`, `set_user_attr`, ... as there), and goes
+    wherever one is asked for. Made by `Run.of`.
+
+    Attributes:
+        asked: what was asked through it, and the answers: all that the trial's value depends on beside the
+            model.
+        lone: whether it belongs to no study: a training anew, of which nothing is stored.
+        told_to_prune: whether `should_prune` has said yes.
+    """
+
+    asked: dict[str, Any]
+    lone: bool
+    told_to_prune: bool
+    _replay: Draw | None
+
+    def __init__(self, study: optuna.Study, trial_id: int) -> None:
+        super().__init__(study, trial_id)
+        self._begin(lone=False, replay=None)
+
+    def _begin(self, *, lone: bool, replay: Draw | None) -> None:
+        self.asked, self.lone, self._replay = {}, lone, replay
+        self.told_to_prune = False
+
+    @classmethod
+    def of(cls, trial: BaseTrial | Trial) -> Run:
+        """The run of a trial: itself if it is one; of a running trial of Optuna; or a lone one.
+
+        A lone run answers from the params of a stored, a fixed or a replayed trial, and from nothing else.
+
+        Raises:
+            ParamsMismatchError: (from a question to a lone run) it has no stored answer that fits.
+        """
+        if isinstance(trial, Run):
+            return trial
+        run = cls.__new__(cls)
+        if isinstance(trial, optuna.Trial):
+            run.__dict__ = trial.__dict__  # one trial: what either learns, both know
+            run._begin(lone=False, replay=None)
+            return run
+        params: Mapping[str, Any] = trial.params  # type: ignore[union-attr]  # Draw and Optuna's trials have it
+        apart = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        apart.enqueue_trial(dict(params))
+        run.__dict__ = apart.ask().__dict__
+        run._begin(lone=True, replay=replay(params))
+        if isinstance(trial, BaseTrial) and (seed := record.SEED.of(trial)) is not None:
+            record.SEED.write(run, seed)
+        return run
+
+    @property
+    def seed(self) -> int | None:
+        """What the model and everything random after it were seeded with; None if nobody seeded them."""
+        return record.SEED.of(self)
+
+    @property
+    def trial(self) -> optuna.Trial:
+        """The same trial as plain Optuna's: what is asked there is not noted in `asked`."""
+        plain = optuna.Trial.__new__(optuna.Trial)
+        plain.__dict__ = self.__dict__
+        return plain
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """As Optuna's; the answer is noted in `asked`."""
+        if self._replay is not None:
+            self._replay.suggest_categorical(name, choices)
+        return self._note(name, super().suggest_categorical(name, choices))
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """As Optuna's; the answer is noted in `asked`."""
+        if self._replay is not None:
+            self._replay.suggest_int(name, low, high, step=step, log=log)
+        answer: int = self._note(name, super().suggest_int(name, low, high, step=step, log=log))
+        return answer
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """As Optuna's; the answer is noted in `asked`."""
+        if self._replay is not None:
+            self._replay.suggest_float(name, low, high, step=step, log=log)
+        answer: float = self._note(name, super().suggest_float(name, low, high, step=step, log=log))
+        return answer
+
+    def _note(self, name: str, answer: Any) -> Any:
+        self.asked[name] = answer
+        return answer
+
+    def report(self, value: float | int, step: int | Mapping[str, float]) -> None:
+        """Tell how far the estimate is, as Optuna's `report(value, step)`, or as `report(step, metrics)`.
+
+        Of `metrics` the study's first value is reported to Optuna; where the study has several values, which
+        Optuna cannot report, all of them are kept in the trial.
+
+        Raises:
+            KeyError: the study's value is not among the metrics.
+        """
+        if not isinstance(step, Mapping):
+            super().report(float(value), int(step))
+            return
+        at, found = int(value), {name: float(number) for name, number in step.items()}
+        names = self.study.metric_names
+        if len(self.study.directions) > 1:
+            record.REPORTS.write(self, {**(record.REPORTS.of(self) or {}), str(at): found})
+            return
+        if names is None and len(found) != 1:
+            raise KeyError(
+                f"report({at}, {found}): the study does not say which of these is its value; create it with "
+                "optnas.create_study, or report that one alone."
+            )
+        name = names[0] if names else next(iter(found))
+        if name not in found:
+            raise KeyError(f"report({at}, {found}): the study's value {name!r} is not among the metrics.")
+        super().report(found[name], at)
+
+    def should_prune(self) -> bool:
+        """As Optuna's; False where the study has several values, of which Optuna prunes none."""
+        if len(self.study.directions) == 1 and not self.lone and super().should_prune():
+            self.told_to_prune = True
+        return self.told_to_prune
+
+    def stop(self, reason: Reason) -> NoReturn:
+        """End the trial PRUNED, for this reason."""
+        reason.write(self)
+        raise optuna.TrialPruned(reason.words)
+
+    def refuse(self, name: str, violation: float, words: str) -> NoReturn:
+        """End the trial PRUNED because it breaks the limit `name` by `violation` (above 0, any unit).
+
+        The sampler is told by a constraint, not by a bad value. A trial whose estimate has returned counts
+        toward `n_trials` all the same; any other does not.
+
+        Raises:
+            optuna.TrialPruned: always.
+            ValueError: `violation` is not above 0.
+        """
+        if not violation > 0:
+            raise ValueError(f"refuse({name!r}): violation={violation} must be above 0.")
+        self.set_constraint(name, violation)
+        if record.METRICS.of(self) is None:
+            record.COUNTS.write(self, False)
+        self.stop(Reason(Why.LIMIT, words, cause=name))
+
+    def pause(self) -> NoReturn:
+        """Put the trial back into the queue: it keeps number, answers, reports and its place in the budget.
+
+        Whoever takes it next goes on where its state was saved.
+
+        Raises:
+            TrialPaused: always; a search takes it for what it says.
+        """
+        raise TrialPaused(f"Trial {self.number} pauses.")

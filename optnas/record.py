@@ -1,0 +1,325 @@
+"""What trials and studies record: every name, what stands under it, and what it says.
+
+A name of ours begins with `optnas:`, so that no attribute of the user's is taken for ours, whatever its name
+and value. Where something else stands under a name of ours, it is read as if nothing stood there.
+
+People read attributes in dashboards and in their own code. For them each fact (`n_params`, `flops`, ...)
+stands a second time under its plain name, and the metrics under `metrics`; optnas reads neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from math import isfinite
+from typing import Any, Generic, Protocol, TypeVar
+
+from optuna.trial import FrozenTrial, TrialState
+
+PREFIX = "optnas:"
+
+T = TypeVar("T")
+
+
+class Holder(Protocol):
+    """A trial (stored or running) or a study."""
+
+    @property
+    def user_attrs(self) -> dict[str, Any]: ...
+
+
+class Writer(Holder, Protocol):
+    """A running trial or a study."""
+
+    def set_user_attr(self, key: str, value: Any) -> None: ...
+
+
+@dataclass(frozen=True)
+class Key(Generic[T]):
+    """One user attribute of ours: its name in the storage, and the type that JSON gives back."""
+
+    name: str
+    kind: type[T]
+
+    def of(self, holder: Holder) -> T | None:
+        """What a trial or a study recorded; None where there is nothing, or something else."""
+        return self.within(holder.user_attrs)
+
+    def within(self, attrs: Mapping[str, Any]) -> T | None:
+        """The same, from the attributes themselves."""
+        value = attrs.get(self.name)
+        return value if type(value) is self.kind else None
+
+    def write(self, holder: Writer, value: T) -> None:
+        """Record it; of a trial, before the trial ends."""
+        holder.set_user_attr(self.name, value)
+
+
+# ---- of a study, and SEED of a trial too ----
+
+SEED = Key(f"{PREFIX}seed", int)
+"""Of a study: where the seeds of its trials come from. Of a trial: what its training was seeded with."""
+
+PROVENANCE = Key(f"{PREFIX}provenance", dict)
+"""Versions, hash of the space's source, data, device: see `search.provenance`."""
+
+FOLDER = Key(f"{PREFIX}folder", str)
+"""Where its checkpoints lie."""
+
+DELETED = Key(f"{PREFIX}deleted_checkpoints", list)
+"""Numbers of trials whose weights were deleted because others are better."""
+
+RETRAINED = Key(f"{PREFIX}retrained", list)
+"""Trainings anew: `{"who": number of a trial or hash, "max_epochs": n or null, "runs": [metrics, ...]}`."""
+
+FACT_KINDS = Key(f"{PREFIX}facts", dict)
+"""What the facts of its trials mean: name to `{"title": ..., "unit": ..., "better": ...}`."""
+
+TWINS_DIFFER = Key(f"{PREFIX}twins_differ", str)
+"""Why values are reused no more: two trials that were taken for one trained to different values."""
+
+# ---- of a trial ----
+
+ATTEMPTS = Key(f"{PREFIX}attempts", list)
+"""Who tried it: `{"host", "pid", "threads", "started"}` each, and once it is over `ended` and `how`."""
+
+COUNTS = Key(f"{PREFIX}counts", bool)
+"""False until its estimate begins. A finished trial counts toward `n_trials` unless this is False."""
+
+REASON = Key(f"{PREFIX}reason", dict)
+"""Why it ended as it did: a `Reason`."""
+
+FACTS = Key(f"{PREFIX}facts", dict)
+"""What is known of its network without training it: name to number."""
+
+MISSING = Key(f"{PREFIX}missing", dict)
+"""Facts that could not be had: name to why."""
+
+FINGERPRINT = Key(f"{PREFIX}fingerprint", str)
+"""Equal for equal networks, see `facts.fingerprint`."""
+
+SETTINGS = Key(f"{PREFIX}settings", str)
+"""A hash of all that the estimate depends on beside the model and the trial's answers."""
+
+ASKED = Key(f"{PREFIX}asked", dict)
+"""Answers to what task, data and estimator asked: all that the space did not."""
+
+METRICS = Key(f"{PREFIX}metrics", dict)
+"""What the estimate measured: name to number."""
+
+DURATION = Key(f"{PREFIX}duration", float)
+"""Seconds that the estimate took."""
+
+TWIN_OF = Key(f"{PREFIX}twin_of", int)
+"""The number of the trial whose value it carries."""
+
+AUDIT_OF = Key(f"{PREFIX}audit_of", int)
+"""The number of the trial of which it is a twin that was trained all the same, from the same seed."""
+
+INITIAL = Key(f"{PREFIX}initial", str)
+"""A hash of the untrained network's tensors, one after the other."""
+
+REPORTS = Key(f"{PREFIX}reports", dict)
+"""Of a study of several objectives: step to metrics, which Optuna does not keep then."""
+
+
+def origin(study: Any) -> int | str:
+    """Where the seeds of a study come from: its seed, or its name where it has none."""
+    seed = SEED.of(study)
+    name: str = study.study_name
+    return name if seed is None else seed
+
+
+class End(StrEnum):
+    """How a trial ended, finer than Optuna's states."""
+
+    COMPLETE = "complete"
+    TWIN = "twin"
+    PRUNED = "pruned"
+    INFEASIBLE = "infeasible"
+    FAILED = "failed"
+    OPEN = "open"
+
+
+class Why(StrEnum):
+    """The kind of a reason."""
+
+    PRUNED = "pruned"  # the pruner stopped it
+    DIVERGED = "diverged"  # a loss or a metric is not finite
+    LIMIT = "limit"  # it breaks a limit, memory included
+    REFUSED = "refused"  # the space or the estimator raised TrialPruned
+    TIME = "time"  # its time was over; it has the value of what it reached
+    STOPPED = "stopped"  # a callback ended it early; it has the value of what it reached
+    ERROR = "error"  # an error in code
+    GAVE_UP = "gave up"  # it cost several processes at the same point
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a trial ended as it did.
+
+    `cause` is what is equal for the same reason in other trials (type and place of an error, the name of a
+    limit); `words` say it all.
+    """
+
+    kind: Why
+    words: str
+    cause: str = ""
+
+    @classmethod
+    def of(cls, trial: Holder) -> Reason | None:
+        """What a trial recorded, or None."""
+        kept = REASON.of(trial) or {}
+        if kept.get("kind") not in set(Why) or not isinstance(kept.get("words"), str):
+            return None
+        return cls(Why(kept["kind"]), kept["words"], str(kept.get("cause", "")))
+
+    def write(self, trial: Writer) -> None:
+        """Record it, before the trial ends."""
+        REASON.write(trial, asdict(self))
+
+
+def why(trial: Holder) -> str:
+    """The words of the trial's reason; "" where it recorded none."""
+    reason = Reason.of(trial)
+    return "" if reason is None else reason.words
+
+
+def end(trial: FrozenTrial) -> End:
+    """How a trial ended. A twin carries another trial's value; an infeasible trial breaks a limit."""
+    if not trial.state.is_finished():
+        return End.OPEN
+    if trial.state == TrialState.FAIL:
+        return End.FAILED
+    reason = Reason.of(trial)
+    limited = reason is not None and reason.kind is Why.LIMIT
+    if limited or any(violation > 0 for violation in trial.constraints.values()):
+        return End.INFEASIBLE
+    if trial.state == TrialState.PRUNED:
+        return End.PRUNED
+    return End.COMPLETE if TWIN_OF.of(trial) is None else End.TWIN
+
+
+def counts(trial: FrozenTrial) -> bool:
+    """Whether a trial counts toward `n_trials`: it is COMPLETE or PRUNED, and its estimate ran.
+
+    So do trials that others than optnas ran, which say nothing of it, and trained ones that break a limit.
+    The storage counts by the same rule (`claim`).
+    """
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and COUNTS.of(trial) is not False
+
+
+def amount(value: Any) -> int | float | None:
+    """A finite number as it is; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if isfinite(value) else None
+
+
+def _numbers(found: Mapping[str, Any] | None) -> dict[str, int | float]:
+    kept = {name: amount(value) for name, value in (found or {}).items()}
+    return {name: value for name, value in kept.items() if value is not None}
+
+
+def facts(trial: Holder) -> dict[str, int | float]:
+    """What is known of the trial's network without training it, by name; finite numbers only."""
+    return _numbers(FACTS.of(trial))
+
+
+def metrics(trial: Holder) -> dict[str, int | float]:
+    """What the estimate measured, by name; finite numbers only."""
+    return _numbers(METRICS.of(trial))
+
+
+def write_facts(trial: Writer, found: Mapping[str, int | float]) -> None:
+    """Record facts, and show each under its plain name where the user has no attribute of that name."""
+    FACTS.write(trial, dict(found))
+    theirs = trial.user_attrs.keys()
+    for name, value in found.items():
+        if name not in theirs:
+            trial.set_user_attr(name, value)
+
+
+def write_metrics(trial: Writer, found: Mapping[str, float]) -> None:
+    """Record metrics, and show them as `metrics` where the user has no attribute of that name."""
+    METRICS.write(trial, dict(found))
+    if "metrics" not in trial.user_attrs:
+        trial.set_user_attr("metrics", dict(found))
+
+
+def attempts(trial: Holder) -> list[dict[str, Any]]:
+    """Who worked on the trial since when, one after the other."""
+    kept = ATTEMPTS.of(trial) or []
+    return [a for a in kept if isinstance(a, dict) and amount(a.get("started")) is not None]
+
+
+def n_counted(trials: Sequence[FrozenTrial]) -> int:
+    """How many of the trials count toward `n_trials`."""
+    return sum(map(counts, trials))
+
+
+def retrained(study: Holder, who: int | str, max_epochs: int | None) -> list[dict[str, float]]:
+    """The metrics of each training anew, for so many epochs (None: as searched).
+
+    `who`: the number of a trial, or the hash of the source of a network designed by hand.
+    """
+    for kept in all_retrained(study):
+        if (kept["who"], kept["max_epochs"]) == (who, max_epochs):
+            return list(kept["runs"])
+    return []
+
+
+def all_retrained(study: Holder) -> list[dict[str, Any]]:
+    """`{"who", "max_epochs", "runs"}` of every network that was trained anew: trials first, then by hand."""
+    found = [kept for kept in RETRAINED.of(study) or [] if isinstance(kept, dict)]
+    whole = [kept for kept in found if kept.keys() >= {"who", "max_epochs", "runs"}]
+    return sorted(whole, key=lambda kept: (isinstance(kept["who"], str), str(kept["who"]).zfill(16)))
+
+
+def write_retrained(
+    study: Writer, who: int | str, max_epochs: int | None, runs: Sequence[Mapping[str, float]]
+) -> None:
+    """Record what trainings anew measured, instead of what was recorded of the same ones before."""
+    others = [k for k in all_retrained(study) if (k["who"], k["max_epochs"]) != (who, max_epochs)]
+    this = {"who": who, "max_epochs": max_epochs, "runs": [dict(run) for run in runs]}
+    RETRAINED.write(study, [*others, this])
+
+
+@dataclass(frozen=True)
+class FactKind:
+    """What a fact is to its reader: its title and unit; `better` is "lower", "higher" or ""."""
+
+    name: str
+    title: str
+    unit: str = ""
+    better: str = ""
+
+
+_USUAL = {
+    "n_params": FactKind("n_params", "parameters", "", "lower"),
+    "flops": FactKind("flops", "FLOPs", "per sample", "lower"),
+}
+
+
+def fact_kinds(study: Holder) -> dict[str, FactKind]:
+    """What the facts of a study's trials mean, in the order in which they are shown.
+
+    A study that says nothing (it began without `create_study`) has the usual two.
+    """
+    found = {}
+    for name, about in (FACT_KINDS.of(study) or {}).items():
+        if isinstance(about, dict) and all(isinstance(value, str) for value in about.values()):
+            known = {key: about[key] for key in ("title", "unit", "better") if key in about}
+            found[name] = FactKind(name, **{"title": name, **known})
+    return found or dict(_USUAL)
+
+
+def write_fact_kinds(study: Writer, kinds: Mapping[str, FactKind]) -> None:
+    """Record what the facts of the study's trials mean."""
+    about = {name: {"title": k.title, "unit": k.unit, "better": k.better} for name, k in kinds.items()}
+    FACT_KINDS.write(study, about)
+
+
+Target = Callable[[FrozenTrial], float]
+"""A number of a COMPLETE trial: `lambda t: t.values[0]`, `lambda t: record.facts(t)["n_params"]`."""
