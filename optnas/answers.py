@@ -18,6 +18,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from optnas.errors import ChoicesError
+
 Pick: TypeAlias = Callable[[str, BaseDistribution], Any]
 """Answers a question, given its name and its distribution."""
 
@@ -135,6 +137,51 @@ def others(name: str, distribution: BaseDistribution, value: Any) -> list[Any]:
         ValueError: the question is continuous (a float without a step).
     """
     return [option for option in options(name, distribution) if not _is_one(distribution, option, value)]
+
+
+def check_storable(name: str, distribution: BaseDistribution) -> None:
+    """Check that a study can tell the choices apart: Optuna stores the first that Python calls equal.
+
+    Raises:
+        ChoicesError: it cannot.
+    """
+    choices = distribution.choices if isinstance(distribution, CategoricalDistribution) else ()
+    for i, choice in enumerate(choices):
+        first = choices.index(choice)
+        if first != i:
+            raise ChoicesError(
+                f"Parameter {name!r} offers {choices[first]!r} and {choice!r}, which Python calls equal: "
+                f"Optuna would store {choices[first]!r} for either. Offer strings, and look the values up."
+            )
+
+
+def check_kept(
+    name: str, before: BaseDistribution, now: BaseDistribution, when: str, *, way_out: str
+) -> None:
+    """Check that a name is still asked as it was `when`; the range of a number may change, as in Optuna.
+
+    Raises:
+        ChoicesError: with other choices, or as another kind of question.
+    """
+    if type(before) is type(now) and is_logarithmic(before) == is_logarithmic(now):
+        if not isinstance(before, CategoricalDistribution):
+            return
+        assert isinstance(now, CategoricalDistribution)
+        if [*map(key, before.choices)] == [*map(key, now.choices)]:
+            return
+    raise ChoicesError(
+        f"Parameter {name!r} is asked as {_in_words(now)}, and {when} as {_in_words(before)}; a study keeps "
+        f"one list of choices for a name. {way_out} Nothing stored is lost."
+    )
+
+
+def _in_words(distribution: BaseDistribution) -> str:
+    if isinstance(distribution, CategoricalDistribution):
+        return f"one of {list(distribution.choices)}"
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    kind = "an integer" if isinstance(distribution, IntDistribution) else "a number"
+    scale = ", logarithmic" if distribution.log else ""
+    return f"{kind} in {distribution.low}..{distribution.high}{scale}"
 
 
 def draw(distribution: BaseDistribution, rng: np.random.Generator) -> Any:

@@ -28,6 +28,7 @@ from optnas.facts import materialize, sketch
 from optnas.facts.fact import USUAL, Fact
 from optnas.record import End, Reason, Why
 from optnas.seeds import derive_seed, same_threads, seed_everything
+from optnas.space.explore import on_meta
 from optnas.trial import Draw, Space, Trial, ask, replay
 
 AUDITS = 2
@@ -161,8 +162,7 @@ class Objective:
         example = self.example_for(beyond_space)
         of_space = replay(params)
         fingerprint, _, _ = self._sketch(lambda: self.space(of_space), example)
-        with torch.device("meta"):
-            self.estimator.ask(self.space(replay(params)), beyond_space)
+        on_meta(lambda: self.estimator.ask(self.space(replay(params)), beyond_space))
         return _identity(fingerprint, of_space.params, beyond_space.params)
 
     def recorded_identity(self, trial: FrozenTrial) -> Hashable | None:
@@ -221,7 +221,7 @@ class Objective:
 
     def _value(self, run: Run) -> float:
         example = self.example_for(run)
-        answers = Draw(lambda name, distribution: ask(run.trial, name, distribution))
+        answers = Draw(run.answer)
         fingerprint, facts, missing = self._sketch(lambda: self.space(answers), example)
         if fingerprint is not None:
             record.FINGERPRINT.write(run, fingerprint)

@@ -12,6 +12,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from optnas import record
 from optnas.answers import draw, is_continuous, keep_or_draw, others, params_key
 from optnas.errors import ParamsMismatchError, SpaceExhausted
 from optnas.space.explore import enumerate_params, walk
@@ -123,8 +124,7 @@ class DistinctSampler(PlanningSampler):
         if fixed:
             return inner, _Found(drawn.params, "repeat", self.redraws)
         raise SpaceExhausted(
-            f"All {len(seen)} distinct architectures of the space have been tried. The search is complete; "
-            "for repeats of the best ones, enqueue them or use the inner sampler alone."
+            f"All {len(seen)} distinct architectures of the space have been tried. {_failures(study)}"
         )
 
     def _neighbors(self, drawn: Draw, fixed: Params, rng: np.random.Generator) -> Iterator[Params]:
@@ -197,3 +197,18 @@ class DistinctSampler(PlanningSampler):
             return self._key(self._ask(replay(expected_params(trial))).params)
         except ParamsMismatchError:
             return None
+
+
+def _failures(study: Study) -> str:
+    """What is to be done now, which depends on whether trials have failed."""
+    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    known = [trial for trial in failed if trial.params]  # one that was not asked anything tried nothing
+    if not known:
+        return "The search is complete; for repeats of the best, enqueue them or use the inner sampler alone."
+    last = known[-1]
+    numbers = ", ".join(str(trial.number) for trial in known[:10]) + (", ..." if len(known) > 10 else "")
+    return (
+        f"But {len(known)} of them failed (trial {numbers}), the last one for this reason: "
+        f"{record.why(last) or 'none was recorded'}. Mend it, and enqueue them again: "
+        f"study.enqueue_trial(study.trials[{last.number}].params)."
+    )
