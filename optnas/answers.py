@@ -26,6 +26,7 @@ Pick: TypeAlias = Callable[[str, BaseDistribution], Any]
 Key: TypeAlias = tuple[type, Hashable]
 ParamsKey: TypeAlias = frozenset[tuple[str, Key]]
 
+_NUMBERS = (int, float, np.integer, np.floating)
 _KINDS = (bool, int, float, str)  # bool first: it is an int, too
 
 
@@ -35,6 +36,8 @@ def key(value: Any) -> Key:
     Of lists and the like, too, which Optuna lets pass with a warning.
     """
     kind: type = type(value)
+    if kind is str:  # most answers
+        return kind, value
     if kind not in _KINDS and value is not None:
         # A subclass, such as numpy.float64 or a StrEnum, is stored as what it derives from.
         stored = next((k for k in _KINDS if isinstance(value, k)), None)
@@ -71,28 +74,41 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:
     kind = type(value)
     if kind is str:  # most answers, and samplers ask this some thousand times for a suggestion
         return isinstance(distribution, CategoricalDistribution) and value in distribution.choices
-    if isinstance(distribution, CategoricalDistribution):
-        if any(choice is value for choice in distribution.choices):
-            return True
-        return any(same(choice, value) for choice in distribution.choices)
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    if kind is bool or not isinstance(value, (int, float, np.integer, np.floating)):
-        return False
-    if not distribution.low <= value <= distribution.high:  # nan is not
-        return False
     if isinstance(distribution, IntDistribution):
-        return int(value) == value and (int(value) - distribution.low) % distribution.step == 0
-    if distribution.step is None:
-        return True
-    steps = (value - distribution.low) / distribution.step
-    return bool(abs(steps - round(steps)) < 1e-8)
+        return (
+            _is_number(kind)
+            and distribution.low <= value <= distribution.high  # nan is not
+            and int(value) == value
+            and (int(value) - distribution.low) % distribution.step == 0
+        )
+    if isinstance(distribution, FloatDistribution):
+        if not (_is_number(kind) and distribution.low <= value <= distribution.high):
+            return False
+        if distribution.step is None:
+            return True
+        steps = (value - distribution.low) / distribution.step
+        return bool(abs(steps - round(steps)) < 1e-8)
+    assert isinstance(distribution, CategoricalDistribution)
+    for choice in distribution.choices:
+        if choice is value or (type(choice) is kind and choice == value):
+            return True
+    return any(same(choice, value) for choice in distribution.choices)
+
+
+def _is_number(kind: type) -> bool:
+    return kind is int or kind is float or (kind is not bool and issubclass(kind, _NUMBERS))
 
 
 def settle(distribution: BaseDistribution, value: Any) -> Any:
     """A possible answer as a storage gives it back: 1 becomes 1.0 where a float was asked for."""
-    if isinstance(distribution, CategoricalDistribution):
-        return value if type(value) in _KINDS else distribution.choices[index(distribution.choices, value)]
-    return int(value) if isinstance(distribution, IntDistribution) else float(value)
+    if type(value) is str:  # most answers
+        return value
+    if isinstance(distribution, IntDistribution):
+        return int(value)
+    if isinstance(distribution, FloatDistribution):
+        return float(value)
+    assert isinstance(distribution, CategoricalDistribution)
+    return value if type(value) in _KINDS else distribution.choices[index(distribution.choices, value)]
 
 
 def is_continuous(distribution: BaseDistribution) -> bool:

@@ -347,7 +347,7 @@ class Objective:
 
     def _is_to_be_audited(self, run: Run, twin: FrozenTrial) -> bool:
         """Whether this twin is trained all the same, from the other's seed; if so, it says that."""
-        if twin.params == run.params or len(_audited(run.study)) >= AUDITS:
+        if params_key(twin.params) == params_key(run.params) or len(_audited(run.study)) >= AUDITS:
             return False
         record.AUDIT_OF.write(run, twin.number)
         record.SEED.write(run, _seed(twin))
@@ -370,7 +370,7 @@ class Objective:
         changed = [
             f"{name}: {twin.params.get(name, 'not asked')!r} or {run.params.get(name, 'not asked')!r}"
             for name in {**twin.params, **run.params}
-            if twin.params.get(name, _NOTHING) != run.params.get(name, _NOTHING)
+            if not same(twin.params.get(name, _NOTHING), run.params.get(name, _NOTHING))
         ]
         words = (
             f"Trial {run.number} builds the same network as trial {twin.number}, and trained from the same "

@@ -75,7 +75,7 @@ class Draw:
     """A trial whose every answer comes from `pick(name, distribution)`.
 
     `params` and `distributions` hold what was asked so far, in the order of the questions, with answers as a
-    storage would give them back.
+    storage would give them back; `refusal` is what was raised instead of an answer, if anything was.
 
     Raises:
         ValueError: one name is asked with two different distributions.
@@ -87,6 +87,7 @@ class Draw:
         self._pick = pick
         self.params: dict[str, Any] = {}
         self.distributions: dict[str, BaseDistribution] = {}
+        self.refusal: Exception | None = None
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         for choice in choices:
@@ -116,11 +117,15 @@ class Draw:
                     "for example with scope(trial, ...)."
                 )
             return self.params[name]
-        value = self._pick(name, distribution)
-        if not contains(distribution, value):
-            raise ParamsMismatchError(
-                f"Parameter {name!r} is {value!r}, but the space asks for {distribution}. {_CHANGED}"
-            )
+        try:
+            value = self._pick(name, distribution)
+            if not contains(distribution, value):
+                raise ParamsMismatchError(
+                    f"Parameter {name!r} is {value!r}, but the space asks for {distribution}. {_CHANGED}"
+                )
+        except Exception as error:
+            self.refusal = error
+            raise
         self.params[name] = value = settle(distribution, value)
         self.distributions[name] = distribution
         return value

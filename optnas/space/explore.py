@@ -15,7 +15,7 @@ import torch
 from optuna.distributions import BaseDistribution
 
 from optnas.answers import contains, draw, is_continuous, keep_or_draw, options, others
-from optnas.trial import Draw, Space, ask, replay
+from optnas.trial import Draw, Space, replay
 
 T = TypeVar("T")
 
@@ -52,19 +52,10 @@ def walk(space: Space[Any], asked: Draw) -> Exception | None:
 
     A space that raises has asked what it asked; its error is returned. What `asked` raises goes on upward.
     """
-    refusals: list[Exception] = []
-
-    def pick(name: str, distribution: BaseDistribution) -> Any:
-        try:
-            return ask(asked, name, distribution)
-        except Exception as error:
-            refusals.append(error)
-            raise
-
     try:
-        on_meta(lambda: space(Draw(pick)))
+        on_meta(lambda: space(asked))
     except Exception as error:
-        if refusals:
+        if asked.refusal is not None:
             raise
         return error
     return None

@@ -67,7 +67,8 @@ class Questions:
 
 
 def _edge(node: int, distribution: BaseDistribution, value: Any) -> Hashable:
-    return node if is_continuous(distribution) else (node, key(value))
+    # The type first: it is quicker to ask.
+    return node if type(value) is float and is_continuous(distribution) else (node, key(value))
 
 
 class Candidates:

@@ -73,7 +73,7 @@ def check_estimator(
                 first.refuse(
                     "same again",
                     f"the same seed gave {name}={one!r} and then {other!r}. Draw random numbers from "
-                    "torch, numpy or random, whose seeds are set, or from run.seed; keep nothing from one call "
+                    "torch, numpy or random, seeded before, or from run.seed; keep nothing from one call "
                     "to the next. If it cannot be repeated, say deterministic=False.",
                 )
     _check_settings(objective.estimator, first)
