@@ -3,6 +3,7 @@
     OptnasError
     ├── SpaceError               the sampled model does not run
     ├── ParamsMismatchError      stored answers do not fit what is asked today
+    │   └── ChoicesError         a study cannot keep the choices that a name offers
     ├── SpaceExhausted           every architecture of the space is known
     ├── SearchFailedError        trials fail again and again for the same reason
     ├── UntestableError          there is nothing to test with
@@ -41,6 +42,10 @@ class SpaceError(OptnasError, RuntimeError):
 
 class ParamsMismatchError(OptnasError, ValueError):
     """Stored answers do not fit the questions that a space asks today."""
+
+
+class ChoicesError(ParamsMismatchError):
+    """A study cannot keep what a name offers: other choices than before, or two that it takes for one."""
 
 
 class SpaceExhausted(OptnasError):

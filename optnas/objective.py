@@ -20,13 +20,15 @@ from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor, nn
 
 from optnas import record
+from optnas.answers import params_key, same
 from optnas.errors import ParamsMismatchError, SpaceError, describe_error, failing_layer, is_infrastructure
 from optnas.estimation.estimator import Direction, Estimator, as_estimator
 from optnas.estimation.run import Run
-from optnas.facts import materialize, sketch
+from optnas.facts import Sketch, materialize, sketch
 from optnas.facts.fact import USUAL, Fact
 from optnas.record import End, Reason, Why
 from optnas.seeds import derive_seed, same_threads, seed_everything
+from optnas.space.explore import on_meta
 from optnas.trial import Draw, Space, Trial, ask, replay
 
 AUDITS = 2
@@ -159,9 +161,8 @@ class Objective:
         beyond_space = replay(params)
         example = self.example_for(beyond_space)
         of_space = replay(params)
-        fingerprint, _, _ = self._sketch(lambda: self.space(of_space), example)
-        with torch.device("meta"):
-            self.estimator.ask(self.space(replay(params)), beyond_space)
+        fingerprint = self._sketch(lambda: self.space(of_space), example).fingerprint
+        on_meta(lambda: self.estimator.ask(self.space(replay(params)), beyond_space))
         return _identity(fingerprint, of_space.params, beyond_space.params)
 
     def recorded_identity(self, trial: FrozenTrial) -> Hashable | None:
@@ -220,10 +221,11 @@ class Objective:
 
     def _value(self, run: Run) -> float:
         example = self.example_for(run)
-        answers = Draw(lambda name, distribution: ask(run.trial, name, distribution))
-        fingerprint, facts, missing = self._sketch(lambda: self.space(answers), example)
-        if fingerprint is not None:
-            record.FINGERPRINT.write(run, fingerprint)
+        answers = Draw(run.answer)
+        known = self._sketch(lambda: self.space(answers), example, ordered=True)
+        facts, missing = dict(known.facts), dict(known.missing)
+        if known.fingerprint is not None:
+            record.FINGERPRINT.write(run, known.fingerprint)
         record.SETTINGS.write(run, self._settings_hash())
         self._record(run, facts, missing)
 
@@ -233,7 +235,7 @@ class Objective:
 
         seed_everything(_seed(run))
         model = self._build(answers, example)
-        record.INITIAL.write(run, _digest(model))
+        record.INITIAL.write(run, _digest(model, known.sequence))
         self._measure(run, model, example, facts, missing)
         metrics = self._estimate(run, model, counts=twin is None)
         value = self._pick_value(run, {**facts, **metrics})
@@ -259,20 +261,17 @@ class Objective:
         record.ASKED.write(run, dict(run.asked))
         return metrics
 
-    def _sketch(
-        self, build: Callable[[], nn.Module], example: Any
-    ) -> tuple[str | None, dict[str, float], dict[str, str]]:
+    def _sketch(self, build: Callable[[], nn.Module], example: Any, *, ordered: bool = False) -> Sketch:
         """Fingerprint, facts that need no real model, and why others are missing."""
         try:
-            found = sketch(build, example, self.facts)
+            return sketch(build, example, self.facts, ordered=ordered)
         except (optuna.TrialPruned, ParamsMismatchError):
             raise
         except Exception as error:
             if is_infrastructure(error):
                 raise
             # It may still build and run on a real device, which is tried next and judges.
-            return None, {}, {"sketch": describe_error(error)}
-        return found.fingerprint, dict(found.facts), dict(found.missing)
+            return Sketch(missing={"sketch": describe_error(error)})
 
     def _measure(
         self, run: Run, model: nn.Module, example: Any, facts: dict[str, float], missing: dict[str, str]
@@ -331,7 +330,7 @@ class Objective:
                 # The estimate of an equal network starts with the same question as the other's did, and goes
                 # on with the same as long as the answers agree: asking here commits to nothing new.
                 and all(
-                    ask(run.trial, name, other.distributions[name]) == answer
+                    same(ask(run.trial, name, other.distributions[name]), answer)
                     for name, answer in asked.items()
                     if name in other.distributions
                 )
@@ -348,7 +347,7 @@ class Objective:
 
     def _is_to_be_audited(self, run: Run, twin: FrozenTrial) -> bool:
         """Whether this twin is trained all the same, from the other's seed; if so, it says that."""
-        if twin.params == run.params or len(_audited(run.study)) >= AUDITS:
+        if params_key(twin.params) == params_key(run.params) or len(_audited(run.study)) >= AUDITS:
             return False
         record.AUDIT_OF.write(run, twin.number)
         record.SEED.write(run, _seed(twin))
@@ -358,7 +357,7 @@ class Objective:
         """Compare the value of an audit with its twin's, and end all reuse where they differ."""
         other = float(twin.values[0])
         if record.INITIAL.of(run) == record.INITIAL.of(twin):
-            # The same weights to begin with, and the same random numbers: the same training.
+            # The same operations in the same order on the same weights: the same training.
             differ = not math.isclose(value, other, rel_tol=1e-6, abs_tol=1e-12)
         else:
             # Layers made in another order draw other weights: the values differ as those of two seeds do.
@@ -371,7 +370,7 @@ class Objective:
         changed = [
             f"{name}: {twin.params.get(name, 'not asked')!r} or {run.params.get(name, 'not asked')!r}"
             for name in {**twin.params, **run.params}
-            if twin.params.get(name, _NOTHING) != run.params.get(name, _NOTHING)
+            if not same(twin.params.get(name, _NOTHING), run.params.get(name, _NOTHING))
         ]
         words = (
             f"Trial {run.number} builds the same network as trial {twin.number}, and trained from the same "
@@ -387,7 +386,7 @@ _NOTHING = object()
 
 
 def _identity(fingerprint: str | None, of_space: Mapping[str, Any], beyond: Mapping[str, Any]) -> Hashable:
-    return fingerprint or tuple(sorted(of_space.items())), tuple(sorted(beyond.items()))
+    return fingerprint or params_key(of_space), params_key(beyond)
 
 
 def _audited(study: optuna.Study) -> list[int]:
@@ -406,8 +405,9 @@ def _cause(error: Exception) -> str:
     return describe_error(error).split(": ", 1)[0]
 
 
-def _digest(model: nn.Module) -> str:
-    digest = hashlib.sha256()
+def _digest(model: nn.Module, sequence: str | None) -> str:
+    """Equal where a training does the same from the same weights."""
+    digest = hashlib.sha256(str(sequence).encode())
     for tensor in (*model.parameters(), *model.buffers()):
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
         digest.update(_bytes(tensor))

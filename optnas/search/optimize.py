@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optnas import record
 from optnas.errors import (
     CheckpointError,
+    ChoicesError,
     SearchFailedError,
     SpaceExhausted,
     is_infrastructure,
@@ -23,9 +24,10 @@ from optnas.errors import (
 from optnas.objective import Objective
 from optnas.progress.progress import Progress, Show
 from optnas.search.artifacts import attach_drawing
+from optnas.search.fits import check_fits, never_asked
 from optnas.search.recovery import recover, requeue
 from optnas.search.signals import Passage, signals_raise, signals_wait
-from optnas.search.study import check_fits, check_values
+from optnas.search.study import check_values
 from optnas.seeds import derive_seed
 from optnas.storage.open import SharedStorage, claim
 from optnas.strategy.distinct import DistinctSampler
@@ -67,7 +69,8 @@ def optimize(
 
     Raises:
         SearchFailedError: the first five trials, or eight of the last ten, failed for the same reason.
-        ParamsMismatchError: stored trials do not fit the space, or the study optimizes something else.
+        ParamsMismatchError: stored trials do not fit the space, or the study optimizes something else;
+            `ChoicesError`: a name offers other choices than before, or under other answers.
         StorageUnavailableError: the storage cannot be read or written for longer than its patience.
         CheckpointError: the state of a training cannot be written; a full disk, for example.
         ValueError: several workers, but a storage that they cannot share; or fewer than one.
@@ -100,6 +103,7 @@ def work(
     """
     failures: deque[str] = deque(maxlen=10)
     n_finished = idle = 0
+    unasked: set[str] = set()
     with signals_raise(), _without_repeats(study, objective):
         while True:
             # An interruption after a trial was taken, and before it is looked after, would leave it RUNNING.
@@ -115,8 +119,18 @@ def work(
 
             # Raised by the sampler when the space asks, so to the objective it is an error of the space.
             if error is not None and isinstance(error.__cause__ or error, SpaceExhausted):
-                logger.warning("The search ends: %s", error.__cause__ or error)
+                _end_of_space(study, error.__cause__ or error)
                 return
+            if isinstance(error, ChoicesError):  # no trial of this study can get any further
+                raise error
+            if new := [name for name in never_asked(finished) if name not in unasked]:
+                unasked.update(new)
+                logger.warning(
+                    "Trial %d was given answers that nothing asked for: %s. Names are whole paths, such as "
+                    "'block.0.op'; a name that only other answers lead to is asked only with those.",
+                    finished.number,
+                    ", ".join(map(repr, new)),
+                )
             n_finished += 1
             failures.append(_cause(finished) if error is not None else "")
             _stop_if_failing(failures, n_finished, finished, error)
@@ -207,6 +221,13 @@ def _tell_of_own_trials(study: optuna.Study) -> None:
             ", ".join(map(str, mine)),
             mine[0],
         )
+
+
+def _end_of_space(study: optuna.Study, end: BaseException) -> None:
+    trials = study.get_trials(deepcopy=False)
+    if not any(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials):
+        raise SearchFailedError(f"The search stops: {end}") from end
+    logger.warning("The search ends: %s", end)
 
 
 def _stop_if_failing(kinds: deque[str], n_finished: int, trial: FrozenTrial, error: Exception | None) -> None:

@@ -22,7 +22,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from optnas import record
-from optnas.errors import SearchFailedError, is_infrastructure
+from optnas.errors import ChoicesError, SearchFailedError, is_infrastructure
 from optnas.objective import Objective
 from optnas.progress.progress import Progress, Show
 from optnas.search.optimize import work
@@ -243,7 +243,7 @@ def run_worker() -> int:
         for _ in work(study, objective, n_trials, deadline):
             pass
     except Exception as error:
-        if not isinstance(error, SearchFailedError) and not is_infrastructure(error):
+        if not isinstance(error, SearchFailedError | ChoicesError) and not is_infrastructure(error):
             raise
         print(error, file=sys.stderr)
         return _FAILED
