@@ -106,9 +106,8 @@ def _export(
         except (OSError, ValueError):
             raise
         except Exception as error:  # exporters raise whatever a model's code meets in them
-            reason = str(error).strip().partition("\n")[0]
             raise ValueError(
-                f"{type(model).__name__} cannot be exported: {type(error).__name__}: {reason}"
+                f"{type(model).__name__} cannot be exported: {type(error).__name__}: {_first_line(error)}"
             ) from error
         for expected, actual in pairs:
             _compare(type(model).__name__, expected, actual)
@@ -131,7 +130,7 @@ def _program(model: nn.Module, inputs: Inputs) -> ExportedProgram:
     except (torch._dynamo.exc.UserError, RuntimeError) as error:
         raise ValueError(
             f"{type(model).__name__} cannot be exported with a free batch size; does its forward() use the "
-            f"batch size as a Python number, or depend on values? {error}"
+            f"batch size as a Python number, or depend on values? {_first_line(error)}"
         ) from error
 
 
@@ -183,6 +182,10 @@ def _compare(name: str, expected: Any, actual: Any) -> None:
             f"The exported {name} differs from the model by {how}; its forward() may be random in eval mode, "
             "or depend on the values of its inputs. Nothing was written."
         )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _holds(value: Any) -> bool:

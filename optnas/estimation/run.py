@@ -64,6 +64,8 @@ class Run(optuna.Trial):
         run._begin(Draw(_asking(trial)))
         if isinstance(trial, BaseTrial) and (seed := record.SEED.of(trial)) is not None:
             record.SEED.write(run, seed)
+        if isinstance(trial, BaseTrial) and (origin := record.ORIGIN.of(trial)) is not None:
+            record.ORIGIN.write(run, origin)
         return run
 
     @property

@@ -148,8 +148,6 @@ def train(
     seed_everything(seed)
     model = objective.build(trial)
     run = Run.of(trial)
-    if origin is not None:
-        record.ORIGIN.write(run, str(origin))
     metrics = dict(estimator(model, run))
     with suppress(UntestableError):
         metrics |= estimator.test(model, run)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
 
@@ -33,99 +34,104 @@ _LEFT_OUT = {
     *("precision", "plugins", "strategy", "profiler", "fast_dev_run", "overfit_batches", "barebones"),
     *("limit_val_batches", "callbacks"),
 }
+_QUICK: dict[str, Any] = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "limit_val_batches": 0,
+    "num_sanity_val_steps": 0,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
 
 
-class Examples:
-    """Gives two samples of what the task's step calls the model with.
+@dataclass(frozen=True)
+class Step:
+    """What makes a training step: task, data that is set up, and arguments of the Trainer."""
 
-    The step runs on the first batch of the training data, with all hooks of the data module and of the
-    LightningModule, a Trainer attached, and a stand-in for the model that notes its arguments. Where a task
-    needs the real model, the inputs of a batch `(inputs, targets)` are taken, as they arrive in the step.
-    """
+    task: Callable[[Any, Any], pl.LightningModule]
+    data: pl.LightningDataModule
+    trainer: Mapping[str, Any]
 
-    def __init__(self, task: Any, max_epochs: int, trainer: Mapping[str, Any]) -> None:
-        self.task = task
-        self.options = {
-            **{name: value for name, value in trainer.items() if name not in _LEFT_OUT},
-            "accelerator": "cpu",
-            "devices": 1,
-            "max_epochs": max_epochs,
-            "limit_val_batches": 0,
-            "num_sanity_val_steps": 0,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-        }
-        self._taken: WeakKeyDictionary[pl.LightningDataModule, dict[Any, Any]] = WeakKeyDictionary()
+    def example(self, trial: Any) -> Any:
+        """Two samples of what the step calls the model with.
 
-    def __call__(self, data: pl.LightningDataModule, trial: Any) -> Any:
-        """The example for a trial; `data` is set up.
+        The step runs on the first batch of the training data, with all hooks of the data module and of the
+        LightningModule, a Trainer attached, and a stand-in for the model that notes its arguments. Where a
+        task needs the real model, the inputs of a batch `(inputs, targets)` are taken, as the step gets them.
 
         Raises:
             TypeError: the arguments are no tensors, or the batches no pairs.
         """
-        taken = self._taken.setdefault(data, {})
-        if not taken:
-            taken.update(self._first(data))
-        if _ANY in taken:
-            return taken[_ANY]
-        answers = Draw(lambda name, distribution: ask(trial, name, distribution))
-        example = self._take(data, answers)
-        return taken.setdefault(repr(answers.params), example)
-
-    def _first(self, data: pl.LightningDataModule) -> dict[str, Any]:
-        """One example for all trials, where the answers to the task's questions do not change its shape."""
-        low, high = (_stand_in(end) for end in (0, -1))
-        example = self._take(data, low)
-        if low.params and _shape(self._take(data, high)) != _shape(example):
-            return {"": example}  # of no trial: each is asked
-        return {_ANY: example}
-
-    def _take(self, data: pl.LightningDataModule, trial: Any) -> Any:
         with on_real_device(), torch.enable_grad(), seeded(derive_seed("example")):
-            noted, why_not = self._run_step(data, trial)
+            noted, why_not = self._run(trial)
             if noted.call is not None:
                 return _as_example(*noted.call)
             if noted.batch is None:
                 # What is wrong with the data shows again without the task, and passes through.
-                noted = self._run_plain(data)
+                noted = self._run_without_task()
             return _inputs_of(noted.batch, why_not)
 
-    def _run_step(self, data: pl.LightningDataModule, trial: Any) -> tuple[_Note, str]:
+    def _run(self, trial: Any) -> tuple[_Note, str]:
         """What the task's step did, and why it called no model."""
         note = _Note()
         try:
-            self._fit(self.task(_StandIn(), trial), data, note)
+            self._fit(self.task(_StandIn(), trial), note)
         except _Called as call:
             note.call = call.arguments
         except Exception as error:  # a task that needs more of a model than that it can be called
             return note, f"the task cannot run on a stand-in for the model ({describe_error(error)})"
         return note, "the task's training_step does not call the model"
 
-    def _run_plain(self, data: pl.LightningDataModule) -> _Note:
+    def _run_without_task(self) -> _Note:
         note = _Note()
         with suppress(_Called):
-            self._fit(_Plain(), data, note)
+            self._fit(_Plain(), note)
         if note.batch is None:
             raise TypeError(f"The training data has no batch. {WAY_OUT}")
         return note
 
-    def _fit(self, module: pl.LightningModule, data: pl.LightningDataModule, note: _Note) -> None:
+    def _fit(self, module: pl.LightningModule, note: _Note) -> None:
         module.configure_optimizers = _no_optimizer  # type: ignore[method-assign]  # a stand-in has nothing to train
+        options = {name: value for name, value in self.trainer.items() if name not in _LEFT_OUT}
         with interruptible(), quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the training will say it all
-            trainer = pl.Trainer(**self.options, callbacks=[note], logger=DummyLogger())
-            trainer.fit(module, datamodule=data)
+            trainer = pl.Trainer(**{**options, **_QUICK}, callbacks=[note], logger=DummyLogger())
+            trainer.fit(module, datamodule=self.data)
+
+
+class Examples:
+    """Keeps the example of each data module, taken once per process."""
+
+    def __init__(self) -> None:
+        self._taken: WeakKeyDictionary[pl.LightningDataModule, dict[str, Any]] = WeakKeyDictionary()
+
+    def __call__(self, step: Step, trial: Any) -> Any:
+        """The step's example for a trial.
+
+        Where the answers to the task's questions do not change its shape, it is one for all trials, and none
+        is asked.
+        """
+        taken = self._taken.setdefault(step.data, {})
+        if not taken:
+            low, high = (_stand_in(end) for end in (0, -1))
+            first = step.example(low)
+            depends = low.params and _shape(step.example(high)) != _shape(first)
+            taken["of no trial" if depends else _ANY] = first
+        if _ANY in taken:
+            return taken[_ANY]
+        answers = Draw(lambda name, distribution: ask(trial, name, distribution))
+        example = step.example(answers)
+        return taken.setdefault(repr(answers.params), example)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: part for name, part in vars(self).items() if name != "_taken"}  # of this process
+        return {}  # another process takes its own
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
         self._taken = WeakKeyDictionary()
 
 
-_ANY = "any"
+_ANY = "of any trial"
 
 
 class _Called(BaseException):

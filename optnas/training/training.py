@@ -37,7 +37,7 @@ from optnas.training.checkpoints import (
     tidy,
     trial_folder,
 )
-from optnas.training.example import Examples
+from optnas.training.example import Examples, Step
 from optnas.training.memory import free_memory, out_of_memory_prunes
 from optnas.training.monitor import Monitor
 from optnas.training.quiet import interruptible, quiet
@@ -102,7 +102,7 @@ class Training(Estimator):
         self.logger = logger
         self.trainer = trainer
         self._data = DataCache(data)
-        self._examples = Examples(task, max_epochs, trainer)
+        self._examples = Examples()
         self._last: tuple[int, Attempt] | None = None
         self._verbose = bool(trainer.get("enable_progress_bar") or trainer.get("enable_model_summary"))
 
@@ -169,7 +169,8 @@ class Training(Estimator):
         Raises:
             TypeError: that are no tensors.
         """
-        return self._examples(self._data_of(trial), trial)
+        step = Step(self.task, self._data_of(trial), {**self.trainer, "max_epochs": self.max_epochs})
+        return self._examples(step, trial)
 
     @cached_property
     def settings(self) -> Any:

@@ -1,61 +1,14 @@
 import pytest
 import pytorch_lightning as pl
 import torch
-from sklearn.metrics import accuracy_score, mean_absolute_error, r2_score
+from fixtures.tasks import blobs, fit, no_questions
 from torch import nn
-from torch.nn import functional
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torchmetrics import MeanAbsoluteError
 
 from optnas.data import TensorData
-from optnas.tasks import Classification, Regression
-from optnas.training.quiet import quiet
+from optnas.tasks import Classification, Regression, Supervised
 from optnas.trial import Draw
-
-
-def fit(module, data, epochs=1):
-    with quiet():
-        trainer = pl.Trainer(
-            max_epochs=epochs, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, num_sanity_val_steps=0,
-        )  # fmt: skip
-        trainer.fit(module, datamodule=data)
-        fitted = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        (test,) = trainer.test(module, datamodule=data, verbose=False)
-    return fitted | test
-
-
-def blobs(n=300):
-    torch.manual_seed(0)
-    y = torch.arange(n) % 3
-    return TensorData((torch.randn(n, 2) + 4 * functional.one_hot(y, 3)[:, :2], y), batch_size=32)
-
-
-def no_questions():
-    return Draw(lambda name, distribution: pytest.fail(f"asked {name}"))
-
-
-def test_classification_metrics_equal_scikit_learns():
-    data = blobs()
-    model = nn.Linear(2, 3)
-    metrics = fit(Classification(3)(model, no_questions()), data, epochs=3)
-    for part in ("val", "test"):
-        x, y = getattr(data, part)
-        scores = model(x).detach()
-        assert metrics[f"{part}_acc"] == pytest.approx(accuracy_score(y, scores.argmax(1)))
-        assert metrics[f"{part}_loss"] == pytest.approx(functional.cross_entropy(scores, y).item(), rel=1e-5)
-
-
-def test_regression_metrics_equal_scikit_learns():
-    torch.manual_seed(0)
-    x = torch.randn(200, 3)
-    data = TensorData((x, x @ torch.tensor([1.0, -2.0, 0.5])), batch_size=32)
-    model = nn.Linear(3, 1)
-    metrics = fit(Regression()(model, no_questions()), data, epochs=3)
-    for part in ("val", "test"):
-        x, y = getattr(data, part)
-        output = model(x).detach().squeeze(1)
-        assert metrics[f"{part}_mae"] == pytest.approx(mean_absolute_error(y, output), rel=1e-5)
-        assert metrics[f"{part}_r2"] == pytest.approx(r2_score(y, output), rel=1e-4)
-        assert metrics[f"{part}_loss"] == pytest.approx(functional.mse_loss(output, y).item(), rel=1e-5)
 
 
 def test_both_learn():
@@ -66,26 +19,6 @@ def test_both_learn():
     x = torch.randn(300, 3)
     data = TensorData((x, x.sum(1, keepdim=True)), batch_size=32)
     assert fit(Regression(lr=0.1)(nn.Linear(3, 1), no_questions()), data, epochs=20)["test_r2"] > 0.99
-
-
-def test_dense_labels_and_several_inputs():
-    class Add(nn.Module):
-        def forward(self, left, right):
-            return torch.stack([left, right], 1)
-
-    class Trained(Add):
-        def __init__(self):
-            super().__init__()
-            self.scale = nn.Parameter(torch.ones(1))
-
-        def forward(self, left, right):
-            return self.scale * super().forward(left, right)
-
-    left, right = torch.rand(50, 4), torch.rand(50, 4)
-    y = (right > left).long()  # (n, 4): the larger of two scores
-    for x in ((left, right), {"left": left, "right": right}):
-        metrics = fit(Classification(2)(Trained(), no_questions()), TensorData((x, y), batch_size=16))
-        assert metrics["test_acc"] == 1
 
 
 def test_the_learning_rate_is_fixed_asked_or_computed():
@@ -133,57 +66,82 @@ def test_only_matrices_are_decayed():
     assert [decay[id(p)] for p in module.model.parameters()] == [0.3, 0, 0, 0]
 
 
-def test_label_smoothing_changes_the_loss_as_defined():
-    scores, y = torch.randn(5, 3), torch.tensor([0, 1, 2, 1, 0])
-    logs = torch.log_softmax(scores, 1)
-    share = 0.9 * functional.one_hot(y, 3) + 0.1 / 3
-    module = Classification(3, label_smoothing=0.1)(nn.Identity(), no_questions())
-    assert module.loss(scores, y).item() == pytest.approx(-(share * logs).sum(1).mean().item(), rel=1e-5)
-
-
-@pytest.mark.parametrize("kind", [torch.int8, torch.int32, torch.uint8, torch.bool])
-def test_labels_may_be_integers_of_any_width(kind):
-    x, y = torch.randn(60, 2), torch.arange(60) % 2
-    results = []
-    for labels in (y, y.to(kind)):
-        torch.manual_seed(0)
-        data = TensorData((x, labels), val=(x, labels), test=(x, labels))
-        results.append(fit(Classification(2)(nn.Linear(2, 2), no_questions()), data))
-    assert results[0] == results[1]
-
-
-@pytest.mark.parametrize(
-    ("scores", "labels", "named"),
-    [
-        (torch.zeros(5, 1), torch.zeros(5).long(), r"returned \(5, 1\)"),
-        (torch.zeros(5, 4), torch.zeros(5).long(), r"returned \(5, 4\)"),
-        (torch.zeros(5), torch.zeros(5).long(), r"returned \(5,\)"),
-        (torch.zeros(5, 3), torch.zeros(5, 1).long(), r"labels are \(5, 1\)"),
-        (torch.zeros(5, 3), torch.zeros(5), "torch.float32"),
-        (torch.zeros(5, 3), torch.tensor([1, 2, 3, 1, 2]), r"labels are 1\.\.3"),
-    ],
-)
-def test_scores_and_labels_that_do_not_fit_are_named(scores, labels, named):
-    module = Classification(3)(nn.Identity(), no_questions())
-    with pytest.raises(ValueError, match=rf"n_classes=3.*0\.\.2.*{named}"):
-        module.validation_step((scores, labels), 0)
-
-
-def test_outputs_and_targets_pair_up_whichever_has_the_extra_dimension():
-    outputs, targets = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([1.0, 3.0, 2.0])
-    for output, y in ((outputs, targets[:, None]), (outputs[:, None], targets), (outputs, targets)):
-        module = Regression()(nn.Identity(), no_questions())
-        assert module.training_step((output, y), 0).item() == pytest.approx(5 / 3)
-
-
-def test_outputs_that_would_be_broadcast_to_the_targets_are_refused():
-    module = Regression()(nn.Identity(), no_questions())
-    with pytest.raises(ValueError, match=r"returned \(3, 3\), and the targets are \(3,\)"):
-        module.training_step((torch.zeros(3, 3), torch.zeros(3)), 0)
-
-
 def test_a_range_of_learning_rates_may_be_a_list():
     asked = []
     trial = Draw(lambda name, distribution: asked.append((name, distribution)) or distribution.low)
     assert Classification(2, lr=[1e-3, 1e-1])(nn.Linear(2, 2), trial).lr == 1e-3
     assert [name for name, _ in asked] == ["lr"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
+def test_rows_of_several_targets_count(batch_size):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.other = nn.Linear(2, 1), nn.Linear(2, 1)
+
+        def forward(self, x):
+            return {"a": self.one(x), "b": self.other(x)}
+
+    def loss(output, y):
+        return sum(((output[name] - y[name]) ** 2).mean() for name in y)
+
+    x = torch.randn(50, 2)
+    y = {"a": x[:, :1], "b": x[:, 1:]}
+    model = Two()
+    module = Supervised(model, loss, {}, lr=0.0, weight_decay=0.0)
+    metrics = fit(module, TensorData((x, y), val=(x, y), test=(x, y), batch_size=batch_size))
+    for part in ("train", "val", "test"):
+        assert metrics[f"{part}_loss"] == pytest.approx(loss(model(x), y).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("batch", [torch.zeros(3, 2), (torch.zeros(3, 2),) * 3, {"x": torch.zeros(3, 2)}])
+def test_batches_that_are_no_pairs_are_named(batch):
+    module = Regression()(nn.Linear(2, 1), no_questions())
+    with pytest.raises(TypeError, match=rf"batches \(inputs, targets\), and got a {type(batch).__name__}"):
+        module.training_step(batch, 0)
+
+
+def test_each_of_several_loaders_has_metrics_of_its_own():
+    torch.manual_seed(0)
+    splits = [(torch.randn(n, 2), torch.randint(0, 3, (n,))) for n in (50, 30, 21)]
+    train, *others = (TensorDataset(*split) for split in splits)
+    data = pl.LightningDataModule.from_datasets(train, others, others, batch_size=8)
+    model = nn.Linear(2, 3)
+    metrics = fit(Classification(3, lr=0.0)(model, no_questions()), data, epochs=2)
+    for part in ("val", "test"):
+        assert f"{part}_acc" not in metrics
+        for i, (x, y) in enumerate(splits[1:]):
+            scores = model(x).detach()
+            expected = nn.functional.cross_entropy(scores, y).item()
+            assert metrics[f"{part}_loss/dataloader_idx_{i}"] == pytest.approx(expected, rel=1e-5)
+            accuracy = (scores.argmax(1) == y).float().mean().item()
+            assert metrics[f"{part}_acc/dataloader_idx_{i}"] == pytest.approx(accuracy)
+
+
+def test_a_stream_trains_at_a_constant_rate():
+    rates = []
+
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter([(torch.ones(2), torch.tensor(1))] * 40)
+
+    class Record(pl.Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    module = Classification(2, lr=0.04)(nn.Linear(2, 2), no_questions())
+    module.configure_callbacks = lambda: [Record()]
+    loader = DataLoader(Stream(), batch_size=8)
+    data = pl.LightningDataModule()
+    data.train_dataloader = data.val_dataloader = data.test_dataloader = lambda: loader
+    metrics = fit(module, data, epochs=3)
+    assert rates == [0.04] * 15
+    assert metrics["val_loss"] < 0.6
+
+
+def test_a_metric_of_ones_own_is_that_of_the_whole_split():
+    x = torch.randn(50, 1)
+    module = Supervised(nn.Linear(1, 1), nn.functional.mse_loss, {"mae": MeanAbsoluteError()}, 0.0, 0.0)
+    metrics = fit(module, TensorData((x, 3 * x), val=(x, 3 * x), test=(x, 3 * x), batch_size=7))
+    assert metrics["val_mae"] == pytest.approx((module.model(x) - 3 * x).abs().mean().item(), rel=1e-5)
