@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import logging
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.export.graph_signature import ConstantArgument
 from torch.utils import _pytree as pytree
 
 from optnas.facts import as_inputs
@@ -42,7 +44,7 @@ def to_onnx(model: nn.Module, example: Any, path: str | Path) -> Path:
             tensors, or a dict of keyword tensors. The first dimension of the first tensor is the batch; it
             will be free, in every tensor that has as many rows. All other sizes are fixed.
 
-    What the model returns beside tensors (None, numbers) is not in the file.
+    None among what the model returns is not in the file.
 
     Raises:
         ImportError: a package of the extra `onnx` is missing.
@@ -57,6 +59,12 @@ def to_onnx(model: nn.Module, example: Any, path: str | Path) -> Path:
     import onnxruntime
 
     def save(program: ExportedProgram, file: Path) -> Callable[..., Any]:
+        outputs = program.graph_signature.output_specs
+        numbers = [spec.arg.value for spec in outputs if isinstance(spec.arg, ConstantArgument)]
+        if any(number is not None for number in numbers):
+            raise ValueError(
+                f"{type(model).__name__} returns {numbers} beside tensors, which ONNX cannot; return tensors."
+            )
         torch.onnx.export(program, f=file, dynamo=True, external_data=False, verbose=False)
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
         used = {node.name for node in session.get_inputs()}  # what the model ignores may be missing
@@ -185,7 +193,7 @@ def _compare(name: str, expected: Any, actual: Any) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+    return re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().partition("\n")[0]  # without colors
 
 
 def _holds(value: Any) -> bool:

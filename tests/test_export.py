@@ -248,7 +248,6 @@ OUTPUTS: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "bool": lambda h, x: (h, h > 0),
     "integers": lambda h, x: h.argmax(1),
     "none": lambda h, x: (h, None),
-    "a number": lambda h, x: (h, 3.5),
     "empty": lambda h, x: (h, h[:, :0]),
     "nested": lambda h, x: {"a": (h, [h + 1]), "b": {"c": h * 2}},
     "half": lambda h, x: h.half(),
@@ -262,6 +261,14 @@ def test_whatever_a_model_returns_is_exported(export: Callable[..., Path], name:
     assert export(Shaped(OUTPUTS[name]), torch.rand(20, 8), tmp_path / "model.pt2").exists()
 
 
+def test_numbers_beside_tensors_stay_in_torchs_file_and_are_refused_by_onnx(tmp_path: Path) -> None:
+    model = Shaped(lambda h, x: (h, 3.5))
+    path = to_torch_export(model, torch.rand(20, 8), tmp_path / "model.pt2")
+    assert torch.export.load(path).module()(torch.rand(3, 8))[1] == 3.5
+    with pytest.raises(ValueError, match=r"returns \[3.5\] beside tensors"):
+        to_onnx(model, torch.rand(20, 8), tmp_path / "model.onnx")
+
+
 class Masked(nn.Module):
     """Attention over tokens, some of which are padding; the mask of what comes later has no batch."""
 
@@ -273,9 +280,7 @@ class Masked(nn.Module):
 
     def forward(self, tokens: Tensor, later: Tensor, unused: Tensor | None = None) -> Tensor:
         x = self.embed(tokens)
-        encoded: Tensor = self.encoder(
-            x, mask=later, src_key_padding_mask=tokens == 0, is_causal=False
-        )
+        encoded: Tensor = self.encoder(x, mask=later, src_key_padding_mask=tokens == 0, is_causal=False)
         return encoded
 
 
@@ -287,7 +292,7 @@ def test_masks_and_every_way_to_pass_inputs(export: Callable[..., Path], form: s
     later = torch.ones(7, 7).triu(1).bool()
     example: Any = {
         "positional": (tokens, later),
-        "keywords": {"later": later, "tokens": tokens},
+        "keywords": {"tokens": tokens, "later": later},
         "both": (tokens, {"later": later}),
         "with one that is ignored": {"tokens": tokens, "later": later, "unused": torch.zeros(3, 2)},
     }[form]

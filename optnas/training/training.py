@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy, deepcopy
 from datetime import timedelta
@@ -336,13 +335,15 @@ def _prune(trial: Run, monitor: Monitor) -> NoReturn:
 
 
 def _merged(of_loaders: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The metrics of all test loaders; a name that several have says of which loader it is."""
-    times = Counter(name for metrics in of_loaders for name in metrics)
-    return {
-        name if times[name] == 1 else f"{name}/dataloader_idx_{i}": float(value)
-        for i, metrics in enumerate(of_loaders)
-        for name, value in metrics.items()
-    }
+    """The metrics of all test loaders; a name with several values says of which loader each is."""
+    merged: dict[str, float] = {}
+    for name in dict.fromkeys(name for metrics in of_loaders for name in metrics):
+        found = {i: float(metrics[name]) for i, metrics in enumerate(of_loaders) if name in metrics}
+        if len(set(found.values())) == 1:  # Lightning repeats what is logged at the end for all of them
+            merged[name] = next(iter(found.values()))
+        else:
+            merged |= {f"{name}/dataloader_idx_{i}": value for i, value in found.items()}
+    return merged
 
 
 def _check_one_device(trainer: Mapping[str, Any]) -> None:

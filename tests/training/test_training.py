@@ -236,16 +236,19 @@ def test_each_of_several_test_loaders_is_tested(tmp_path, points, linear, traini
         assert metrics[f"test_acc/dataloader_idx_{i}"] == pytest.approx(accuracy)
 
 
-def test_a_name_that_several_test_loaders_log_says_of_which_it_is(tmp_path, points, linear, training):
-    class OneName(pl.LightningModule):
+def test_what_is_logged_once_for_all_test_loaders_has_one_value(tmp_path, points, linear, training):
+    class AtTheEnd(pl.LightningModule):
         def test_step(self, batch, batch_idx, dataloader_idx=0):
-            self.log("score", float(dataloader_idx), add_dataloader_idx=False)
+            self.log("each", float(dataloader_idx))
+
+        def on_test_epoch_end(self):
+            self.log("score", 0.5)
 
     data = points()
     data.test_dataloader = lambda: [data.val_dataloader(), data.val_dataloader()]
-    estimator = training(tmp_path, task=lambda model, trial: OneName(), data=data)
+    estimator = training(tmp_path, task=lambda model, trial: AtTheEnd(), data=data)
     metrics = estimator.test(linear(None), Draw(lambda name, distribution: None))
-    assert metrics == {"score/dataloader_idx_0": 0.0, "score/dataloader_idx_1": 1.0}
+    assert metrics == {"each/dataloader_idx_0": 0.0, "each/dataloader_idx_1": 1.0, "score": 0.5}
 
 
 def test_settings_see_the_data_whoever_makes_it(tmp_path, points, training):
