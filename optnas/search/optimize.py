@@ -106,6 +106,9 @@ def work(
     unasked: set[str] = set()
     with signals_raise(), _without_repeats(study, objective):
         while True:
+            if (end := _known_end(study, n_trials)) is not None:
+                _end_of_space(study, end)
+                return
             # An interruption after a trial was taken, and before it is looked after, would leave it RUNNING.
             with signals_wait() as passage:
                 trial_id = _next_trial(study, n_trials, deadline, passage)
@@ -221,6 +224,15 @@ def _tell_of_own_trials(study: optuna.Study) -> None:
             ", ".join(map(str, mine)),
             mine[0],
         )
+
+
+def _known_end(study: optuna.Study, n_trials: int | None) -> SpaceExhausted | None:
+    """Why the next trial would find nothing new, where there is to be one and this is known without it."""
+    sampler = study.sampler
+    if not isinstance(sampler, DistinctSampler):
+        return None
+    spent = n_trials is not None and record.n_counted(study.get_trials(deepcopy=False)) >= n_trials
+    return None if spent else sampler.exhausted(study)
 
 
 def _end_of_space(study: optuna.Study, end: BaseException) -> None:
