@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
 import threading
 import time
@@ -21,10 +20,12 @@ from torch import nn
 from optnas import record
 from optnas.errors import SearchFailedError
 from optnas.objective import Objective
+from optnas.record import counts
+from optnas.search.launcher import worker_environment
 from optnas.search.optimize import optimize
 from optnas.search.recovery import MAX_KILLS
-from optnas.search.study import counts, create_study
-from optnas.search.workers import make_job, run_workers, worker_environment
+from optnas.search.study import create_study
+from optnas.search.workers import Search, make_job, run_workers
 from optnas.storage.lease import start_time
 from optnas.storage.open import open_storage
 
@@ -177,7 +178,7 @@ def test_workers_that_die_are_replaced_as_long_as_trials_get_further(tmp_path, m
     monkeypatch.setattr("optnas.search.workers.MAX_KILLS", 1)
     objective = Objective(linear, Dying(epochs=3))
     study = study_of(objective, tmp_path)
-    run_workers(study, objective, n_trials=1, deadline=None, n_workers=1, show_progress=False)
+    run_workers(study, objective, Search(1), n_workers=1, show_progress=False)
     assert states(study) == [TrialState.COMPLETE]
 
 
@@ -203,9 +204,9 @@ def test_workers_that_die_when_all_is_done_are_not_replaced(tmp_path, monkeypatc
     monkeypatch.setattr("optnas.search.workers.MAX_KILLS", 1)
     objective = Objective(linear, Sleeping())
     study = study_of(objective, tmp_path, sampler=Unclean(seed=0))
-    run_workers(study, objective, n_trials=2, deadline=None, n_workers=2, show_progress=False)
+    run_workers(study, objective, Search(2), n_workers=2, show_progress=False)
     assert states(study) == [TrialState.COMPLETE] * 2
-    assert "2 workers died (2 by SIGKILL)" in caplog.text
+    assert "died" not in caplog.text  # they had said that nothing was left to do
 
 
 def test_the_reason_of_failing_workers_reaches_the_user(tmp_path):
@@ -230,8 +231,10 @@ def test_workers_get_the_password_of_the_storage(tmp_path, monkeypatch):
     study = study_of(objective, tmp_path)
     url = "postgresql+psycopg://me:secret@host/nas"
     monkeypatch.setattr(study._storage._database, "url", sa.make_url(url))
-    storage, *_ = cloudpickle.loads(make_job(study, objective, 1, None))
-    assert storage["storage"] == url
+    with make_job(study, objective, Search(1)) as job:
+        job.body.seek(0)
+        assert b"secret" not in job.body.read()
+        assert cloudpickle.loads(job.secret)["storage"] == url
 
 
 def test_what_workers_do_while_their_parent_is_held_up_is_shown(tmp_path, monkeypatch, capsys):
@@ -254,7 +257,7 @@ def test_what_workers_do_while_their_parent_is_held_up_is_shown(tmp_path, monkey
         return trials
 
     monkeypatch.setattr(study, "get_trials", slow)
-    run_workers(study, objective, n_trials=1, deadline=None, n_workers=1, show_progress="json")
+    run_workers(study, objective, Search(1), n_workers=1, show_progress="json")
     told = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
     assert told == ["start", "trial", "best", "end"]
 
@@ -328,18 +331,14 @@ def test_an_interruption_while_workers_are_started_leaves_none(tmp_path, monkeyp
 
     class Noted(subprocess.Popen):
         def __init__(self, *args, **options):
+            if started:
+                raise KeyboardInterrupt
             super().__init__(*args, **options)
             started.append(self)
-
-    def file_of_errors():
-        if started:
-            raise KeyboardInterrupt
-        return open(tmp_path / "errors", "w+b")
 
     objective = Objective(linear, Sleeping())
     study = study_of(objective, tmp_path)
     monkeypatch.setattr(subprocess, "Popen", Noted)
-    monkeypatch.setattr(tempfile, "TemporaryFile", file_of_errors)
     with pytest.raises(KeyboardInterrupt):
         optimize(study, objective, n_trials=2, n_workers=2)
     assert [worker.returncode for worker in started] == [-signal.SIGTERM]
@@ -367,7 +366,7 @@ def test_a_worker_that_does_not_leave_is_killed_after_the_time_of_grace(tmp_path
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
-        run_workers(study, objective, n_trials=1, deadline=None, n_workers=1, show_progress=False)
+        run_workers(study, objective, Search(1), n_workers=1, show_progress=False)
     [trial] = study.trials
     [attempt] = record.ATTEMPTS.of(trial)
     assert (trial.state, trial.intermediate_values) == (TrialState.WAITING, {0: 0.5})
