@@ -232,7 +232,7 @@ def short_lines(pipe: IO[bytes]) -> Iterator[str]:
     while start := pipe.readline(_LINE):
         dropped, end = 0, start
         while not end.endswith(b"\n") and (end := pipe.readline(_LINE)):
-            dropped += len(end)
+            dropped += len(end.rstrip(b"\n"))
         line = start.decode(errors="replace").rstrip("\r\n").rpartition("\r")[2]
         if line:
             yield line + (f" ... ({dropped:,} more bytes)" if dropped else "")
