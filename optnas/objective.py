@@ -21,7 +21,14 @@ from torch import Tensor, nn
 
 from optnas import record
 from optnas.answers import params_key, same
-from optnas.errors import ParamsMismatchError, SpaceError, describe_error, failing_layer, is_infrastructure
+from optnas.errors import (
+    ParamsMismatchError,
+    SpaceError,
+    TrialPaused,
+    describe_error,
+    failing_layer,
+    is_infrastructure,
+)
 from optnas.estimation.estimator import Direction, Estimator, as_estimator
 from optnas.estimation.run import Run
 from optnas.facts import Sketch, materialize, sketch
@@ -118,6 +125,8 @@ class Objective:
                 if Reason.of(run) is None:
                     kind = Why.PRUNED if run.told_to_prune else Why.REFUSED
                     Reason(kind, str(pruned) or "pruned").write(run)
+                raise
+            except TrialPaused:
                 raise
             except Exception as error:
                 # A finished trial is immutable: the reason is written while the trial still runs.

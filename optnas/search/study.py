@@ -49,7 +49,8 @@ def create_study(
             keeps the seed that it began with.
 
     Raises:
-        ParamsMismatchError: the study of that name optimizes another metric, or in the other direction.
+        ParamsMismatchError: the study of that name optimizes another metric, or in the other direction; or an
+            older optnas began it.
 
     Warns:
         UserWarning: the study began under other circumstances (versions, source of the space, data, ...);
@@ -62,6 +63,7 @@ def create_study(
         pruner=pruner or default_pruner(objective.estimator.max_reports),
         load_if_exists=True,
     )
+    _check_not_older(study)
     check_values(study, objective)
     if record.SEED.of(study) is None:
         record.SEED.write(study, secrets.randbelow(2**31) if seed is None else seed)
@@ -93,6 +95,17 @@ def default_pruner(max_reports: int) -> optuna.pruners.MedianPruner:
     architectures; see studies/benchmarks/README.md, also for pruners that suit a given time better.
     """
     return optuna.pruners.MedianPruner(n_warmup_steps=math.ceil(max_reports / 8))
+
+
+def _check_not_older(study: optuna.Study) -> None:
+    theirs = study.user_attrs
+    began = theirs.get("provenance")
+    if record.PROVENANCE.of(study) is None and "seed" in theirs and isinstance(began, dict):
+        raise ParamsMismatchError(
+            f"Study {study.study_name!r} was begun by optnas {began.get('optnas', 'of an older version')}, "
+            "which recorded its trials under other names; this optnas cannot read them. Start a study of "
+            "another name, or go on with the optnas that began it."
+        )
 
 
 def check_values(study: optuna.Study, objective: Objective) -> None:

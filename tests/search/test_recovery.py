@@ -215,7 +215,8 @@ def test_resumed_with_other_threads_a_trial_ends_as_if_nothing_had_happened(tmp_
             optimize(study, objective, n_trials=1)
         except KeyboardInterrupt:
             return study, {}
-        return study, training.load_weights(study, study.trials[0])
+        trained = training.trained(objective.build(study.trials[0]), study, study.trials[0])
+        return study, trained.state_dict()
 
     threads = torch.get_num_threads()
     try:

@@ -17,8 +17,8 @@ from optnas.search.optimize import optimize
 from optnas.search.signals import signals_raise, signals_wait
 from optnas.storage.open import open_storage
 
-FILES = {Path(optnas.search.__file__).with_name(f"{name}.py") for name in ("optimize", "recovery", "signals")}
-BEFORE = {"optimize", "recover", "_without_repeats"}  # no trial is in their hands
+FILES = {Path(optnas.search.__file__).with_name(f"{name}.py") for name in ("loop", "recovery", "signals")}
+BEFORE = {"recover", "_without_repeats"}  # no trial is in their hands
 
 
 def test_the_end_of_a_terminal_is_a_sigterm_unless_ignored():
