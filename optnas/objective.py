@@ -20,6 +20,7 @@ from torch import nn
 from optnas.errors import ParamsMismatchError, SpaceError, describe_error, failing_layer, is_infrastructure
 from optnas.facts import materialize, sketch
 from optnas.seeds import derive_seed, same_threads, seed_everything
+from optnas.storage.open import storage_of
 from optnas.trial import Draw, Space, Trial, ask, replay
 
 Direction = Literal["maximize", "minimize"]
@@ -219,8 +220,7 @@ class Objective:
 
         seed_everything(trial.user_attrs["seed"])
         model = self._build(answers, example)
-        if hasattr(trial.storage, "flush"):
-            trial.storage.flush(trial._trial_id)  # what is known survives a crash of the training
+        storage_of(trial.study).flush(trial._trial_id)  # what is known survives a crash of the training
         started = time.perf_counter()
         estimate: Any = self.estimator(model, beyond_space)
         if not isinstance(estimate, Mapping):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import shlex
 import sys
 import traceback
@@ -64,11 +63,11 @@ class Job:
             seed=self.seed,
         )
 
-    def load_study(self) -> optuna.Study:
+    def load_study(self, *, read_only: bool = False) -> optuna.Study:
         """The study, which must exist."""
         import optuna
 
-        storage = open_existing(self.storage)
+        storage = open_existing(self.storage, read_only=read_only)
         names = optuna.get_all_study_names(storage)
         if self.study_name not in names:
             fail(
@@ -107,11 +106,11 @@ def load_job(file: Path, storage: str | None, study_name: str | None) -> Job:
     )
 
 
-def load_only_study(storage: str, study_name: str | None) -> optuna.Study:
+def load_only_study(storage: str, study_name: str | None, *, read_only: bool = False) -> optuna.Study:
     """A study without its file: the one of that name, or the only one of the storage."""
     import optuna
 
-    opened = open_existing(storage)
+    opened = open_existing(storage, read_only=read_only)
     names = optuna.get_all_study_names(opened)
     if study_name is None and len(names) == 1:
         study_name = names[0]
@@ -124,7 +123,7 @@ def load_only_study(storage: str, study_name: str | None) -> optuna.Study:
     return optuna.load_study(study_name=study_name, storage=opened)
 
 
-def open_storage(url: str) -> optuna.storages.BaseStorage:
+def open_storage(url: str, *, read_only: bool = False) -> optuna.storages.BaseStorage:
     """Open a storage, or say in one line why not."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
@@ -132,7 +131,7 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
     from optnas.storage.open import open_storage
 
     try:
-        return open_storage(url)
+        return open_storage(url, read_only=read_only)
     except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         fail(
@@ -141,23 +140,27 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
         )
 
 
-def open_existing(url: str) -> optuna.storages.BaseStorage:
-    """Open a storage to look at it: a SQLite file that is not there is an error, not a new file."""
+def open_existing(url: str, *, read_only: bool = False) -> optuna.storages.BaseStorage:
+    """Open a storage that is there: a SQLite file that is not is an error, not a new file.
+
+    `read_only`: to look at it, and change nothing in it.
+    """
     from optnas.storage.location import parse_url
 
     try:
         parsed = parse_url(url)
     except ValueError:
-        return open_storage(url)  # says why not
+        return open_storage(url, read_only=read_only)  # says why not
     if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists():
         fail(f"There is no storage {url!r}: the file {parsed.database!r} does not exist.")
-    return open_storage(url)
+    return open_storage(url, read_only=read_only)
 
 
 def without_password(url: str) -> str:
-    """A storage's URL as it may be printed."""
-    url = re.sub(r"(://[^:@/]*):.*@", r"\1:***@", url)
-    return re.sub(r"([?&]password=)[^&]*", r"\1***", url)
+    """A storage's URL as it may be printed, however it was mistyped."""
+    from optnas.storage.location import shown
+
+    return shown(url)
 
 
 def _import(file: Path) -> ModuleType:

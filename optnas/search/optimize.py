@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,8 @@ from optnas.search.recovery import recover, requeue
 from optnas.search.signals import Passage, signals_raise, signals_wait
 from optnas.search.study import check_fits, check_values, counts
 from optnas.seeds import derive_seed
-from optnas.storage.open import SharedStorage, claim
+from optnas.storage.database import waits_in
+from optnas.storage.open import claim, storage_of
 from optnas.strategy.distinct import DistinctSampler
 
 logger = logging.getLogger(__name__)
@@ -76,18 +78,24 @@ def optimize(
         raise ValueError(f"n_workers={n_workers} must be at least 1.")
     check_values(study, objective)
     check_fits(study, objective)
-    recover(study, unowned=True)
+    storage = storage_of(study)
+    if storage.lacks:
+        warnings.warn(storage.lacks, stacklevel=2)
+    recover(study)
     tidy: Callable[[optuna.Study], None] = getattr(objective.estimator, "tidy", lambda study: None)
     tidy(study)
     deadline = None if timeout is None else time.monotonic() + timeout
-    if n_workers > 1:
-        from optnas.search.workers import run_workers
+    try:
+        if n_workers > 1:
+            from optnas.search.workers import run_workers
 
-        run_workers(study, objective, n_trials, deadline, n_workers, show_progress)
-    else:
-        with Progress(study, n_trials, show_progress) as progress:
-            for trial in work(study, objective, n_trials, deadline):
-                progress.show(trial)
+            run_workers(study, objective, n_trials, deadline, n_workers, show_progress)
+        else:
+            with Progress(study, n_trials, show_progress) as progress:
+                for trial in work(study, objective, n_trials, deadline):
+                    progress.show(trial)
+    finally:
+        storage.fold_log()
     tidy(study)
 
 
@@ -104,7 +112,7 @@ def work(
     with signals_raise(), _without_repeats(study, objective):
         while True:
             # An interruption after a trial was taken, and before it is looked after, would leave it RUNNING.
-            with signals_wait() as passage:
+            with signals_wait() as passage, waits_in(passage):
                 trial_id = _next_trial(study, n_trials, deadline, passage)
                 if trial_id is None:
                     return
@@ -154,8 +162,7 @@ def run_trial(study: optuna.Study, objective: Objective, trial_id: int, passage:
                 raise
             outcome, error = {"state": TrialState.FAIL}, failure
         attach_drawing(study, objective, trial)
-        if isinstance(study._storage, SharedStorage):
-            study._storage.flush(trial_id)  # which raises where `tell` would only read
+        storage_of(study).flush(trial_id)  # which raises where `tell` would only read
         study.tell(trial, **outcome)
     except UpdateFinishedTrialError as lost:
         logger.warning("%s", lost)
@@ -179,10 +186,7 @@ def _next_trial(
     told = False
     while deadline is None or time.monotonic() < deadline:
         recover(study)
-        taken = claim(study, n_trials)
-        if taken.trial_id is None and not isinstance(study._storage, SharedStorage):
-            # Without owners nobody knows whether RUNNING trials still run: do not wait for ever.
-            taken = claim(study, n_trials and n_trials + taken.running)
+        taken = claim(study, n_trials, counts="optnas:counts")
         if taken.trial_id is not None:
             return taken.trial_id
         if n_trials is not None and taken.counted >= n_trials:
@@ -197,9 +201,9 @@ def _next_trial(
 
 
 def _tell_of_own_trials(study: optuna.Study) -> None:
-    storage = study._storage
+    storage = storage_of(study)
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    mine = [t.number for t in running if isinstance(storage, SharedStorage) and storage.owns(t._trial_id)]
+    mine = [t.number for t in running if storage.owns(t._trial_id)]
     if mine:
         logger.warning(
             "The search waits for trial %s, which this very process runs. Where it was asked for with "

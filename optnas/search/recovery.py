@@ -11,8 +11,9 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from optnas.search.signals import signals_wait
-from optnas.storage.lease import Process
-from optnas.storage.open import Loss, SharedStorage, StaleTrial
+from optnas.storage.base import Storage
+from optnas.storage.leases import Loss, Process, StaleTrial
+from optnas.storage.open import storage_of
 
 logger = logging.getLogger(__name__)
 
@@ -45,27 +46,20 @@ def requeue(study: optuna.Study, trial_id: int) -> bool:
     return True
 
 
-def recover(study: optuna.Study, *, unowned: bool = False) -> None:
+def recover(study: optuna.Study) -> None:
     """Queue again every trial whose process died or whose lease ended, or that this process gave up.
 
     A trial that has cost `MAX_KILLS` processes at the same point becomes FAIL instead, with the reason. One
     that reports more between its losses gets further, however often its machines are taken away.
-
-    Args:
-        unowned: also those trials that are RUNNING though nobody ever leased them, as plain Optuna leaves
-            them behind when it is killed. Do not ask for it while plain Optuna runs trials of the study.
     """
-    storage = study._storage
-    if not isinstance(storage, SharedStorage):
-        return  # a storage without owners: nothing is known about who runs what
+    storage = storage_of(study)
     storage.requeue_abandoned()
-    stale = [t for t in storage.stale_trials(study._study_id) if unowned or t.loss is not Loss.UNOWNED]
-    for trial in stale:
+    for trial in storage.stale_trials(study._study_id):
         with signals_wait():  # between the two steps nobody else would look after it
             _recover(storage, trial)
 
 
-def _recover(storage: SharedStorage, stale: StaleTrial) -> None:
+def _recover(storage: Storage, stale: StaleTrial) -> None:
     try:
         if not storage.take_over(stale):
             return  # another worker was faster

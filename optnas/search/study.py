@@ -21,7 +21,7 @@ from optnas.objective import Objective
 from optnas.search.provenance import changes, provenance
 from optnas.seeds import derive_seed
 from optnas.space.explore import draw_value
-from optnas.storage.open import open_storage
+from optnas.storage.open import open_storage, storage_of
 from optnas.strategy.base import TrialSampler, fixed_params, hashable
 from optnas.strategy.predictor import PredictorSampler
 from optnas.strategy.seeded import SeededSampler
@@ -70,14 +70,15 @@ def create_study(
         load_if_exists=True,
     )
     check_values(study, objective)
-    known = study.user_attrs
-    if "seed" not in known:
-        study.set_user_attr("seed", secrets.randbelow(2**31) if seed is None else seed)
-    if "provenance" not in known:
-        study.set_user_attr("provenance", provenance(objective))
+    # Of several processes that begin a study at one moment, one decides.
+    first = storage_of(study).settle_study_user_attr
+    first(study._study_id, "seed", secrets.randbelow(2**31) if seed is None else seed)
+    origin = provenance(objective)
+    began = first(study._study_id, "provenance", origin)
+    if study.metric_names is None:
         with _experimental():  # set_metric_names
             study.set_metric_names(list(objective.values))
-    elif changed := describe_changes(study, objective):
+    if changed := _describe_changes(study, began, origin):
         warnings.warn(changed, stacklevel=2)
     study.sampler = _make_sampler(
         study, sampler or (lambda seed: PredictorSampler(objective.space, seed=seed))
@@ -88,7 +89,11 @@ def create_study(
 def describe_changes(study: optuna.Study, objective: Objective) -> str:
     """What is not as it was when the study began (versions, source of the space, data, ...); or ""."""
     before = study.user_attrs.get("provenance")
-    differences = changes(before, provenance(objective)) if before else []
+    return _describe_changes(study, before, provenance(objective)) if before else ""
+
+
+def _describe_changes(study: optuna.Study, before: dict[str, Any], now: dict[str, Any]) -> str:
+    differences = changes(before, now)
     began = f"Study {study.study_name!r} began under other circumstances; results may not be comparable:"
     return "\n  ".join([began, *differences]) if differences else ""
 

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
 import cloudpickle
 import optuna
@@ -28,7 +28,7 @@ from optnas.search.optimize import work
 from optnas.search.recovery import MAX_KILLS, recover
 from optnas.search.signals import signals_raise
 from optnas.search.study import counts
-from optnas.storage.open import SharedStorage, open_storage
+from optnas.storage.open import open_storage, storage_of
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def run_workers(
         SearchFailedError: the trials of a worker fail for one reason, its storage or disk fails, or workers
             die as soon as they start.
     """
-    if not isinstance(study._storage, SharedStorage):
+    if not storage_of(study).shared:
         raise ValueError(
             f"n_workers={n_workers} needs a storage that processes can share; "
             "for example optnas.create_study(objective, storage='sqlite:///nas.db')."
@@ -121,8 +121,8 @@ def make_job(
     study: optuna.Study, objective: Objective, n_trials: int | None, deadline: float | None
 ) -> bytes:
     """All that a worker needs to know. It holds the storage's password: not for print or a file."""
-    storage: Any = study._storage  # as arguments: pickled, it would leave the password behind
-    parts = (storage.arguments(), study.study_name, study.sampler, study.pruner, objective)
+    # The storage as arguments: pickled, it would leave the password behind.
+    parts = (storage_of(study).arguments(), study.study_name, study.sampler, study.pruner, objective)
     job: bytes = cloudpickle.dumps((*parts, n_trials, deadline))
     return job
 

@@ -28,6 +28,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas.errors import CheckpointError
+from optnas.storage.open import storage_of
 
 _CLAIM = "claimed"
 _WEIGHTS = "weights.pt"
@@ -51,8 +52,8 @@ def settle_folder(study: optuna.Study, given: Path | None) -> None:
     known = study.user_attrs.get("folder")
     if known is None:
         folder = _claim(given or study_folder(study))
-        settle = getattr(study._storage, "settle_study_user_attr", study._storage.set_study_user_attr)
-        if settle(study._study_id, "folder", str(folder)) not in (None, str(folder)):
+        settle = storage_of(study).settle_study_user_attr
+        if settle(study._study_id, "folder", str(folder)) != str(folder):
             _delete(folder / _CLAIM)  # another worker of the study was faster
             with suppress(OSError):
                 folder.rmdir()

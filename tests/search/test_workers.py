@@ -24,7 +24,7 @@ from optnas.search.optimize import optimize
 from optnas.search.recovery import MAX_KILLS
 from optnas.search.study import counts, create_study
 from optnas.search.workers import make_job, run_workers, worker_environment
-from optnas.storage.lease import start_time
+from optnas.storage.leases import start_time
 from optnas.storage.open import open_storage
 
 
