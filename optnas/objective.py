@@ -36,6 +36,7 @@ from optnas.facts.fact import USUAL, Fact
 from optnas.record import End, Reason, Why
 from optnas.seeds import derive_seed, same_threads, seed_everything
 from optnas.space.explore import on_meta
+from optnas.storage.open import storage_of
 from optnas.trial import Draw, Space, Trial, ask, replay
 
 AUDITS = 2
@@ -254,8 +255,7 @@ class Objective:
 
     def _estimate(self, run: Run, model: nn.Module, counts: bool) -> dict[str, float]:
         record.COUNTS.write(run, counts)
-        if hasattr(run.storage, "flush"):
-            run.storage.flush(run._trial_id)  # what is known survives a crash of the training
+        storage_of(run.study).flush(run._trial_id)  # what is known survives a crash of the training
         started = time.perf_counter()
         estimate: Any = self.estimator(model, run)
         if not isinstance(estimate, Mapping):

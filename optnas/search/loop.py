@@ -35,7 +35,8 @@ from optnas.search.fits import never_asked
 from optnas.search.recovery import Fate, recover, requeue, requeue_or_give_up
 from optnas.search.signals import Passage, signals_raise, signals_wait
 from optnas.seeds import derive_seed
-from optnas.storage.open import SharedStorage, claim
+from optnas.storage.database import waits_in
+from optnas.storage.open import claim, storage_of
 from optnas.strategy.distinct import DistinctSampler
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def work(
         while not (study._stop_flag or halt.is_set()):
             renew()
             # An interruption after a trial was taken, and before it is looked after, would leave it RUNNING.
-            with signals_wait() as passage:
+            with signals_wait() as passage, waits_in(passage):
                 trial_id = _next_trial(study, objective, n_trials, deadline, halt, passage)
                 if trial_id is None:
                     return
@@ -146,8 +147,7 @@ def run_trial(
                 raise
             outcome, error = {"state": TrialState.FAIL}, failure
         attach_drawing(study, objective, trial)
-        if isinstance(study._storage, SharedStorage):
-            study._storage.flush(trial_id)  # which raises where `tell` would only read
+        storage_of(study).flush(trial_id)  # which raises where `tell` would only read
         study.tell(trial, **outcome)
     except TrialPaused:
         requeue(study, trial_id, how="paused")
@@ -249,10 +249,7 @@ def _next_trial(
     while not halt.is_set() and (deadline is None or time.monotonic() < deadline):
         for given_up in recover(study):
             objective.estimator.finish(study, given_up)
-        taken = claim(study, n_trials)
-        if taken.trial_id is None and not isinstance(study._storage, SharedStorage):
-            # Without owners nobody knows whether RUNNING trials still run: do not wait for ever.
-            taken = claim(study, n_trials and n_trials + taken.running)
+        taken = claim(study, n_trials, counts=record.COUNTS.name)
         if taken.trial_id is not None:
             return taken.trial_id
         if n_trials is not None and taken.counted >= n_trials:
@@ -267,9 +264,9 @@ def _next_trial(
 
 
 def _tell_of_own_trials(study: optuna.Study) -> None:
-    storage = study._storage
+    storage = storage_of(study)
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    mine = [t.number for t in running if isinstance(storage, SharedStorage) and storage.owns(t._trial_id)]
+    mine = [t.number for t in running if storage.owns(t._trial_id)]
     if mine:
         logger.warning(
             "The search waits for trial %s, which this very process runs. Where it was asked for with "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 
 import optuna
@@ -17,6 +18,7 @@ from optnas.search.recovery import recover
 from optnas.search.rehearsal import rehearse
 from optnas.search.study import check_values
 from optnas.search.workers import Search, run_workers
+from optnas.storage.open import storage_of
 
 
 def optimize(
@@ -73,16 +75,22 @@ def optimize(
         raise ValueError(f"trial_timeout={trial_timeout} must be above 0; None means no limit.")
     check_values(study, objective)
     check_fits(study, objective)
-    for given_up in recover(study, unowned=True):
+    storage = storage_of(study)
+    if storage.lacks:
+        warnings.warn(storage.lacks, stacklevel=2)
+    for given_up in recover(study):
         objective.estimator.finish(study, given_up)
     objective.estimator.tidy(study)
     deadline = None if timeout is None else time.monotonic() + timeout
     search = Search(n_trials, deadline, tuple(callbacks), trial_timeout)
     in_workers = n_workers > 1 or trial_timeout is not None or launcher is not None
-    if in_workers:
-        run_workers(study, objective, search, n_workers, show_progress, launcher)
-    else:
-        _run_here(study, objective, search, show_progress)
+    try:
+        if in_workers:
+            run_workers(study, objective, search, n_workers, show_progress, launcher)
+        else:
+            _run_here(study, objective, search, show_progress)
+    finally:
+        storage.fold_log()
     objective.estimator.tidy(study)
 
 

@@ -31,7 +31,7 @@ from optnas.search.loop import Callback, Failures, work
 from optnas.search.recovery import MAX_KILLS, recover
 from optnas.search.rehearsal import rehearse
 from optnas.search.signals import signals_raise
-from optnas.storage.open import SharedStorage, open_storage
+from optnas.storage.open import open_storage, storage_of
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def run_workers(
         SearchFailedError: the trials fail for one reason, the storage or disk of a worker fails, a callback
             raises, or workers die as soon as they start.
     """
-    if not isinstance(study._storage, SharedStorage):
+    if not storage_of(study).shared:
         raise ValueError(
             f"n_workers={n_workers}, trial_timeout={search.trial_timeout}: workers need a storage that "
             "processes can share; for example optnas.create_study(objective, storage='sqlite:///nas.db')."
@@ -126,7 +126,7 @@ def make_job(study: optuna.Study, objective: Objective, search: Search) -> Itera
     Raises:
         ValueError: the objective, the sampler, the pruner or a callback cannot be pickled.
     """
-    storage: Any = study._storage  # as arguments: pickled, it would leave the password behind
+    storage = storage_of(study)  # as arguments: pickled, it would leave the password behind
     with tempfile.TemporaryFile() as body:
         try:
             cloudpickle.dump((study.study_name, study.sampler, study.pruner, objective, search), body)
