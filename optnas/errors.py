@@ -9,6 +9,7 @@
     ├── UntestableError          there is nothing to test with
     ├── CheckpointError          files of a training cannot be written
     ├── StorageUnavailableError  the database cannot be reached, opened or written
+    │   └── StudyGoneError       the study is not in it any more, or is another one
     ├── TrialTakenError          another attempt owns the trial now
     ├── TrialPaused              an estimate wants to go on later; no fault
     └── ConformanceError         a part of yours does not do what it must
@@ -66,6 +67,12 @@ class CheckpointError(OptnasError, OSError):
 
 class StorageUnavailableError(OptnasError, StorageInternalError):
     """The database could not be reached, opened or written; the message has the reason and the way out."""
+
+
+class StudyGoneError(StorageUnavailableError, KeyError):
+    """The study, or the trial, was deleted, or the database put back to an older copy, while it was open."""
+
+    __str__ = Exception.__str__  # KeyError would put the sentence into quotes
 
 
 class TrialTakenError(OptnasError, UpdateFinishedTrialError):

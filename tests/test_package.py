@@ -19,7 +19,7 @@ PACKAGE = Path(optnas.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 HEAVY = {"torch", "pytorch_lightning", "optuna"}
 
-_WORDS = {"_lazy", "trial", "errors", "seeds", "answers", "record"}
+_WORDS = {"_lazy", "trial", "errors", "seeds", "answers", "record", "printable"}
 _PARTS = _WORDS | {"space", "facts", "drawing", "storage", "surrogate"}
 _WAYS = {"estimation", "training", "tasks", "data", "strategy", "benchmarks", "hub"}
 # room -> the rooms it may import; doors open one way.
@@ -28,6 +28,7 @@ DOORS = {
     "trial": {"answers", "errors"},
     "errors": set(),
     "seeds": set(),
+    "printable": set(),
     "answers": {"errors"},
     "record": {"answers", "trial", "errors"},
     "space": _WORDS,
