@@ -196,14 +196,17 @@ def test_a_name_that_nothing_asked_for_is_told_once(caplog: pytest.LogCaptureFix
 
 
 def test_a_space_all_of_which_fails_says_why() -> None:
-    def space(trial: Any) -> nn.Module:
-        return nn.Linear(5, trial.suggest_categorical("h", [8, 16, 32]))  # inputs have 4 features
+    def fails(model: nn.Module, trial: Any) -> dict[str, float]:
+        raise AttributeError("'tuple' object has no attribute 'ndim'")
 
-    study = create_study(objective_of(space), seed=0)
-    with pytest.raises(
-        SearchFailedError, match=r"(?s)3 of them failed \(trial 0, 1, 2\).*(shape|size).*enqueue"
-    ):
-        optimize(study, objective_of(space), n_trials=5)
+    def space(trial: Any) -> nn.Module:
+        return nn.Linear(4, trial.suggest_categorical("h", [8, 16, 32]))
+
+    objective = Objective(space, fails, values={"score": "maximize"}, example=(2, 4))
+    study = create_study(objective, seed=0)
+    with pytest.raises(SearchFailedError, match=r"(?s)3 of them failed \(trial 0, 1, 2\).*'ndim'.*enqueue"):
+        optimize(study, objective, n_trials=5)
+    assert states(study) == ["FAIL"] * 3
 
 
 def test_a_space_some_of_which_failed_is_said_to_have_failed_there(caplog: pytest.LogCaptureFixture) -> None:

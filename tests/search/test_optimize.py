@@ -17,8 +17,9 @@ from optnas import record
 from optnas.errors import ParamsMismatchError, SearchFailedError
 from optnas.objective import Objective
 from optnas.record import End, counts
+from optnas.search.fits import check_fits
 from optnas.search.optimize import optimize
-from optnas.search.study import check_fits, create_study
+from optnas.search.study import create_study
 
 
 def linear(trial):
