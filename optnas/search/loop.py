@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -296,16 +297,20 @@ def _end_exhausted(study: optuna.Study, words: str) -> None:
 @contextmanager
 def _in_one_process(number: int) -> Iterator[None]:
     """End a copy of this process that user code made (`os.fork`) and that comes back from the objective."""
-    pid = os.getpid()
+    pid, status, meant = os.getpid(), 1, False
     try:
         yield
+    except SystemExit as left:  # as it should
+        status, meant = left.code if isinstance(left.code, int) else int(left.code is not None), True
+        raise
     finally:
         if os.getpid() != pid:
-            words = (
-                f"A process that was forked in trial {number} came back from the objective and is ended.\n"
-            )
-            os.write(2, words.encode())
-            os._exit(1)  # nothing of the search, of its buffers or of what ends with it is the copy's
+            if meant:
+                sys.stdout.flush()
+            else:
+                words = f"A process forked in trial {number} came back from the objective and is ended.\n"
+                os.write(2, words.encode())
+            os._exit(status)  # nothing of the search or of what ends with it is the copy's
 
 
 @contextmanager

@@ -13,7 +13,13 @@ import torch
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
-from optnas.errors import ParamsMismatchError, SearchFailedError, describe_error, is_infrastructure
+from optnas.errors import (
+    ParamsMismatchError,
+    SearchFailedError,
+    TrialPaused,
+    describe_error,
+    is_infrastructure,
+)
 from optnas.estimation.run import Run
 from optnas.objective import Objective
 from optnas.space.explore import draw_value
@@ -52,7 +58,7 @@ def rehearse(study: optuna.Study, objective: Objective) -> None:
                 continue
             try:
                 objective.estimator.rehearse(model, Run.of(replay(params)))
-            except optuna.TrialPruned:
+            except (optuna.TrialPruned, TrialPaused):
                 continue
             except Exception as error:
                 if is_infrastructure(error):

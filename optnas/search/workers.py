@@ -191,7 +191,7 @@ class _Team:
         """Note a death; the seconds to wait before the worker is replaced."""
         if farewell.way == "overdue":  # it did what it should
             return 0.0
-        self.deaths[farewell.words or farewell.way] += 1
+        self.deaths[farewell.words if farewell.way == "died" else farewell.way] += 1
         self._in_a_row += 1
         if over:
             return 0.0

@@ -218,6 +218,10 @@ FORKING = """
     def estimate(model, trial):
         if trial.number == 1 and (pid := os.fork()):
             os.waitpid(pid, 0)
+        if trial.number == 2:
+            if not (pid := os.fork()):
+                sys.exit(7)  # as a child should
+            print("left with", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=sys.stderr)
         print(os.getpid(), trial.number, flush=True)
         return {"score": 1.0}
 
@@ -237,7 +241,9 @@ def test_a_forked_child_that_comes_back_does_not_go_on_with_the_search(tmp_path)
     parent = lines[-1][0]
     assert [word for pid, word in lines if pid == parent] == ["0", "1", "2", "end"]
     assert [word for pid, word in lines if pid != parent] == ["1"]
-    assert "was forked in trial 1" in done.stderr
+    assert "forked in trial 1 came back" in done.stderr
+    assert "forked in trial 2" not in done.stderr
+    assert "left with 7" in done.stderr
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/s.db")
     assert states(study) == [TrialState.COMPLETE] * 3
 
