@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     from optnas.search.optimize import optimize as optimize
     from optnas.search.study import create_study as create_study
     from optnas.space import blocks as blocks
-    from optnas.space.explore import count as count
     from optnas.space.explore import enumerate_params as enumerate_params
     from optnas.space.explore import neighbors as neighbors
     from optnas.space.explore import sample as sample
     from optnas.space.nodes import Chain as Chain
     from optnas.space.nodes import Choice as Choice
     from optnas.space.nodes import Repeat as Repeat
+    from optnas.space.nodes import count as count
     from optnas.storage.open import open_storage as open_storage
     from optnas.strategy.cmaes import MixedCmaEsSampler as MixedCmaEsSampler
     from optnas.strategy.distinct import DistinctSampler as DistinctSampler

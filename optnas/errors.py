@@ -3,11 +3,13 @@
     OptnasError
     ├── SpaceError               the sampled model does not run
     ├── ParamsMismatchError      stored answers do not fit what is asked today
+    │   └── ChoicesError         a study cannot keep the choices that a name offers
     ├── SpaceExhausted           every architecture of the space is known
     ├── SearchFailedError        trials fail again and again for the same reason
     ├── UntestableError          there is nothing to test with
     ├── CheckpointError          files of a training cannot be written
     ├── StorageUnavailableError  the database cannot be reached, opened or written
+    │   └── StudyGoneError       the study is not in it any more, or is another one
     ├── TrialTakenError          another attempt owns the trial now
     ├── TrialPaused              an estimate wants to go on later; no fault
     └── ConformanceError         a part of yours does not do what it must
@@ -43,6 +45,10 @@ class ParamsMismatchError(OptnasError, ValueError):
     """Stored answers do not fit the questions that a space asks today."""
 
 
+class ChoicesError(ParamsMismatchError):
+    """A study cannot keep what a name offers: other choices than before, or two that it takes for one."""
+
+
 class SpaceExhausted(OptnasError):
     """Every architecture of a finite space has been tried: the search is done."""
 
@@ -61,6 +67,12 @@ class CheckpointError(OptnasError, OSError):
 
 class StorageUnavailableError(OptnasError, StorageInternalError):
     """The database could not be reached, opened or written; the message has the reason and the way out."""
+
+
+class StudyGoneError(StorageUnavailableError, KeyError):
+    """The study, or the trial, was deleted, or the database put back to an older copy, while it was open."""
+
+    __str__ = Exception.__str__  # KeyError would put the sentence into quotes
 
 
 class TrialTakenError(OptnasError, UpdateFinishedTrialError):

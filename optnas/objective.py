@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor, nn
 
 from optnas import record
+from optnas.answers import params_key, same
 from optnas.errors import (
     ParamsMismatchError,
     SpaceError,
@@ -34,6 +35,8 @@ from optnas.facts import Sketch, materialize, sketch
 from optnas.facts.fact import USUAL, Fact
 from optnas.record import End, Reason, Why
 from optnas.seeds import derive_seed, same_threads, seed_everything
+from optnas.space.explore import on_meta
+from optnas.storage.open import storage_of
 from optnas.trial import Draw, Space, Trial, ask, replay
 
 AUDITS = 2
@@ -169,8 +172,7 @@ class Objective:
         example = self.example_for(beyond_space)
         of_space = replay(params)
         fingerprint = self._sketch(lambda: self.space(of_space), example).fingerprint
-        with torch.device("meta"):
-            self.estimator.ask(self.space(replay(params)), beyond_space)
+        on_meta(lambda: self.estimator.ask(self.space(replay(params)), beyond_space))
         return _identity(fingerprint, of_space.params, beyond_space.params)
 
     def recorded_identity(self, trial: FrozenTrial) -> Hashable | None:
@@ -229,7 +231,7 @@ class Objective:
 
     def _value(self, run: Run) -> float:
         example = self.example_for(run)
-        answers = Draw(lambda name, distribution: ask(run.trial, name, distribution))
+        answers = Draw(run.answer)
         known = self._sketch(lambda: self.space(answers), example, ordered=True)
         facts, missing = dict(known.facts), dict(known.missing)
         if known.fingerprint is not None:
@@ -253,8 +255,7 @@ class Objective:
 
     def _estimate(self, run: Run, model: nn.Module, counts: bool) -> dict[str, float]:
         record.COUNTS.write(run, counts)
-        if hasattr(run.storage, "flush"):
-            run.storage.flush(run._trial_id)  # what is known survives a crash of the training
+        storage_of(run.study).flush(run._trial_id)  # what is known survives a crash of the training
         started = time.perf_counter()
         estimate: Any = self.estimator(model, run)
         if not isinstance(estimate, Mapping):
@@ -338,7 +339,7 @@ class Objective:
                 # The estimate of an equal network starts with the same question as the other's did, and goes
                 # on with the same as long as the answers agree: asking here commits to nothing new.
                 and all(
-                    ask(run.trial, name, other.distributions[name]) == answer
+                    same(ask(run.trial, name, other.distributions[name]), answer)
                     for name, answer in asked.items()
                     if name in other.distributions
                 )
@@ -355,7 +356,7 @@ class Objective:
 
     def _is_to_be_audited(self, run: Run, twin: FrozenTrial) -> bool:
         """Whether this twin is trained all the same, from the other's seed; if so, it says that."""
-        if twin.params == run.params or len(_audited(run.study)) >= AUDITS:
+        if params_key(twin.params) == params_key(run.params) or len(_audited(run.study)) >= AUDITS:
             return False
         record.AUDIT_OF.write(run, twin.number)
         record.SEED.write(run, _seed(twin))
@@ -378,7 +379,7 @@ class Objective:
         changed = [
             f"{name}: {twin.params.get(name, 'not asked')!r} or {run.params.get(name, 'not asked')!r}"
             for name in {**twin.params, **run.params}
-            if twin.params.get(name, _NOTHING) != run.params.get(name, _NOTHING)
+            if not same(twin.params.get(name, _NOTHING), run.params.get(name, _NOTHING))
         ]
         words = (
             f"Trial {run.number} builds the same network as trial {twin.number}, and trained from the same "
@@ -394,7 +395,7 @@ _NOTHING = object()
 
 
 def _identity(fingerprint: str | None, of_space: Mapping[str, Any], beyond: Mapping[str, Any]) -> Hashable:
-    return fingerprint or tuple(sorted(of_space.items())), tuple(sorted(beyond.items()))
+    return fingerprint or params_key(of_space), params_key(beyond)
 
 
 def _audited(study: optuna.Study) -> list[int]:

@@ -9,7 +9,7 @@ stands a second time under its plain name, and the metrics under `metrics`; optn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from math import isfinite
@@ -286,6 +286,11 @@ def write_retrained(
     RETRAINED.write(study, [*others, this])
 
 
+def number_in_words(number: int | float) -> str:
+    """`1,234,567` of a count; five digits of anything else."""
+    return f"{number:,}" if isinstance(number, int) else f"{number:.5g}"
+
+
 @dataclass(frozen=True)
 class FactKind:
     """What a fact is to its reader: its title and unit; `better` is "lower", "higher" or ""."""
@@ -295,6 +300,24 @@ class FactKind:
     unit: str = ""
     better: str = ""
 
+    @property
+    def label(self) -> str:
+        """The head of a column or an axis: `parameters`, `FLOPs per sample`, `energy (mJ)`."""
+        if self._rate or not self.unit:
+            return f"{self.title} {self.unit}".rstrip()
+        return f"{self.title} ({self.unit})"
+
+    def words(self, number: int | float) -> str:
+        """A number of this kind: `1,000 FLOPs per sample`, `energy 12.5 mJ`."""
+        shown = number_in_words(number)
+        if isinstance(number, int) and (self._rate or not self.unit):
+            return f"{shown} {self.label}"
+        return f"{self.title} {shown} {self.unit}".rstrip()
+
+    @property
+    def _rate(self) -> bool:
+        return self.unit.startswith("per ")
+
 
 _USUAL = {
     "n_params": FactKind("n_params", "parameters", "", "lower"),
@@ -302,17 +325,27 @@ _USUAL = {
 }
 
 
-def fact_kinds(study: Holder) -> dict[str, FactKind]:
+def fact_kinds(study: Holder, trials: Iterable[Holder] = ()) -> dict[str, FactKind]:
     """What the facts of a study's trials mean, in the order in which they are shown.
 
-    A study that says nothing (it began without `create_study`) has the usual two.
+    A study that says nothing (it began without `create_study`) has the usual two. Facts that `trials` have
+    and the study says nothing of stand last, under their names.
     """
     found = {}
     for name, about in (FACT_KINDS.of(study) or {}).items():
         if isinstance(about, dict) and all(isinstance(value, str) for value in about.values()):
             known = {key: about[key] for key in ("title", "unit", "better") if key in about}
             found[name] = FactKind(name, **{"title": name, **known})
-    return found or dict(_USUAL)
+    found = found or dict(_USUAL)
+    for name in (name for trial in trials for name in facts(trial)):
+        found.setdefault(name, FactKind(name, name))
+    return found
+
+
+def facts_in_words(study: Holder, trial: Holder) -> list[str]:
+    """What is known of the trial's network, each with its title and unit, in the order of `fact_kinds`."""
+    found = facts(trial)
+    return [kind.words(found[name]) for name, kind in fact_kinds(study, [trial]).items() if name in found]
 
 
 def write_fact_kinds(study: Writer, kinds: Mapping[str, FactKind]) -> None:

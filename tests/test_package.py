@@ -19,16 +19,17 @@ PACKAGE = Path(optnas.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 HEAVY = {"torch", "pytorch_lightning", "optuna"}
 
-_WORDS = {"_lazy", "trial", "errors", "seeds", "answers", "record"}
+_WORDS = {"_lazy", "trial", "errors", "seeds", "answers", "record", "printable"}
 _PARTS = _WORDS | {"space", "facts", "drawing", "storage", "surrogate"}
 _WAYS = {"estimation", "training", "tasks", "data", "strategy", "benchmarks", "hub"}
 # room -> the rooms it may import; doors open one way.
 DOORS = {
     "_lazy": set(),
-    "trial": {"errors"},
+    "trial": {"answers", "errors"},
     "errors": set(),
     "seeds": set(),
-    "answers": {"trial", "errors"},
+    "printable": set(),
+    "answers": {"errors"},
     "record": {"answers", "trial", "errors"},
     "space": _WORDS,
     "facts": _WORDS,
@@ -40,10 +41,10 @@ DOORS = {
     "data": _PARTS,
     "training": _PARTS | {"estimation", "tasks", "data"},
     "strategy": _PARTS,
-    "benchmarks": _PARTS | {"estimation", "hub"},
-    "hub": _PARTS,
+    "benchmarks": _PARTS | {"estimation"},
+    "hub": _PARTS | {"benchmarks"},
     "objective": _PARTS | {"estimation"},
-    "analysis": _PARTS | {"estimation", "objective"},
+    "analysis": _PARTS | {"estimation", "objective", "strategy"},
     "progress": _PARTS | {"estimation", "objective"},
     "export": {"facts", "errors"},
     "search": _PARTS | _WAYS | {"objective", "progress", "export"},

@@ -19,8 +19,10 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas import record
+from optnas.answers import params_key
 from optnas.errors import (
     CheckpointError,
+    ChoicesError,
     SearchFailedError,
     SpaceExhausted,
     TrialPaused,
@@ -30,11 +32,12 @@ from optnas.errors import (
 from optnas.objective import Objective
 from optnas.record import Reason, Why
 from optnas.search.artifacts import attach_drawing
+from optnas.search.fits import never_asked
 from optnas.search.recovery import Fate, recover, requeue, requeue_or_give_up
 from optnas.search.signals import Passage, signals_raise, signals_wait
 from optnas.seeds import derive_seed
-from optnas.storage.open import SharedStorage, claim
-from optnas.strategy.base import hashable
+from optnas.storage.database import waits_in
+from optnas.storage.open import claim, storage_of
 from optnas.strategy.distinct import DistinctSampler
 
 logger = logging.getLogger(__name__)
@@ -71,13 +74,13 @@ def work(
         halt: once it is set, no new trial begins.
         watch: surrounds the objective of each trial.
     """
-    failures, pauses, idle = Failures(), _Pauses(), 0
+    failures, pauses, unasked, idle = Failures(), _Pauses(), _Unasked(), 0
     halt = threading.Event() if halt is None else halt
     with signals_raise(), _stoppable(study), _without_repeats(study, objective) as renew:
         while not (study._stop_flag or halt.is_set()):
             renew()
             # An interruption after a trial was taken, and before it is looked after, would leave it RUNNING.
-            with signals_wait() as passage:
+            with signals_wait() as passage, waits_in(passage):
                 trial_id = _next_trial(study, objective, n_trials, deadline, halt, passage)
                 if trial_id is None:
                     return
@@ -93,8 +96,11 @@ def work(
 
             # Raised by the sampler when the space asks, so to the objective it is an error of the space.
             if error is not None and isinstance(error.__cause__ or error, SpaceExhausted):
-                _end_exhausted(study, str(error.__cause__ or error))
+                _end_exhausted(study, error.__cause__ or error)
                 return
+            if isinstance(error, ChoicesError):  # no trial of this study can get any further
+                raise error
+            unasked.tell(finished)
             failures.add(finished, error)
             idle = 0 if record.counts(finished) or error is not None else idle + 1
             if idle == MAX_IDLE_TRIALS:
@@ -142,8 +148,7 @@ def run_trial(
                 raise
             outcome, error = {"state": TrialState.FAIL}, failure
         attach_drawing(study, objective, trial)
-        if isinstance(study._storage, SharedStorage):
-            study._storage.flush(trial_id)  # which raises where `tell` would only read
+        storage_of(study).flush(trial_id)  # which raises where `tell` would only read
         study.tell(trial, **outcome)
     except TrialPaused:
         requeue(study, trial_id, how="paused")
@@ -189,6 +194,24 @@ class Failures:
             ) from error
 
 
+class _Unasked:
+    """Says once of each name that an enqueued trial was given an answer for it and nothing asked."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def tell(self, trial: FrozenTrial) -> None:
+        names = [name for name in never_asked(trial) if name not in self._told]
+        if names:
+            self._told.update(names)
+            logger.warning(
+                "Trial %d was given answers that nothing asked for: %s. Names are whole paths, such as "
+                "'block.0.op'; a name that only other answers lead to is asked only with those.",
+                trial.number,
+                ", ".join(map(repr, names)),
+            )
+
+
 class _Pauses:
     """Slows down a loop in which one trial pauses again and again without getting any further."""
 
@@ -227,10 +250,7 @@ def _next_trial(
     while not halt.is_set() and (deadline is None or time.monotonic() < deadline):
         for given_up in recover(study):
             objective.estimator.finish(study, given_up)
-        taken = claim(study, n_trials)
-        if taken.trial_id is None and not isinstance(study._storage, SharedStorage):
-            # Without owners nobody knows whether RUNNING trials still run: do not wait for ever.
-            taken = claim(study, n_trials and n_trials + taken.running)
+        taken = claim(study, n_trials, counts=record.COUNTS.name)
         if taken.trial_id is not None:
             return taken.trial_id
         if n_trials is not None and taken.counted >= n_trials:
@@ -245,9 +265,9 @@ def _next_trial(
 
 
 def _tell_of_own_trials(study: optuna.Study) -> None:
-    storage = study._storage
+    storage = storage_of(study)
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    mine = [t.number for t in running if isinstance(storage, SharedStorage) and storage.owns(t._trial_id)]
+    mine = [t.number for t in running if storage.owns(t._trial_id)]
     if mine:
         logger.warning(
             "The search waits for trial %s, which this very process runs. Where it was asked for with "
@@ -275,23 +295,15 @@ def _ends_search(error: BaseException) -> bool:
     return lasting or not is_infrastructure(error)
 
 
-def _end_exhausted(study: optuna.Study, words: str) -> None:
+def _end_exhausted(study: optuna.Study, end: BaseException) -> None:
     """Say that nothing is left to try.
 
     Raises:
-        SearchFailedError: because all there was to try has failed.
+        SearchFailedError: because all there was to try has failed; the message has the reasons.
     """
-    trials = study.get_trials(deepcopy=False)
-    failed = [t for t in trials if t.state == TrialState.FAIL and record.why(t)]
-    if not any(map(record.counts, trials)) and len(failed) > 1:  # the last is the exhaustion itself
-        counted = Counter(record.why(trial) for trial in failed[:-1])
-        (commonest, n), *_ = counted.most_common(1)
-        raise SearchFailedError(
-            f"The search stops: every architecture of the space was tried and none got a value; {n} of "
-            f"{counted.total()} trials failed like this: {commonest}\nMend it and start a study of another "
-            "name: this one takes no architecture a second time."
-        )
-    logger.warning("The search ends: %s", words)
+    if not any(map(record.counts, study.get_trials(deepcopy=False))):
+        raise SearchFailedError(f"The search stops: {end}") from end
+    logger.warning("The search ends: %s", end)
 
 
 @contextmanager
@@ -326,7 +338,7 @@ def _stoppable(study: optuna.Study) -> Iterator[None]:
 
 def _answers(trial: FrozenTrial) -> Hashable | None:
     """All answers of a finished trial: more than a plan has, where a plain function asked in the end."""
-    return hashable(trial.params) if record.ASKED.of(trial) is not None else None
+    return params_key(trial.params) if record.ASKED.of(trial) is not None else None
 
 
 @contextmanager

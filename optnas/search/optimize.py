@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 
 import optuna
@@ -10,12 +11,14 @@ import optuna
 from optnas.errors import SearchFailedError
 from optnas.objective import Objective
 from optnas.progress.progress import Progress, Show
+from optnas.search.fits import check_fits
 from optnas.search.launcher import Launcher
 from optnas.search.loop import Callback, work
 from optnas.search.recovery import recover
 from optnas.search.rehearsal import rehearse
-from optnas.search.study import check_fits, check_values
+from optnas.search.study import check_values
 from optnas.search.workers import Search, run_workers
+from optnas.storage.open import storage_of
 
 
 def optimize(
@@ -59,7 +62,8 @@ def optimize(
     Raises:
         SearchFailedError: the rehearsal failed; the first five trials, or eight of the last ten, failed for
             the same reason; or the code of a trial ended the process as if all had been done.
-        ParamsMismatchError: stored trials do not fit the space, or the study optimizes something else.
+        ParamsMismatchError: stored trials do not fit the space, or the study optimizes something else;
+            `ChoicesError`: a name offers other choices than before, or under other answers.
         StorageUnavailableError: the storage cannot be read or written for longer than its patience.
         CheckpointError: the state of a training cannot be written; a full disk, for example.
         ValueError: workers, but a storage that they cannot share, or an objective or a callback that cannot
@@ -71,16 +75,22 @@ def optimize(
         raise ValueError(f"trial_timeout={trial_timeout} must be above 0; None means no limit.")
     check_values(study, objective)
     check_fits(study, objective)
-    for given_up in recover(study, unowned=True):
+    storage = storage_of(study)
+    if storage.lacks:
+        warnings.warn(storage.lacks, stacklevel=2)
+    for given_up in recover(study):
         objective.estimator.finish(study, given_up)
     objective.estimator.tidy(study)
     deadline = None if timeout is None else time.monotonic() + timeout
     search = Search(n_trials, deadline, tuple(callbacks), trial_timeout)
     in_workers = n_workers > 1 or trial_timeout is not None or launcher is not None
-    if in_workers:
-        run_workers(study, objective, search, n_workers, show_progress, launcher)
-    else:
-        _run_here(study, objective, search, show_progress)
+    try:
+        if in_workers:
+            run_workers(study, objective, search, n_workers, show_progress, launcher)
+        else:
+            _run_here(study, objective, search, show_progress)
+    finally:
+        storage.fold_log()
     objective.estimator.tidy(study)
 
 

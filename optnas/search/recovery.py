@@ -17,8 +17,9 @@ from optnas import record
 from optnas.errors import describe_error
 from optnas.record import Reason, Why
 from optnas.search.signals import signals_wait
-from optnas.storage.lease import Process
-from optnas.storage.open import Loss, SharedStorage, StaleTrial
+from optnas.storage.base import Storage
+from optnas.storage.leases import Loss, Process, StaleTrial
+from optnas.storage.open import storage_of
 
 logger = logging.getLogger(__name__)
 
@@ -106,33 +107,26 @@ def _without_storage(storage: optuna.storages.BaseStorage, trial_id: int) -> Fat
     return Fate.QUEUED
 
 
-def recover(study: optuna.Study, *, unowned: bool = False) -> list[FrozenTrial]:
+def recover(study: optuna.Study) -> list[FrozenTrial]:
     """Queue again every trial whose process died or whose lease ended, or that this process gave up.
 
     A trial that has cost `MAX_KILLS` attempts at the same point becomes FAIL instead, with the reason. One
     that reports more between its losses gets further, however often its machines are taken away.
 
-    Args:
-        unowned: also those trials that are RUNNING though nobody ever leased them, as plain Optuna leaves
-            them behind when it is killed. Do not ask for it while plain Optuna runs trials of the study.
-
     Returns:
         The trials that became FAIL.
     """
-    storage = study._storage
-    if not isinstance(storage, SharedStorage):
-        return []  # a storage without owners: nothing is known about who runs what
+    storage = storage_of(study)
     storage.requeue_abandoned()
-    stale = [t for t in storage.stale_trials(study._study_id) if unowned or t.loss is not Loss.UNOWNED]
     given_up = []
-    for trial in stale:
+    for trial in storage.stale_trials(study._study_id):
         with signals_wait():  # between the two steps nobody else would look after it
             if _recover(storage, trial) is Fate.GIVEN_UP:
                 given_up.append(storage.get_trial(trial.trial_id))
     return given_up
 
 
-def _recover(storage: SharedStorage, stale: StaleTrial) -> Fate:
+def _recover(storage: Storage, stale: StaleTrial) -> Fate:
     try:
         if not storage.take_over(stale):
             return Fate.GONE  # another worker was faster

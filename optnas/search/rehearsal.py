@@ -10,21 +10,14 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
-from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
-from optnas.errors import (
-    ParamsMismatchError,
-    SearchFailedError,
-    TrialPaused,
-    describe_error,
-    is_infrastructure,
-)
+from optnas.answers import keep_or_draw
+from optnas.errors import SearchFailedError, TrialPaused, describe_error, is_infrastructure
 from optnas.estimation.run import Run
 from optnas.objective import Objective
-from optnas.space.explore import draw_value
+from optnas.space.explore import walk
 from optnas.strategy.base import fixed_params
-from optnas.strategy.inner import walk
 from optnas.trial import Draw, replay
 
 _TRIES = 5  # networks, of which some may be refused or not run: that is for the search to learn
@@ -78,15 +71,9 @@ def _failed(params: Mapping[str, Any], error: Exception) -> SearchFailedError:
 
 def _answers(objective: Objective, given: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Answers to all that a trial asks beforehand: those given, and random ones to the rest."""
-    rng = np.random.default_rng(seed)
-
-    def pick(name: str, distribution: BaseDistribution) -> Any:
-        return given[name] if name in given else draw_value(distribution, rng)
-
-    try:
-        return walk(objective.ask, Draw(pick)).params
-    except ParamsMismatchError:  # a given answer that is none here: its trial will say so
-        return _answers(objective, {}, seed) if given else {}
+    asked = Draw(keep_or_draw(given, np.random.default_rng(seed)))
+    walk(objective.ask, asked)
+    return asked.params
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from optuna.exceptions import OptunaError, StorageInternalError
 from optuna.trial import TrialState
 
 from optnas import record
-from optnas.errors import SearchFailedError, describe_error, is_infrastructure, is_users_code
+from optnas.errors import OptnasError, SearchFailedError, describe_error, is_infrastructure, is_users_code
 from optnas.objective import Objective
 from optnas.progress.progress import Progress, Show
 from optnas.record import Reason, Why
@@ -31,7 +31,7 @@ from optnas.search.loop import Callback, Failures, work
 from optnas.search.recovery import MAX_KILLS, recover
 from optnas.search.rehearsal import rehearse
 from optnas.search.signals import signals_raise
-from optnas.storage.open import SharedStorage, open_storage
+from optnas.storage.open import open_storage, storage_of
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def run_workers(
         SearchFailedError: the trials fail for one reason, the storage or disk of a worker fails, a callback
             raises, or workers die as soon as they start.
     """
-    if not isinstance(study._storage, SharedStorage):
+    if not storage_of(study).shared:
         raise ValueError(
             f"n_workers={n_workers}, trial_timeout={search.trial_timeout}: workers need a storage that "
             "processes can share; for example optnas.create_study(objective, storage='sqlite:///nas.db')."
@@ -126,7 +126,7 @@ def make_job(study: optuna.Study, objective: Objective, search: Search) -> Itera
     Raises:
         ValueError: the objective, the sampler, the pruner or a callback cannot be pickled.
     """
-    storage: Any = study._storage  # as arguments: pickled, it would leave the password behind
+    storage = storage_of(study)  # as arguments: pickled, it would leave the password behind
     with tempfile.TemporaryFile() as body:
         try:
             cloudpickle.dump((study.study_name, study.sampler, study.pruner, objective, search), body)
@@ -251,7 +251,7 @@ def serve(secret: bytes, body: Any, halt: threading.Event, leave_now: Callable[[
         ):
             pass
     except Exception as error:
-        if not isinstance(error, SearchFailedError | OptunaError) and not is_infrastructure(error):
+        if not isinstance(error, OptnasError | OptunaError) and not is_infrastructure(error):
             traceback.print_exc()
             return Farewell("failed", f"The search stops: {describe_error(error)}")
         return Farewell("failed", str(error))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,10 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.space.explore import draw_value
-from optnas.trial import contains
+from optnas.answers import Pick
 
-Pick = Callable[[str, BaseDistribution], Any]
-"""Answers a question, given its name and its distribution."""
+PLAN = "optnas:plan"
+"""System attribute of a trial: the answers that a sampler has planned for it, under `params`."""
 
 
 class TrialSampler(BaseSampler, ABC):
@@ -90,19 +89,9 @@ def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
     return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
-def keep_or_draw(params: Mapping[str, Any], rng: np.random.Generator) -> Pick:
-    """Answer from `params` where that is possible, else uniformly at random."""
-
-    def pick(name: str, distribution: BaseDistribution) -> Any:
-        can_keep = name in params and contains(distribution, params[name])
-        return params[name] if can_keep else draw_value(distribution, rng)
-
-    return pick
-
-
-def hashable(params: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
-    """Equal for equal answers; 1, 1.0 and True are equal in Python, yet different answers."""
-    return frozenset((name, repr(value)) for name, value in params.items())
+def expected_params(trial: FrozenTrial) -> dict[str, Any]:
+    """What an unfinished trial was or will be answered, as far as anyone knows: planned, fixed, or given."""
+    return {**trial.system_attrs.get(PLAN, {}).get("params", {}), **fixed_params(trial)}
 
 
 def is_sound(trial: FrozenTrial) -> bool:

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import optuna
 from cmaes import CatCMAwM
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.space.explore import draw_value, options
-from optnas.strategy.base import Pick, TrialSampler, is_sound, loss
+from optnas.answers import Pick, contains, draw, index, is_continuous, is_logarithmic, options
+from optnas.strategy.base import TrialSampler, is_sound, loss
 from optnas.strategy.padded import Slots, slots
-from optnas.trial import Space, contains
+from optnas.trial import Space
 
 CMA = "optnas:cma"
 
@@ -79,7 +79,7 @@ class MixedCmaEsSampler(TrialSampler):
                 _logger.warning(
                     f"MixedCmaEsSampler does not know {name!r} as {distribution}: it is drawn at random."
                 )
-            return draw_value(distribution, rng)
+            return draw(distribution, rng)
 
         return pick
 
@@ -130,12 +130,12 @@ class _Code:
 
     @classmethod
     def of(cls, questions: Slots) -> _Code:
-        logs = frozenset(name for name, d in questions.items() if getattr(d, "log", False))
+        logs = frozenset(name for name, d in questions.items() if is_logarithmic(d))
         code = cls({}, {}, {}, logs)
         for name, distribution in questions.items():
             if distribution.single():
                 continue
-            if _is_continuous(distribution):
+            if _is_nearly_continuous(distribution):
                 code.continuous[name] = distribution
                 continue
             values = options(name, distribution)
@@ -186,7 +186,7 @@ class _Code:
         for i, (name, values) in enumerate(self.categories.items()):
             category = sample["categories"][i]
             if name in trial.params:
-                category = next(j for j, v in enumerate(values) if repr(v) == repr(trial.params[name]))
+                category = index(values, trial.params[name])
             one_hot[i, category] = True
         return CatCMAwM.Solution(
             x=numbers[:n_continuous], z=numbers[n_continuous:], c=one_hot, _v_raw=numbers
@@ -199,7 +199,7 @@ class _Code:
         return int(np.abs(np.array([self._scale(name, value) for value in values]) - number).argmin())
 
 
-def _is_continuous(distribution: BaseDistribution) -> bool:
+def _is_nearly_continuous(distribution: BaseDistribution) -> bool:
     if isinstance(distribution, IntDistribution):
         return (distribution.high - distribution.low) // distribution.step >= LONGEST_GRID
-    return isinstance(distribution, FloatDistribution) and distribution.step is None
+    return is_continuous(distribution)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optnas.space.explore import draw_value
-from optnas.strategy.base import Pick, TrialSampler, fixed_params, keep_or_draw, loss, sound_trials
+from optnas.answers import Pick, keep_or_draw, mutate
+from optnas.strategy.base import TrialSampler, fixed_params, loss, sound_trials
 
 PARENT = "optnas:parent"
 CHANGED = "optnas:changed"
@@ -83,18 +83,6 @@ class RegularizedEvolutionSampler(TrialSampler):
     ) -> FrozenTrial:
         entrants = rng.choice(len(population), self.tournament_size, replace=False)
         return min((population[int(i)] for i in entrants), key=lambda trial: loss(study, trial))
-
-
-def mutate(distribution: BaseDistribution, value: Any, rng: np.random.Generator) -> Any:
-    """Another answer to a question that was answered `value`, uniformly at random."""
-    if isinstance(distribution, CategoricalDistribution):
-        others = [choice for choice in distribution.choices if choice is not value and choice != value]
-        return others[rng.integers(len(others))] if others else value
-    for _ in range(100):
-        drawn = draw_value(distribution, rng)
-        if drawn != value:
-            return drawn
-    return value
 
 
 def _choose_decision(parent: FrozenTrial, trial: FrozenTrial, rng: np.random.Generator) -> str | None:

@@ -1,5 +1,3 @@
-from optnas import record
-
 """A search from the shell: run, go on, look, export, serve; and every way to get it wrong."""
 
 from __future__ import annotations
@@ -17,6 +15,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 from typer.testing import Result
+
+from optnas import record
 
 URL = "sqlite:///nas.db"
 Cli = Callable[..., Result]

@@ -54,7 +54,7 @@ def test_a_lone_run_answers_from_stored_params_and_from_nothing_else(stored, cap
     with pytest.raises(ParamsMismatchError, match="'y'"):
         run.suggest_float("y", 0, 1)
     assert run.params == run.asked == {"x": 3, "op": "b"}
-    with pytest.raises(ParamsMismatchError, match="'op'.*'b'"):
+    with pytest.raises(ParamsMismatchError, match=r"'op'.*'b'"):
         Run.of(stored({"op": "b"})).suggest_categorical("op", ["a", "c"])
     run.report(0.5, 1)
     assert not run.should_prune()

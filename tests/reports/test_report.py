@@ -65,7 +65,7 @@ def searched(objective: Objective) -> optuna.Study:
     study.optimize(objective, 30, catch=(RuntimeError,))
     number = study.best_trial.number
     runs = [{"score": 1.0, "test": 0.25}, {"score": 2.0, "test": 0.75}]
-    study.set_user_attr(f"retrained:{number}:as searched", runs)
+    record.write_retrained(study, number, None, runs)
     study.set_user_attr(record.SEED.name, 77)
     study.set_user_attr(record.PROVENANCE.name, {"data": EVIL})
     return study
@@ -149,9 +149,9 @@ def test_the_summary_says_what_the_best_reached_when_trained_anew(
     optimize(study, objective, 3, show_progress=False)
     best = study.best_trial.number
     runs = [{"score": 1.0}, {"score": 2.0}]
-    study.set_user_attr(f"retrained:{(best + 1) % 3}:as searched", runs)
+    record.write_retrained(study, (best + 1) % 3, None, runs)
     assert "optnas best STUDY.py --retrain 5 will show." in report(study, tmp_path / "a.html").read_text()
-    study.set_user_attr(f"retrained:{best}:30", runs)
+    record.write_retrained(study, best, 30, runs)
     text = report(study, tmp_path / "a.html").read_text()
     assert "partly luck. Trained anew it reached 1.5000 ± 0.7071 (30 epochs, 2 seeds)." in text
 

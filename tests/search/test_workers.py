@@ -27,7 +27,7 @@ from optnas.search.optimize import optimize
 from optnas.search.recovery import MAX_KILLS
 from optnas.search.study import create_study
 from optnas.search.workers import Search, make_job, run_workers
-from optnas.storage.lease import start_time
+from optnas.storage.leases import start_time
 from optnas.storage.open import open_storage
 
 

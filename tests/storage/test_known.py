@@ -11,8 +11,10 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from optnas.errors import StudyGoneError
 from optnas.storage.known import KnownStudy
-from optnas.storage.open import SharedStorage, open_storage
+from optnas.storage.open import open_storage
+from optnas.storage.shared import SharedStorage
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -100,7 +102,7 @@ def test_a_study_that_others_delete_is_forgotten_though_its_ids_come_again(study
         study.tell(study.ask(), -1.0)
     assert len(study.trials) == 3
     optuna.delete_study(study_name="s", storage=url)  # by plain Optuna, as its dashboard does
-    with pytest.raises(KeyError, match="no such study"):
+    with pytest.raises(StudyGoneError, match=r"^Study 's' in .* is gone: somebody deleted it"):
         study.get_trials()
     again = optuna.create_study(study_name="s", storage=url)
     again.tell(again.ask(), 7.0)

@@ -15,9 +15,10 @@ from optuna.samplers import (
 from optuna.testing.pytest_samplers import MultiObjectiveSamplerTestCase
 
 from optnas.errors import SpaceExhausted
-from optnas.space.explore import count, enumerate_params
+from optnas.space import count, enumerate_params
+from optnas.strategy.base import PLAN
 from optnas.strategy.cmaes import MixedCmaEsSampler
-from optnas.strategy.distinct import PLAN, DistinctSampler
+from optnas.strategy.distinct import DistinctSampler
 from optnas.strategy.evolution import RegularizedEvolutionSampler
 from optnas.strategy.local_search import LocalSearchSampler
 from optnas.strategy.padded import PaddedSampler

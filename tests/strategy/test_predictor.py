@@ -6,7 +6,7 @@ import pytest
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySamplerTestCase
 
 from optnas.benchmarks import synthetic
-from optnas.strategy.distinct import PLAN
+from optnas.strategy.base import PLAN
 from optnas.strategy.predictor import PredictorSampler
 from optnas.testing.samplers import check_sampler, conditional
 

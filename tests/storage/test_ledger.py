@@ -21,14 +21,18 @@ from optuna.trial import TrialState
 from sqlalchemy.engine import Connection
 
 from optnas.errors import TrialTakenError
-from optnas.storage import tables
-from optnas.storage.open import Loss, SharedStorage, claim, open_storage
-from optnas.storage.tables import attempts
+from optnas.storage import schema
+from optnas.storage.leases import Loss
+from optnas.storage.open import claim, open_storage
+from optnas.storage.owners import owners
+from optnas.storage.shared import SharedStorage
+
+COUNTS = "optnas:counts"
 
 
 def wait_for_renewals(storage: SharedStorage, n: int) -> None:
     """Until the lease of the first trial has been renewed so often."""
-    of_the_first = sa.select(attempts.c.expires).order_by(attempts.c.trial_id).limit(1)
+    of_the_first = sa.select(owners.c.expires).order_by(owners.c.trial_id).limit(1)
     seen: set[float] = set()
     deadline = time.monotonic() + 600
     while len(seen) <= n:
@@ -54,13 +58,13 @@ def test_budget_is_exact(url: str, new_study: Any, processes: Any) -> None:
     processes("search", url, 6)
     trials = study.trials
     assert all(trial.state.is_finished() for trial in trials)
-    assert sum(t.state == TrialState.COMPLETE and "twin_of" not in t.user_attrs for t in trials) == 30
+    assert sum(t.state == TrialState.COMPLETE and t.user_attrs.get(COUNTS) is not False for t in trials) == 30
     assert [trial.number for trial in trials] == list(range(len(trials)))
 
 
 def test_claim_counts_and_prefers_what_was_begun(url: str, new_study: Any) -> None:
     study, storage = new_study(url)
-    for outcome in ({}, {"twin_of": 0}, {"infeasible": "too large"}):
+    for outcome in ({}, {COUNTS: False}, {COUNTS: True, "mine": False}, {COUNTS: None}):
         trial = study.ask()
         for key, value in outcome.items():
             trial.set_user_attr(key, value)
@@ -68,18 +72,18 @@ def test_claim_counts_and_prefers_what_was_begun(url: str, new_study: Any) -> No
     study.tell(study.ask(), state=TrialState.FAIL)
     study.tell(study.ask(), state=TrialState.PRUNED)
     study.enqueue_trial({"x": 0.5})
-    begun = claim(study, 5)
-    assert (begun.counted, begun.running) == (2, 0)
+    begun = claim(study, 7, COUNTS)
+    assert (begun.counted, begun.running) == (4, 0)
     study.enqueue_trial({"x": 0.6})
-    later = claim(study, 5)
+    later = claim(study, 7, COUNTS)
     assert begun.trial_id is not None
     assert later.trial_id is not None
     study.enqueue_trial({"x": 0.7})
     storage.requeue(later.trial_id)
-    again = claim(study, 4)
+    again = claim(study, 6, COUNTS)
     assert again.trial_id == later.trial_id
-    assert claim(study, 4).trial_id is None
-    assert claim(study, None).trial_id is not None
+    assert claim(study, 6, COUNTS).trial_id is None
+    assert claim(study, None, COUNTS).trial_id is not None
 
 
 def test_nothing_acknowledged_is_lost_by_kill(
@@ -98,7 +102,7 @@ def test_nothing_acknowledged_is_lost_by_kill(
     assert stale.process.pid == process.pid
     assert storage.requeue(stale)
     assert not storage.requeue(stale)  # somebody was faster
-    assert claim(study, 1).trial_id == before._trial_id
+    assert claim(study, 1, COUNTS).trial_id == before._trial_id
     trial = study.trials[0]
     assert trial.params == before.params
     assert trial.params
@@ -125,7 +129,7 @@ def test_paused_process_gives_way(
         time.sleep(0.1)
     assert stale[0].loss == Loss.EXPIRED
     assert storage.requeue(stale[0])
-    trial = optuna.Trial(study, claim(study, 1).trial_id or 0)
+    trial = optuna.Trial(study, claim(study, 1, COUNTS).trial_id or 0)
     process.send_signal(signal.SIGCONT)
     out, _ = process.communicate()
     assert out.split() == ["TrialTakenError", "TrialTakenError"]
@@ -143,7 +147,7 @@ def test_every_write_of_a_former_owner_is_refused(url: str, new_study: Any, seen
     other = open_storage(url, lease=1.0)
     other.set_trial_state_values(trial_id, TrialState.WAITING)
     other_study = optuna.load_study(study_name="s", storage=other)
-    assert claim(other_study, 1).trial_id == trial_id
+    assert claim(other_study, 1, COUNTS).trial_id == trial_id
     trial.suggest_float("x", 0, 1)  # in memory only, so nobody can object yet
     for write in (
         lambda: mine.flush(trial_id),
@@ -222,11 +226,11 @@ def test_leases_that_end_while_the_database_is_away_are_renewed_before_others_ta
     study.ask()
     lost = study.ask()
     with mine._database.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE optnas_attempts SET expires = expires - 7200")
+        connection.exec_driver_sql("UPDATE optnas_owners SET expires = expires - 7200")
     other = open_storage(url, lease=0.5)
     assert isinstance(other, SharedStorage)
     assert other.stale_trials(study._study_id) == []
-    mine._own[lost._trial_id].lost = True  # as if its process were gone
+    mine._ledger.own[lost._trial_id].lost = True  # as if its process were gone
     mine._beat()
     deadline = time.monotonic() + 600
     while not (stale := other.stale_trials(study._study_id)):
@@ -258,11 +262,11 @@ def test_nor_while_it_may_be_read_and_is_locked(url: str, new_study: Any) -> Non
     assert isinstance(other, SharedStorage)
     assert isinstance(third, SharedStorage)
     with mine._database.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE optnas_attempts SET expires = expires - 7200")
+        connection.exec_driver_sql("UPDATE optnas_owners SET expires = expires - 7200")
     held, over = threading.Event(), threading.Event()
 
     def hold(connection: Connection, again: bool) -> None:
-        tables.lock_study(connection, study._study_id)
+        schema.lock_study(connection, study._study_id)
         held.set()
         assert over.wait(600)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import optuna
 
-from optnas.storage.open import SharedStorage, open_storage
+from optnas.storage.open import open_storage
+from optnas.storage.shared import SharedStorage
 
 
 def test_one_decides_for_all(url: str, new_study: Any) -> None:
