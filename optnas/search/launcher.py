@@ -165,24 +165,16 @@ class _Local:
             os.close(write)
         self._output = _Output(place, read)
         self._ended: Farewell | None = None
-        # It reads only after its imports, or dies before: neither holds up the others.
-        self._giving = threading.Thread(target=self._give, args=(job.secret,), daemon=True)
-        self._giving.start()
-
-    def _give(self, secret: bytes) -> None:
-        # The pipe stays open; its end tells the worker that its parent is gone.
-        self._write(len(secret).to_bytes(8, "big") + secret)
+        # So little that the pipe takes it at once. It stays open: its end tells the worker that we are gone.
+        self._tell(len(job.secret).to_bytes(8, "big") + job.secret)
 
     def halt(self) -> None:
-        self._giving.join()
-        self._write(b"h")
+        self._tell(b"h")
 
-    def _write(self, data: bytes) -> None:
+    def _tell(self, data: bytes) -> None:
         assert self.process.stdin is not None
-        rest = memoryview(data)
         with suppress(BrokenPipeError, ValueError):  # it has ended
-            while rest:
-                rest = rest[self.process.stdin.write(rest) :]
+            self.process.stdin.write(data)
 
     def farewell(self) -> Farewell | None:
         status = self.process.poll()
@@ -198,7 +190,6 @@ class _Local:
 
     def close(self) -> None:
         """Once it has ended."""
-        self._giving.join()
         self._output.join(timeout=1.0)
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
@@ -219,7 +210,7 @@ class _Output(threading.Thread):
             for line in short_lines(pipe):
                 self._lines.append(line)
                 with suppress(OSError, ValueError):  # nobody reads ours any more
-                    print(f"worker {self._place}: {line}", file=sys.stderr)
+                    sys.stderr.write(f"worker {self._place}: {line}\n")
 
     def last_lines(self) -> str:
         """Of a worker that has ended."""

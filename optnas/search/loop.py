@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -26,6 +27,7 @@ from optnas.errors import (
     SpaceExhausted,
     TrialPaused,
     describe_error,
+    error_number,
     is_infrastructure,
 )
 from optnas.objective import Objective
@@ -46,6 +48,9 @@ MAX_IDLE_TRIALS = 100
 
 # Seconds of waiting for other trials after which a search says so, if it may be for ever.
 SILENCE = 5.0
+
+# Seconds to wait after a fault of the machine, twice as long after each further one.
+AFTER_A_FAULT = 2.0
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
 """As Optuna's: called after each trial, in the process that ran it."""
@@ -73,7 +78,7 @@ def work(
         halt: once it is set, no new trial begins.
         watch: surrounds the objective of each trial.
     """
-    failures, pauses, unasked, idle = Failures(), _Pauses(), _Unasked(), 0
+    failures, unfinished, unasked, idle = Failures(), _Unfinished(), _Unasked(), 0
     halt = threading.Event() if halt is None else halt
     with signals_raise(), _stoppable(study), _without_repeats(study, objective) as renew:
         while not (study._stop_flag or halt.is_set()):
@@ -89,8 +94,9 @@ def work(
                 error = run_trial(study, objective, trial_id, passage, watch)
             finished = study._storage.get_trial(trial_id)
             if not finished.state.is_finished():
-                pauses.add(study, finished)
+                unfinished.add(study, finished)
                 continue  # it waits for its next attempt, or another process has taken it over
+            unfinished.passed()
             objective.estimator.finish(study, finished)
             for callback in callbacks:
                 callback(study, deepcopy(finished))
@@ -214,13 +220,26 @@ class _Unasked:
             )
 
 
-class _Pauses:
-    """Slows down a loop in which one trial pauses again and again without getting any further."""
+class _Unfinished:
+    """Slows down a loop that takes a trial which has not finished up again.
+
+    Where the machine failed in it, that may last a while. Where it paused, it goes on at once, unless it
+    pauses again and again without getting any further.
+    """
 
     def __init__(self) -> None:
         self._last, self._repeats = (-1, -1), 0
+        self._n_raised = 0
+
+    def passed(self) -> None:
+        """A trial has finished."""
+        self._n_raised = 0
 
     def add(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        if (record.attempts(trial) or [{}])[-1].get("how") == "raised":
+            self._n_raised += 1
+            time.sleep(min(60.0, AFTER_A_FAULT * 2 ** (self._n_raised - 1)))
+            return
         point = (trial.number, len(trial.intermediate_values))
         self._repeats = self._repeats + 1 if point == self._last else 0
         self._last = point
@@ -292,7 +311,7 @@ def _ends_search(error: BaseException) -> bool:
 
     It is no error of one attempt, but of the storage, the disk or the sampler, or it shall end the process.
     """
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = isinstance(error, OSError) and error_number(error) in (errno.ENOSPC, errno.EDQUOT)
     lasting = full or isinstance(error, StorageInternalError | CheckpointError)
     return lasting or not is_infrastructure(error)
 
@@ -320,16 +339,20 @@ def _end_exhausted(study: optuna.Study, end: BaseException) -> None:
 @contextmanager
 def _in_one_process(number: int) -> Iterator[None]:
     """End a copy of this process that user code made (`os.fork`) and that comes back from the objective."""
-    pid = os.getpid()
+    pid, status, meant = os.getpid(), 1, False
     try:
         yield
+    except SystemExit as left:  # as it should
+        status, meant = left.code if isinstance(left.code, int) else int(left.code is not None), True
+        raise
     finally:
         if os.getpid() != pid:
-            words = (
-                f"A process that was forked in trial {number} came back from the objective and is ended.\n"
-            )
-            os.write(2, words.encode())
-            os._exit(1)  # nothing of the search, of its buffers or of what ends with it is the copy's
+            if meant:
+                sys.stdout.flush()
+            else:
+                words = f"A process forked in trial {number} came back from the objective and is ended.\n"
+                os.write(2, words.encode())
+            os._exit(status)  # nothing of the search or of what ends with it is the copy's
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import torch
 from optuna.trial import TrialState
 
 from optnas.answers import keep_or_draw
-from optnas.errors import SearchFailedError, describe_error, is_infrastructure
+from optnas.errors import SearchFailedError, TrialPaused, describe_error, is_infrastructure
 from optnas.estimation.run import Run
 from optnas.objective import Objective
 from optnas.space.explore import walk
@@ -51,7 +51,7 @@ def rehearse(study: optuna.Study, objective: Objective) -> None:
                 continue
             try:
                 objective.estimator.rehearse(model, Run.of(replay(params)))
-            except optuna.TrialPruned:
+            except (optuna.TrialPruned, TrialPaused):
                 continue
             except Exception as error:
                 if is_infrastructure(error):

@@ -22,7 +22,7 @@ from optuna.exceptions import OptunaError, StorageInternalError
 from optuna.trial import TrialState
 
 from optnas import record
-from optnas.errors import ChoicesError, SearchFailedError, describe_error, is_infrastructure, is_users_code
+from optnas.errors import OptnasError, SearchFailedError, describe_error, is_infrastructure, is_users_code
 from optnas.objective import Objective
 from optnas.progress.progress import Progress, Show
 from optnas.record import Reason, Why
@@ -191,7 +191,7 @@ class _Team:
         """Note a death; the seconds to wait before the worker is replaced."""
         if farewell.way == "overdue":  # it did what it should
             return 0.0
-        self.deaths[farewell.words or farewell.way] += 1
+        self.deaths[farewell.words if farewell.way == "died" else farewell.way] += 1
         self._in_a_row += 1
         if over:
             return 0.0
@@ -251,9 +251,7 @@ def serve(secret: bytes, body: Any, halt: threading.Event, leave_now: Callable[[
         ):
             pass
     except Exception as error:
-        if not isinstance(error, SearchFailedError | ChoicesError | OptunaError) and not is_infrastructure(
-            error
-        ):
+        if not isinstance(error, OptnasError | OptunaError) and not is_infrastructure(error):
             traceback.print_exc()
             return Farewell("failed", f"The search stops: {describe_error(error)}")
         return Farewell("failed", str(error))

@@ -3,11 +3,19 @@ import json
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 import torch
+from torch import nn
 
-from optnas.search.launcher import Farewell, short_lines, worker_environment
+from optnas.estimation.estimator import Estimator
+from optnas.objective import Objective
+from optnas.record import counts
+from optnas.search.launcher import Farewell, Launcher, short_lines, worker_environment
+from optnas.search.optimize import optimize
+from optnas.search.study import create_study
+from optnas.search.workers import serve
 
 
 def test_a_farewell_is_what_was_said_and_anything_else_is_a_death():
@@ -95,3 +103,51 @@ def test_a_worker_imports_from_where_its_parent_does_and_nowhere_else(tmp_path):
     long = [line for line in told if line.startswith("www")]
     assert len(long) == 2
     assert all(2000 <= len(line) < 2050 for line in long)
+
+
+class Threads(Launcher):
+    """Somebody's own launcher: a worker is a thread."""
+
+    def __init__(self):
+        self.halting, self.threads, self.farewells = threading.Event(), {}, {}
+
+    def start(self, place, size, job):
+        job.body.seek(0)
+        body = job.body.read()
+
+        def run():
+            self.farewells[place] = serve(job.secret, body, self.halting, leave_now=None)
+
+        self.threads[place] = threading.Thread(target=run)
+        self.threads[place].start()
+
+    def poll(self, place):
+        return self.farewells.get(place)
+
+    def halt(self):
+        self.halting.set()
+
+    def stop(self, grace):
+        self.halting.set()
+        for thread in self.threads.values():
+            thread.join()
+
+
+class Where(Estimator):
+    values = {"score": "maximize"}  # noqa: RUF012  # read only
+
+    def __call__(self, model, run):
+        run.set_user_attr("thread", threading.current_thread().name)
+        return {"score": float(model.out_features)}
+
+
+def test_workers_may_run_anywhere(tmp_path):
+    objective = Objective(
+        lambda trial: nn.Linear(4, trial.suggest_int("width", 1, 999)), Where(), example=(2, 4)
+    )
+    study = create_study(objective, storage=f"sqlite:///{tmp_path}/s.db", seed=0)
+    launcher = Threads()
+    optimize(study, objective, n_trials=6, n_workers=2, launcher=launcher)
+    assert sum(map(counts, study.trials)) == 6
+    assert {farewell.way for farewell in launcher.farewells.values()} == {"done"}
+    assert {t.user_attrs["thread"] for t in study.trials} <= {t.name for t in launcher.threads.values()}

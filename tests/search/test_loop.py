@@ -172,6 +172,38 @@ def test_what_ends_every_attempt_is_set_aside_with_the_reason(tmp_path, shared, 
     assert [attempt["how"] for attempt in record.ATTEMPTS.of(study.trials[1])] == ["raised"] * MAX_KILLS
 
 
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, "Input/output error", "/data/0001.jpg"),
+        OSError("Caught OSError in DataLoader worker process 0.\n[Errno 116] Stale file handle"),
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+        RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"),
+    ],
+)
+def test_a_fault_of_the_machine_costs_an_attempt_and_one_that_stays_the_trial(
+    tmp_path, monkeypatch, shared, error
+):
+    monkeypatch.setattr(loop, "AFTER_A_FAULT", 0.01)
+    n_met = 0
+
+    def do(run):
+        nonlocal n_met
+        n_met += run.number == 1
+        if run.number == 2 or (run.number == 1 and n_met < MAX_KILLS):
+            raise error
+
+    objective = objective_of(do)
+    study = create_study(objective, storage=f"sqlite:///{tmp_path}/s.db" if shared else None, seed=0)
+    optimize(study, objective, n_trials=3)
+    complete, fail = TrialState.COMPLETE, TrialState.FAIL
+    assert states(study) == [complete, complete, fail, complete]
+    assert [a.get("how") for a in record.ATTEMPTS.of(study.trials[1])] == ["raised", "raised", None]
+    assert record.Reason.of(study.trials[1]) is None
+    assert record.Reason.of(study.trials[2]).kind is Why.GAVE_UP
+
+
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt(), SystemExit(143)])
 def test_interruptions_from_outside_cost_a_trial_nothing(interruption):
     n_interrupted = 0
@@ -218,6 +250,10 @@ FORKING = """
     def estimate(model, trial):
         if trial.number == 1 and (pid := os.fork()):
             os.waitpid(pid, 0)
+        if trial.number == 2:
+            if not (pid := os.fork()):
+                sys.exit(7)  # as a child should
+            print("left with", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=sys.stderr)
         print(os.getpid(), trial.number, flush=True)
         return {"score": 1.0}
 
@@ -237,7 +273,9 @@ def test_a_forked_child_that_comes_back_does_not_go_on_with_the_search(tmp_path)
     parent = lines[-1][0]
     assert [word for pid, word in lines if pid == parent] == ["0", "1", "2", "end"]
     assert [word for pid, word in lines if pid != parent] == ["1"]
-    assert "was forked in trial 1" in done.stderr
+    assert "forked in trial 1 came back" in done.stderr
+    assert "forked in trial 2" not in done.stderr
+    assert "left with 7" in done.stderr
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/s.db")
     assert states(study) == [TrialState.COMPLETE] * 3
 
@@ -272,7 +310,7 @@ def test_a_space_of_which_all_has_failed_shows_the_error():
         space=lambda trial: nn.Linear(4, trial.suggest_int("width", 1, 3)),
     )
     study = create_study(objective, seed=0)
-    with pytest.raises(SearchFailedError, match=r"3 of them failed .*expects a tuple"):
+    with pytest.raises(SearchFailedError, match=r"3 of them failed.*: expects a tuple\. Mend it"):
         optimize(study, objective, n_trials=20)
 
 
