@@ -213,7 +213,7 @@ class Database:
         finally:
             engine.dispose()
         url = self.url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-        options = {"engine_kwargs": self._engine_options(), "skip_table_creation": True}
+        options: dict[str, Any] = {"engine_kwargs": self._engine_options(), "skip_table_creation": True}
         # Its own check takes a second connection, which a server may not have.
         rdb = self.patiently(lambda again: RDBStorage(url, skip_compatibility_check=True, **options))
         self.version = self.patiently(lambda again: rdb.get_current_version())
