@@ -86,6 +86,8 @@ class Database:
         try:
             self.rdb = self._open()
         except ImportError as error:
+            if self.is_sqlite:
+                raise
             raise ImportError(
                 f"storage={self} needs the psycopg driver. Install it with: pip install 'optnas[postgres]'"
             ) from error
@@ -211,8 +213,13 @@ class Database:
         finally:
             engine.dispose()
         url = self.url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-        options = self._engine_options()
-        return self.patiently(lambda again: RDBStorage(url, engine_kwargs=options, skip_table_creation=True))
+        options: dict[str, Any] = {"engine_kwargs": self._engine_options(), "skip_table_creation": True}
+        # Its own check takes a second connection, which a server may not have.
+        rdb = self.patiently(lambda again: RDBStorage(url, skip_compatibility_check=True, **options))
+        self.version = self.patiently(lambda again: rdb.get_current_version())
+        if self.version != schema.SCHEMA:
+            self.patiently(lambda again: RDBStorage(url, **options))  # raises RuntimeError, with advice
+        return rdb
 
     def _engine_options(self) -> dict[str, Any]:
         if not self.is_sqlite:

@@ -92,11 +92,10 @@ def open_storage(
             secrets = [text, str(storage), *secrets_of(url)]
             raise StorageUnavailableError(f"storage={shown(url)}: {hide(str(error), secrets)}") from None
     database = Database(url, patience=patience, full_sync=full_sync, read_only=read_only)
-    version = database.patiently(lambda again: database.rdb.get_current_version())
-    if version not in schema.SCHEMAS:
+    if database.version != schema.SCHEMA:
         warnings.warn(
-            f"storage={database} has schema {version}, which this optnas does not know. Optuna's own storage "
-            "is used: slower, and a trial may be taken twice. Update optnas.",
+            f"storage={database} has schema {database.version}, which this optnas does not know. Optuna's "
+            "own storage is used: slower, and a trial may be taken twice. Update optnas.",
             stacklevel=2,
         )
         return ForeignStorage(get_storage(database.rdb), str(database))

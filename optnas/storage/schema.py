@@ -1,6 +1,6 @@
 """Studies and trials in Optuna's own tables, read and written: with owners.py all that depends on its schema.
 
-Written for the schema versions in `SCHEMAS`; `open_storage` leaves a database of another version to
+Written for the version `SCHEMA`; `open_storage` leaves a database of another version to
 Optuna's own storage. Functions on a connection; who calls them has begun the transaction.
 """
 
@@ -22,7 +22,7 @@ from sqlalchemy.engine import Connection
 
 from optnas.storage.private import models
 
-SCHEMAS = frozenset({"v3.2.0.a"})
+SCHEMA = "v3.2.0.a"
 
 studies: sa.Table = models.StudyModel.__table__
 study_user_attrs: sa.Table = models.StudyUserAttributeModel.__table__

@@ -394,7 +394,10 @@ class SharedStorage(Storage):
     def _view(self, trial_id: int) -> FrozenTrial:
         """A trial, with what is not flushed yet."""
         own = self._ledger.own.get(trial_id)
-        if own is not None and not own.lost:
+        if own is not None and own.lost:
+            with self._naming_of(own):
+                return self._database.read(lambda connection: schema.read_trial(connection, trial_id))
+        if own is not None:
             own.show({"params": {}, "distributions": {}, "user_attrs": {}, "system_attrs": {}})
             return own.trial
         for study in self._studies.values():

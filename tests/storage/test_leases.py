@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from optnas.storage.leases import Heart, Loss, Process, stale, start_time
+from optnas.storage.leases import BUSY_LEASES, Heart, Loss, Process, stale, start_time
 
 
 def row(process: Process, **changes: Any) -> SimpleNamespace:
@@ -150,3 +151,20 @@ def test_a_beat_that_fails_is_not_the_last(caplog: pytest.LogCaptureFixture) -> 
     heart.stop()
     heart.join()
     assert "Leases could not be renewed" in caplog.text
+
+
+def test_who_lives_here_and_is_not_stopped_may_let_leases_pass(child: Any) -> None:
+    """Within a bound: C code may hold the interpreter; but a process may also hang in it for ever."""
+    process = replace(Process.this(), pid=child.pid, started=start_time(child.pid))
+    elsewhere = replace(process, machine="elsewhere")
+    late, too_late = 50.0 - 10.0 * (BUSY_LEASES - 1), 50.0 - 10.0 * (BUSY_LEASES + 1)
+    assert stale(row(process, expires=late), lease=10.0, one_machine=False) is None
+    for lost in (row(process, expires=too_late), row(elsewhere, expires=49.0)):
+        judged = stale(lost, lease=10.0, one_machine=False)
+        assert judged is not None
+        assert judged.loss == Loss.EXPIRED
+    child.send_signal(signal.SIGSTOP)
+    os.waitpid(child.pid, os.WUNTRACED)
+    stopped = stale(row(process, expires=late), lease=10.0, one_machine=False)
+    assert stopped is not None
+    assert stopped.loss == Loss.EXPIRED

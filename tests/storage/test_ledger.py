@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from sqlalchemy.engine import Connection
 
-from optnas.errors import TrialTakenError
+from optnas.errors import StorageUnavailableError, StudyGoneError, TrialTakenError
 from optnas.storage import schema
 from optnas.storage.leases import Loss
 from optnas.storage.open import claim, open_storage
@@ -166,20 +166,71 @@ def test_every_write_of_a_former_owner_is_refused(url: str, new_study: Any, seen
         assert (view[0].params, view[0].user_attrs, view[0].intermediate_values) == ({}, {}, {})
 
 
-def test_running_trials_of_plain_optuna_are_stale(url: str, new_study: Any, seen_by_optuna: Any) -> None:
+@pytest.fixture
+def plain(url: str) -> Iterator[Callable[[], optuna.Study]]:
+    """The study as plain Optuna opens it."""
+    opened: list[optuna.storages.RDBStorage] = []
+
+    def load() -> optuna.Study:
+        opened.append(optuna.storages.RDBStorage(url.replace("postgresql://", "postgresql+psycopg://")))
+        return optuna.load_study(study_name="s", storage=opened[-1])
+
+    yield load
+    for storage in opened:
+        storage.engine.dispose()
+
+
+def test_a_running_trial_of_plain_optuna_is_never_taken_over_and_waited_for_while_it_lives(
+    url: str, new_study: Any, plain: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    study, storage = new_study(url, lease=2.0)
+    theirs = plain().ask()
+    deadline = time.monotonic() + 4.0
+    while time.monotonic() < deadline:  # it lives: it says something now and then
+        theirs.set_user_attr("n", int(1000 * (deadline - time.monotonic())))
+        theirs.report(0.5, int(1000 * (deadline - time.monotonic())))
+        assert claim(study, 1, COUNTS).trial_id is None
+        assert storage.stale_trials(study._study_id) == []
+        time.sleep(0.05)
+    assert caplog.text.count("Waiting for trial 0, which something other than optnas runs") == 1
+    assert "study.tell(0, state=optuna.trial.TrialState.FAIL)" in caplog.text
+    deadline = time.monotonic() + 600
+    while (claimed := claim(study, 1, COUNTS)).trial_id is None:  # and now says nothing
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert claimed.running == 0
+    assert claim(study, 1, COUNTS).trial_id is None  # our own trial is waited for
+    theirs.report(0.7, 7)
+    study.tell(1, 1.0)
+    assert [t.state for t in study.trials] == [TrialState.RUNNING, TrialState.COMPLETE]
+    assert study.trials[0].intermediate_values[7] == 0.7
+
+
+def test_a_claim_meets_another_study_under_the_same_id(tmp_path: Path, new_study: Any) -> None:
+    """Deleted and begun anew by plain Optuna, in SQLite, which gives ids again."""
+    url = f"sqlite:///{tmp_path}/nas.db"
     study, storage = new_study(url)
-    plain = optuna.storages.RDBStorage(url.replace("postgresql://", "postgresql+psycopg://"))
-    left = optuna.load_study(study_name="s", storage=plain).ask()
-    left.suggest_float("x", 0, 1)
-    study.ask()
-    (stale,) = storage.stale_trials(study._study_id)
-    assert (stale.trial_id, stale.loss, stale.process) == (left._trial_id, Loss.UNOWNED, None)
-    assert storage.take_over(stale)
-    storage.set_trial_user_attr(stale.trial_id, "reason", "left RUNNING")
-    storage.set_trial_state_values(stale.trial_id, TrialState.FAIL)
-    assert seen_by_optuna(url)[0].user_attrs == {"reason": "left RUNNING"}
-    assert storage.stale_trials(study._study_id) == []
-    plain.engine.dispose()
+    trial_id = claim(study, 5, COUNTS).trial_id
+    assert trial_id is not None
+    optuna.delete_study(study_name="s", storage=url)
+    other = optuna.create_study(study_name="s", storage=url)
+    assert other._study_id == study._study_id
+    with pytest.raises(StudyGoneError, match=r"Study 's' in .* is not what it was: somebody deleted it"):
+        claim(study, 5, COUNTS)
+    assert other.ask()._trial_id == trial_id
+    with pytest.raises(TrialTakenError):
+        storage.set_trial_user_attr(trial_id, "mine", True)
+    assert [t.user_attrs for t in other.trials] == [{}]
+
+
+def test_a_study_keeps_its_incarnation(url: str, new_study: Any, plain: Any) -> None:
+    study, _ = new_study(url)
+    another = optuna.load_study(study_name="s", storage=open_storage(url))
+    for s in (study, another, study, another):
+        assert claim(s, None, COUNTS).trial_id is not None
+    assert len(study._storage.get_study_system_attrs(study._study_id)) == 1
+    plain().ask()
+    assert [t.number for t in study.trials] == list(range(5))
 
 
 def test_pickled_copy_and_forked_child_own_nothing(url: str, new_study: Any) -> None:
@@ -190,6 +241,66 @@ def test_pickled_copy_and_forked_child_own_nothing(url: str, new_study: Any) -> 
     assert not copy.owns(trial._trial_id)
     assert copy.get_trial(trial._trial_id).state == TrialState.RUNNING
     assert copy.lease == storage.lease
+
+
+def test_a_forked_child_owns_nothing_and_writes_nothing(url: str, new_study: Any) -> None:
+    study, storage = new_study(url)
+    trial = study.ask()
+    trial.suggest_float("x", 0, 1)  # in memory only
+    waiting = storage.create_new_trial(study._study_id, optuna.trial.create_trial(state=TrialState.WAITING))
+    writes: list[Callable[[], object]] = [
+        lambda: trial.report(666.0, 0),
+        lambda: trial.set_user_attr("who", "child"),
+        lambda: storage.flush(trial._trial_id),
+        lambda: study.tell(trial, 1.0),
+        lambda: storage.requeue(trial._trial_id),
+        lambda: claim(study, None, COUNTS),
+        lambda: study.ask(),
+        lambda: study.enqueue_trial({"x": 0.5}),
+        lambda: storage.set_trial_state_values(waiting, TrialState.RUNNING),
+        lambda: study.set_user_attr("seed", 1),
+        lambda: storage.settle_study_user_attr(study._study_id, "seed", 1),
+        lambda: storage.delete_study(study._study_id),
+    ]
+    if (pid := os.fork()) == 0:
+        refused = 0
+        try:
+            for write in writes:
+                try:
+                    write()
+                except StorageUnavailableError as error:
+                    refused += "forked child" in str(error)
+            if storage.owns(trial._trial_id) or len(study.trials) != 2:
+                refused = 0
+        finally:
+            os._exit(refused)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == len(writes)
+    assert storage.owns(trial._trial_id)
+    study.tell(trial, 1.0)
+    assert [(t.state, t.intermediate_values, t.user_attrs) for t in study.trials] == [
+        (TrialState.COMPLETE, {}, {}),
+        (TrialState.WAITING, {}, {}),
+    ]
+    assert study.user_attrs == {}
+
+
+def test_a_child_that_is_forked_between_trials_works_on(
+    url: str, new_study: Any, seen_by_optuna: Any
+) -> None:
+    study, _ = new_study(url)
+    study.tell(study.ask(), 1.0)
+    if (pid := os.fork()) == 0:
+        try:
+            study.tell(study.ask(), 2.0)
+        finally:
+            os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert [t.value for t in study.trials] == [1.0, 2.0]
+
+
+def test_code_that_holds_the_interpreter_longer_than_a_lease_loses_no_trial(url: str, processes: Any) -> None:
+    """C code may keep the thread that renews leases from running; the process lives on this machine."""
+    assert processes("busy", url, 0.5) == ["0", "[]", "COMPLETE"]
 
 
 @pytest.fixture
