@@ -9,6 +9,7 @@
     ├── UntestableError          there is nothing to test with
     ├── CheckpointError          files of a training cannot be written
     ├── StorageUnavailableError  the database cannot be reached, opened or written
+    │   └── StudyGoneError       the study is not in it any more, or is another one
     ├── TrialTakenError          another attempt owns the trial now
     ├── TrialPaused              an estimate wants to go on later; no fault
     └── ConformanceError         a part of yours does not do what it must
@@ -19,6 +20,7 @@ Each is a subclass, too, of the built-in or Optuna exception that callers catch 
 from __future__ import annotations
 
 import errno
+import re
 import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping
@@ -68,6 +70,12 @@ class StorageUnavailableError(OptnasError, StorageInternalError):
     """The database could not be reached, opened or written; the message has the reason and the way out."""
 
 
+class StudyGoneError(StorageUnavailableError, KeyError):
+    """The study, or the trial, was deleted, or the database put back to an older copy, while it was open."""
+
+    __str__ = Exception.__str__  # KeyError would put the sentence into quotes
+
+
 class TrialTakenError(OptnasError, UpdateFinishedTrialError):
     """This process lost the trial: its lease ended, and another attempt owns it now. Nothing was written."""
 
@@ -100,14 +108,33 @@ def _installed() -> Iterator[str]:
 _INSTALLED = tuple(_installed())
 
 
+# Of the machine, its disks and its networks, and not of the code that meets them.
+_OF_MACHINES = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+    | {errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH}
+    | {errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN}
+)
+_LOADER_DIED = re.compile(r"DataLoader worker \(pid.*\) (is killed by signal|exited unexpectedly)")
+_ERRNO = re.compile(r"\[Errno (\d+)\]")
+
+
 def is_infrastructure(error: BaseException) -> bool:
     """Whether an attempt ended by no fault of its trial, which goes on later or elsewhere.
 
-    The storage or the disk failed, or another process has taken the trial over.
+    The storage, the disk, the memory or the network of the machine failed, a process that loads data was
+    killed, or another process has taken the trial over.
     """
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error_number(error) in _OF_MACHINES:
+        return True
+    if isinstance(error, RuntimeError) and _LOADER_DIED.match(str(error)):
         return True
     return isinstance(error, StorageInternalError | UpdateFinishedTrialError | CheckpointError)
+
+
+def error_number(error: OSError) -> int | None:
+    """Its errno, of one too that comes out of a DataLoader's process, where only the words are left of it."""
+    found = _ERRNO.findall(str(error)) if error.errno is None else []
+    return int(found[-1]) if found else error.errno
 
 
 def describe_error(error: BaseException) -> str:

@@ -21,7 +21,14 @@ from torch import Tensor, nn
 
 from optnas import record
 from optnas.answers import params_key, same
-from optnas.errors import ParamsMismatchError, SpaceError, describe_error, failing_layer, is_infrastructure
+from optnas.errors import (
+    ParamsMismatchError,
+    SpaceError,
+    TrialPaused,
+    describe_error,
+    failing_layer,
+    is_infrastructure,
+)
 from optnas.estimation.estimator import Direction, Estimator, as_estimator
 from optnas.estimation.run import Run
 from optnas.facts import Sketch, materialize, sketch
@@ -29,6 +36,7 @@ from optnas.facts.fact import USUAL, Fact
 from optnas.record import End, Reason, Why
 from optnas.seeds import derive_seed, same_threads, seed_everything
 from optnas.space.explore import on_meta
+from optnas.storage.open import storage_of
 from optnas.trial import Draw, Space, Trial, ask, replay
 
 AUDITS = 2
@@ -118,6 +126,8 @@ class Objective:
                 if Reason.of(run) is None:
                     kind = Why.PRUNED if run.told_to_prune else Why.REFUSED
                     Reason(kind, str(pruned) or "pruned").write(run)
+                raise
+            except TrialPaused:
                 raise
             except Exception as error:
                 # A finished trial is immutable: the reason is written while the trial still runs.
@@ -245,8 +255,7 @@ class Objective:
 
     def _estimate(self, run: Run, model: nn.Module, counts: bool) -> dict[str, float]:
         record.COUNTS.write(run, counts)
-        if hasattr(run.storage, "flush"):
-            run.storage.flush(run._trial_id)  # what is known survives a crash of the training
+        storage_of(run.study).flush(run._trial_id)  # what is known survives a crash of the training
         started = time.perf_counter()
         estimate: Any = self.estimator(model, run)
         if not isinstance(estimate, Mapping):

@@ -162,7 +162,7 @@ def ls(storage: StorageUrl = DEFAULT_STORAGE) -> None:
     import optuna
     from rich.table import Table
 
-    opened = open_existing(storage)
+    opened = open_existing(storage, read_only=True)
     table = Table(
         "study", "complete", "pruned", "failed", "running", "waiting", "best", "last trial", box=None
     )
@@ -202,9 +202,10 @@ def report(
 
     if file is not None:
         job = load_job(file, storage, study_name)
-        study, objective = job.load_study(), job.objective
+        study, objective = job.load_study(read_only=True), job.objective
     else:
-        study, objective = load_only_study(storage or DEFAULT_STORAGE, study_name), None
+        study = load_only_study(storage or DEFAULT_STORAGE, study_name, read_only=True)
+        objective = None
     try:
         say(f"The report is in {report(study, path, objective)}.")
     except OSError as error:

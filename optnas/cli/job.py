@@ -64,11 +64,11 @@ class Job:
             seed=self.seed,
         )
 
-    def load_study(self) -> optuna.Study:
+    def load_study(self, *, read_only: bool = False) -> optuna.Study:
         """The study, which must exist."""
         import optuna
 
-        storage = open_existing(self.storage)
+        storage = open_existing(self.storage, read_only=read_only)
         names = optuna.get_all_study_names(storage)
         if self.study_name not in names:
             fail(
@@ -107,11 +107,11 @@ def load_job(file: Path, storage: str | None, study_name: str | None) -> Job:
     )
 
 
-def load_only_study(storage: str, study_name: str | None) -> optuna.Study:
+def load_only_study(storage: str, study_name: str | None, *, read_only: bool = False) -> optuna.Study:
     """A study without its file: the one of that name, or the only one of the storage."""
     import optuna
 
-    opened = open_existing(storage)
+    opened = open_existing(storage, read_only=read_only)
     names = optuna.get_all_study_names(opened)
     if study_name is None and len(names) == 1:
         study_name = names[0]
@@ -124,7 +124,7 @@ def load_only_study(storage: str, study_name: str | None) -> optuna.Study:
     return optuna.load_study(study_name=study_name, storage=opened)
 
 
-def open_storage(url: str) -> optuna.storages.BaseStorage:
+def open_storage(url: str, *, read_only: bool = False) -> optuna.storages.BaseStorage:
     """Open a storage, or say in one line why not."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
@@ -132,7 +132,7 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
     from optnas.storage.open import open_storage
 
     try:
-        return open_storage(url)
+        return open_storage(url, read_only=read_only)
     except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError, ValueError) as error:
         reason = without_secrets(next(iter(str(error).strip().splitlines()), "no reason given."), url)
         fail(
@@ -141,18 +141,21 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
         )
 
 
-def open_existing(url: str) -> optuna.storages.BaseStorage:
-    """Open a storage that must exist: a SQLite file that is not there is an error, not a new file."""
+def open_existing(url: str, *, read_only: bool = False) -> optuna.storages.BaseStorage:
+    """Open a storage that must exist: a SQLite file that is not there is an error, not a new file.
+
+    `read_only`: to look at it, and change nothing in it.
+    """
     from optnas.storage.location import parse_url
 
     try:
         parsed = parse_url(url)
     except ValueError:
-        return open_storage(url)  # says why not
+        return open_storage(url, read_only=read_only)  # says why not
     if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists():
         file = without_secrets(str(parsed.database), url)
         fail(f"There is no storage {without_password(url)!r}: the file {file!r} does not exist.")
-    return open_storage(url)
+    return open_storage(url, read_only=read_only)
 
 
 def _import(file: Path) -> ModuleType:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import secrets
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -17,7 +18,7 @@ from optnas.facts.fact import USUAL
 from optnas.objective import Objective
 from optnas.search.provenance import changes, provenance
 from optnas.seeds import derive_seed
-from optnas.storage.open import open_storage
+from optnas.storage.open import open_storage, storage_of
 from optnas.strategy.base import TrialSampler
 from optnas.strategy.predictor import PredictorSampler
 from optnas.strategy.seeded import SeededSampler
@@ -49,7 +50,8 @@ def create_study(
             keeps the seed that it began with.
 
     Raises:
-        ParamsMismatchError: the study of that name optimizes another metric, or in the other direction.
+        ParamsMismatchError: the study of that name optimizes another metric, or in the other direction; or an
+            older optnas began it.
 
     Warns:
         UserWarning: the study began under other circumstances (versions, source of the space, data, ...);
@@ -62,15 +64,18 @@ def create_study(
         pruner=pruner or default_pruner(objective.estimator.max_reports),
         load_if_exists=True,
     )
+    _check_not_older(study)
     check_values(study, objective)
-    if record.SEED.of(study) is None:
-        record.SEED.write(study, secrets.randbelow(2**31) if seed is None else seed)
-    if record.PROVENANCE.of(study) is None:
-        record.PROVENANCE.write(study, provenance(objective))
-        record.write_fact_kinds(study, {fact.name: fact.kind for fact in (*USUAL, *objective.facts)})
+    # Of several processes that begin a study at one moment, one decides.
+    first = storage_of(study).settle_study_user_attr
+    first(study._study_id, record.SEED.name, secrets.randbelow(2**31) if seed is None else seed)
+    now = provenance(objective)
+    began = first(study._study_id, record.PROVENANCE.name, now)
+    record.write_fact_kinds(study, {fact.name: fact.kind for fact in (*USUAL, *objective.facts)})
+    if study.metric_names is None:
         with _experimental():  # set_metric_names
             study.set_metric_names(list(objective.values))
-    elif changed := describe_changes(study, objective):
+    if changed := _describe_changes(study, began, now):
         warnings.warn(changed, stacklevel=2)
     study.sampler = _make_sampler(
         study, sampler or (lambda seed: PredictorSampler(objective.space, seed=seed))
@@ -81,7 +86,11 @@ def create_study(
 def describe_changes(study: optuna.Study, objective: Objective) -> str:
     """What is not as it was when the study began (versions, source of the space, data, ...); or ""."""
     before = record.PROVENANCE.of(study)
-    differences = changes(before, provenance(objective)) if before else []
+    return _describe_changes(study, before, provenance(objective)) if before else ""
+
+
+def _describe_changes(study: optuna.Study, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    differences = changes(before, now)
     began = f"Study {study.study_name!r} began under other circumstances; results may not be comparable:"
     return "\n  ".join([began, *differences]) if differences else ""
 
@@ -93,6 +102,17 @@ def default_pruner(max_reports: int) -> optuna.pruners.MedianPruner:
     architectures; see studies/benchmarks/README.md, also for pruners that suit a given time better.
     """
     return optuna.pruners.MedianPruner(n_warmup_steps=math.ceil(max_reports / 8))
+
+
+def _check_not_older(study: optuna.Study) -> None:
+    theirs = study.user_attrs
+    began = theirs.get("provenance")
+    if record.PROVENANCE.of(study) is None and "seed" in theirs and isinstance(began, dict):
+        raise ParamsMismatchError(
+            f"Study {study.study_name!r} was begun by optnas {began.get('optnas', 'of an older version')}, "
+            "which recorded its trials under other names; this optnas cannot read them. Start a study of "
+            "another name, or go on with the optnas that began it."
+        )
 
 
 def check_values(study: optuna.Study, objective: Objective) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ Recorded = Callable[[FrozenTrial], Hashable | None]
 
 RANDOM_TRIES = 50
 CLAIMS = 5
+SMALL = 200
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class DistinctSampler(PlanningSampler):
         self._recorded = recorded
         self._identities: dict[Hashable, Hashable] = {}
         self._finished: dict[tuple[int, int], Hashable | None] = {}  # (study, trial) to identity
+        self._listed: list[Params] = []
+        self._limit = 0
 
     def plan(
         self, study: Study, trial: FrozenTrial
@@ -89,6 +93,28 @@ class DistinctSampler(PlanningSampler):
         """The answers to all questions of the space."""
         inner, planned = self._claim(study, trial)
         return inner, planned.params, planned.distributions
+
+    def exhausted(self, study: Study) -> SpaceExhausted | None:
+        """Why no further trial can be new, where that is known before one begins.
+
+        It is for a small space (at most `SMALL` sets of answers), all of whose trials have finished.
+        """
+        trials = study.get_trials(deepcopy=False)
+        if not all(trial.state.is_finished() for trial in trials) or not self._list(2 * len(trials)):
+            return None
+        seen = self._seen(study)
+        return None if any(self._is_new(params, seen) for params in self._listed) else _exhausted(study, seen)
+
+    def _list(self, limit: int) -> bool:
+        """Whether the space has at most about `limit` architectures, which are then all in `_listed`."""
+        limit = min(limit, SMALL)
+        if limit > self._limit:
+            self._limit = min(max(limit, 2 * self._limit), SMALL)
+            try:
+                self._listed = list(itertools.islice(enumerate_params(self.space), self._limit + 1))
+            except Exception:  # continuous, or some cannot be built: the trials will say so
+                self._listed = []
+        return 0 < len(self._listed) <= self._limit
 
     def _claim(self, study: Study, trial: FrozenTrial) -> tuple[Inner, Draw]:
         """Publish a plan, then look whether a concurrent worker published the same; if so, plan again."""
@@ -98,14 +124,14 @@ class DistinctSampler(PlanningSampler):
             inner, found = self._plan(study, trial, fixed, rng)
             plan: Any = {"params": found.params, "how": found.how, "redraws": found.redraws}
             study._storage.set_trial_system_attr(trial._trial_id, PLAN, plan)
-            if found.how == "repeat" or self._is_new(found.params, self._seen(study, trial)):
+            if found.how == "repeat" or self._is_new(found.params, self._seen(study, trial.number)):
                 break
         return inner, self._ask(replay(found.params))
 
     def _plan(
         self, study: Study, trial: FrozenTrial, fixed: Params, rng: np.random.Generator
     ) -> tuple[Inner, _Found]:
-        seen = self._seen(study, trial)
+        seen = self._seen(study, trial.number)
         for redraws in range(self.redraws + 1):
             inner = Inner(self.sampler, study, trial, fixed)
             drawn = self._ask(Draw(inner))
@@ -123,9 +149,7 @@ class DistinctSampler(PlanningSampler):
                     return inner, _Found(params, how, self.redraws)
         if fixed:
             return inner, _Found(drawn.params, "repeat", self.redraws)
-        raise SpaceExhausted(
-            f"All {len(seen)} distinct architectures of the space have been tried. {_failures(study)}"
-        )
+        raise _exhausted(study, seen)
 
     def _neighbors(self, drawn: Draw, fixed: Params, rng: np.random.Generator) -> Iterator[Params]:
         """One decision changed to each of its other answers, all in random order."""
@@ -174,11 +198,12 @@ class DistinctSampler(PlanningSampler):
                 self._identities[key] = key
         return self._identities[key]
 
-    def _seen(self, study: Study, trial: FrozenTrial) -> set[Hashable]:
+    def _seen(self, study: Study, but: int | None = None) -> set[Hashable]:
+        """What all trials are or will be, `but` one number."""
         seen = set()
         for other in study._storage.get_all_trials(study._study_id, deepcopy=False):
             place = (study._study_id, other.number)
-            if other.number == trial.number:
+            if other.number == but:
                 continue
             key = self._finished[place] if place in self._finished else self._key_of(other)
             if other.state.is_finished():
@@ -197,6 +222,12 @@ class DistinctSampler(PlanningSampler):
             return self._key(self._ask(replay(expected_params(trial))).params)
         except ParamsMismatchError:
             return None
+
+
+def _exhausted(study: Study, seen: set[Hashable]) -> SpaceExhausted:
+    return SpaceExhausted(
+        f"All {len(seen)} distinct architectures of the space have been tried. {_failures(study)}"
+    )
 
 
 def _failures(study: Study) -> str:

@@ -29,6 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optnas import record
 from optnas.errors import CheckpointError
+from optnas.storage.open import storage_of
 
 _CLAIM = "claimed"
 _WEIGHTS = "weights.pt"
@@ -52,8 +53,8 @@ def settle_folder(study: optuna.Study, given: Path | None) -> None:
     known = record.FOLDER.of(study)
     if known is None:
         folder = _claim(given or study_folder(study))
-        settle = getattr(study._storage, "settle_study_user_attr", study._storage.set_study_user_attr)
-        if settle(study._study_id, record.FOLDER.name, str(folder)) not in (None, str(folder)):
+        settle = storage_of(study).settle_study_user_attr
+        if settle(study._study_id, record.FOLDER.name, str(folder)) != str(folder):
             _delete(folder / _CLAIM)  # another worker of the study was faster
             with suppress(OSError):
                 folder.rmdir()

@@ -77,7 +77,7 @@ def test_an_unreadable_url_gets_a_message_without_its_password(
 @pytest.mark.parametrize(
     ("url", "printed"),
     [
-        ("postgresql://me:p@ss:/w@host:5432/nas", "postgresql://me:***@host:5432/nas"),
+        ("postgresql://me:p@ss:/w@host:5432/nas", "postgresql://***@host:5432/nas"),
         ("postgresql://me@host/nas", "postgresql://me@host/nas"),
         ("postgresql://host/nas?password=p&user=me", "postgresql://host/nas?password=***&user=me"),
         ("sqlite:////tmp/a:b@c.db", "sqlite:////tmp/a:b@c.db"),

@@ -5,6 +5,7 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 from optuna.distributions import IntDistribution
 from optuna.trial import TrialState
 from torch import nn
@@ -195,14 +196,17 @@ def test_a_name_that_nothing_asked_for_is_told_once(caplog: pytest.LogCaptureFix
 
 
 def test_a_space_all_of_which_fails_says_why() -> None:
-    def space(trial: Any) -> nn.Module:
-        return nn.Linear(5, trial.suggest_categorical("h", [8, 16, 32]))  # inputs have 4 features
+    def fails(model: nn.Module, trial: Any) -> dict[str, float]:
+        raise AttributeError("'tuple' object has no attribute 'ndim'")
 
-    study = create_study(objective_of(space), seed=0)
-    with pytest.raises(
-        SearchFailedError, match=r"(?s)3 of them failed \(trial 0, 1, 2\).*(shape|size).*enqueue"
-    ):
-        optimize(study, objective_of(space), n_trials=5)
+    def space(trial: Any) -> nn.Module:
+        return nn.Linear(4, trial.suggest_categorical("h", [8, 16, 32]))
+
+    objective = Objective(space, fails, values={"score": "maximize"}, example=(2, 4))
+    study = create_study(objective, seed=0)
+    with pytest.raises(SearchFailedError, match=r"(?s)3 of them failed \(trial 0, 1, 2\).*'ndim'.*enqueue"):
+        optimize(study, objective, n_trials=5)
+    assert states(study) == ["FAIL"] * 3
 
 
 def test_a_space_some_of_which_failed_is_said_to_have_failed_there(caplog: pytest.LogCaptureFixture) -> None:
@@ -216,5 +220,16 @@ def test_a_space_some_of_which_failed_is_said_to_have_failed_there(caplog: pytes
     [end] = [r.getMessage() for r in caplog.records if "The search ends" in r.getMessage()]
     [failed] = [t for t in study.trials if t.state == TrialState.FAIL and t.params]
     assert failed.params == {"h": 16}
+    assert len(study.trials) == 3
     assert f"1 of them failed (trial {failed.number})" in end
     assert "The search is complete" not in end
+
+
+def test_a_small_space_that_needs_numbers_to_build_is_searched_once_and_no_more() -> None:
+    def space(trial: Any) -> nn.Module:
+        rates = [rate.item() for rate in torch.linspace(0, 0.3, trial.suggest_int("depth", 1, 3))]
+        return nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), nn.Dropout(rate)) for rate in rates))
+
+    study = create_study(objective_of(space), seed=0)
+    optimize(study, objective_of(space), n_trials=6)
+    assert sorted(trial.params["depth"] for trial in study.trials) == [1, 2, 3]

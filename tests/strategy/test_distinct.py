@@ -264,3 +264,35 @@ def test_an_architecture_that_cannot_be_built_fails_once_with_its_own_error() ->
     study.optimize(space, n_trials=10, catch=ValueError)
     states = {trial.params["a"]: trial.state.name for trial in study.trials}
     assert states == {a: "FAIL" if a % 2 else "COMPLETE" for a in range(10)}
+
+
+def test_the_end_of_a_small_space_is_known_without_a_trial_more() -> None:
+    sampler = DistinctSampler(RandomSampler(seed=0), space81, seed=0)
+    study = optuna.create_study(sampler=sampler)
+    while sampler.exhausted(study) is None:
+        study.optimize(objective, n_trials=1)
+    assert len(study.trials) == 81
+    assert "All 81 distinct architectures" in str(sampler.exhausted(study))
+    study.enqueue_trial(study.trials[0].params)
+    assert sampler.exhausted(study) is None  # it waits to be run
+
+
+def test_the_end_of_a_large_or_a_continuous_space_is_not_looked_for() -> None:
+    built = []
+
+    def large(trial):
+        built.append(trial)
+        return float(sum(trial.suggest_int(f"n{i}", 0, 9) for i in range(4)))
+
+    def continuous(trial):
+        built.append(trial)
+        return trial.suggest_float("x", 0, 1)
+
+    for space in (large, continuous):
+        built.clear()
+        sampler = DistinctSampler(RandomSampler(seed=0), space, seed=0)
+        study = optuna.create_study()
+        for number in range(400):
+            study.add_trial(optuna.trial.create_trial(value=float(number)))
+            assert sampler.exhausted(study) is None
+        assert len(built) <= 3 * 200

@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from optnas.storage.lease import Heart, Loss, Process, stale, start_time
+from optnas.storage.leases import BUSY_LEASES, Heart, Loss, Process, stale, start_time
 
 
 def row(process: Process, **changes: Any) -> SimpleNamespace:
@@ -56,7 +57,7 @@ def test_a_start_is_told_alike_in_every_time_zone_and_language(monkeypatch: pyte
     """Where there is no /proc; and the clocks may change between two looks."""
     if shutil.which("ps") is None:
         pytest.skip("no ps on this system")
-    monkeypatch.setattr("optnas.storage.lease.PROC", Path("/nowhere"))
+    monkeypatch.setattr("optnas.storage.leases.PROC", Path("/nowhere"))
     told = set()
     for zone, language in (("UTC", "C"), ("Asia/Tokyo", "de_DE.UTF-8"), ("CET-1CEST,0/0,365/23", "C")):
         monkeypatch.setenv("TZ", zone)
@@ -69,22 +70,19 @@ def test_a_start_is_told_alike_in_every_time_zone_and_language(monkeypatch: pyte
 
 def test_stale() -> None:
     this = Process.this()
-    assert stale(row(this), one_machine=True) is None
-    expired = stale(row(this, expires=49.0), one_machine=True)
+    assert stale(row(this), lease=10.0, one_machine=True) is None
+    expired = stale(row(this, expires=50.0 - 201.0), lease=10.0, one_machine=True)
     assert expired is not None
     assert (expired.loss, expired.trial_id, expired.number, expired.process) == (Loss.EXPIRED, 3, 2, this)
-    dead = stale(row(replace(this, started="1")), one_machine=False)
+    dead = stale(row(replace(this, started="1")), lease=10.0, one_machine=False)
     assert dead is not None
     assert dead.loss == Loss.DEAD
-    unowned = stale(row(this, token=None, n_attempts=None), one_machine=True)
-    assert unowned is not None
-    assert (unowned.loss, unowned.n_attempts, unowned.process) == (Loss.UNOWNED, 0, None)
 
 
 def test_before_the_last_boot_nobody_lives_here_but_maybe_elsewhere() -> None:
     elsewhere = row(replace(Process.this(), machine="another-boot pid:[1]"))
-    assert stale(elsewhere, one_machine=False) is None
-    rebooted = stale(elsewhere, one_machine=True)
+    assert stale(elsewhere, lease=10.0, one_machine=False) is None
+    rebooted = stale(elsewhere, lease=10.0, one_machine=True)
     assert rebooted is not None
     assert rebooted.loss == Loss.DEAD
 
@@ -127,7 +125,7 @@ def test_who_cannot_look_judges_nobody_dead(
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     (tmp_path / "self").mkdir()
     (tmp_path / "self" / "stat").touch()  # where the processes of others are hidden (hidepid)
-    monkeypatch.setattr("optnas.storage.lease.PROC", tmp_path)
+    monkeypatch.setattr("optnas.storage.leases.PROC", tmp_path)
     assert start_time(child.pid) == "?"
     assert not process.is_dead()
     child.kill()
@@ -153,3 +151,20 @@ def test_a_beat_that_fails_is_not_the_last(caplog: pytest.LogCaptureFixture) -> 
     heart.stop()
     heart.join()
     assert "Leases could not be renewed" in caplog.text
+
+
+def test_who_lives_here_and_is_not_stopped_may_let_leases_pass(child: Any) -> None:
+    """Within a bound: C code may hold the interpreter; but a process may also hang in it for ever."""
+    process = replace(Process.this(), pid=child.pid, started=start_time(child.pid))
+    elsewhere = replace(process, machine="elsewhere")
+    late, too_late = 50.0 - 10.0 * (BUSY_LEASES - 1), 50.0 - 10.0 * (BUSY_LEASES + 1)
+    assert stale(row(process, expires=late), lease=10.0, one_machine=False) is None
+    for lost in (row(process, expires=too_late), row(elsewhere, expires=49.0)):
+        judged = stale(lost, lease=10.0, one_machine=False)
+        assert judged is not None
+        assert judged.loss == Loss.EXPIRED
+    child.send_signal(signal.SIGSTOP)
+    os.waitpid(child.pid, os.WUNTRACED)
+    stopped = stale(row(process, expires=late), lease=10.0, one_machine=False)
+    assert stopped is not None
+    assert stopped.loss == Loss.EXPIRED

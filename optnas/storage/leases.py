@@ -1,4 +1,4 @@
-"""Who runs a trial: the identity of a process, whether it lives, and the thread that renews its leases."""
+"""Whether who has a trial still runs it: processes and their life, leases, the thread that renews them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import Any
 
 PROC = Path("/proc")
+
+BUSY_LEASES = 20
+"""A process that lives on this machine, and is not stopped, may let so many leases pass before others take
+its trial: code in C may keep Python's threads, and with them the renewal, from running all the while."""
 
 logger = logging.getLogger(__name__)
 
@@ -44,41 +48,52 @@ class Process:
         started = start_time(self.pid)
         return started != self.started and not (started == "?" or self.started == "?")
 
+    def is_at_work(self) -> bool:
+        """True only if it certainly runs on this machine and is not stopped, by SIGSTOP or a debugger."""
+        if self.machine != Process.this().machine or start_time(self.pid) != self.started:
+            return False
+        try:
+            return _stat(self.pid)[0] not in "Tt"
+        except OSError:  # where there is no /proc, nobody tells
+            return False
+
 
 class Loss(Enum):
     """Why a RUNNING trial is stale."""
 
     DEAD = "its process is gone"
     EXPIRED = "its lease was not renewed"
-    UNOWNED = "nobody has a lease on it; something other than optnas left it"
 
 
 @dataclass(frozen=True)
 class StaleTrial:
     """A RUNNING trial that nobody seems to run.
 
-    `n_attempts`: how often it was taken; `process`: the last that had it, None if unknown.
+    `n_attempts`: how often it was taken; `process`: the last that had it.
     """
 
     trial_id: int
     number: int
     loss: Loss
     n_attempts: int
-    process: Process | None
-    token: str | None
+    process: Process
+    token: str
 
 
-def stale(row: Any, *, one_machine: bool) -> StaleTrial | None:
-    """Judge a row of `transitions.running_attempts`.
+def stale(row: Any, lease: float, *, one_machine: bool) -> StaleTrial | None:
+    """Judge a row of `owners.running`, of a trial that somebody has a lease on.
 
     `one_machine`: the database is a local file, so an owner from before the last boot is dead.
     """
-    if row.token is None:
-        return StaleTrial(row.trial_id, row.number, Loss.UNOWNED, row.n_attempts or 0, None, None)
     process = Process(row.machine, row.host, row.pid, row.started)
     rebooted = one_machine and _boot(process.machine) != _boot(Process.this().machine)
-    loss = Loss.DEAD if rebooted or process.is_dead() else Loss.EXPIRED if row.expires < row.now else None
-    return loss and StaleTrial(row.trial_id, row.number, loss, row.n_attempts, process, row.token)
+    if rebooted or process.is_dead():
+        loss = Loss.DEAD
+    elif row.now <= row.expires or (row.now <= row.expires + BUSY_LEASES * lease and process.is_at_work()):
+        return None
+    else:
+        loss = Loss.EXPIRED
+    return StaleTrial(row.trial_id, row.number, loss, row.n_attempts, process, row.token)
 
 
 def start_time(pid: int) -> str:
@@ -93,8 +108,7 @@ def start_time(pid: int) -> str:
         pass
     try:
         if (PROC / "self" / "stat").exists():
-            # Fields after the command, which may hold anything: state is the 3rd of all, start the 22nd.
-            fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+            fields = _stat(pid)
             return "" if fields[0] in "ZX" else fields[19]
         words = ["ps", "-o", "lstart=", "-p", str(pid)]
         alike = {**os.environ, "TZ": "UTC", "LC_ALL": "C"}  # whoever asks, and after the clocks change
@@ -102,6 +116,11 @@ def start_time(pid: int) -> str:
     except OSError:  # hidden from us, no `ps`, too many open files; or it ended just now
         return "?"
     return told.strip() or "?"
+
+
+def _stat(pid: int) -> list[str]:
+    """What Linux tells of a process, after its command, which may hold anything: state, ..., start (20th)."""
+    return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
 
 
 @lru_cache(maxsize=2)

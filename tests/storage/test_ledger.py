@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,19 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from sqlalchemy.engine import Connection
 
-from optnas.errors import TrialTakenError
-from optnas.storage import tables
-from optnas.storage.open import Loss, SharedStorage, claim, open_storage
-from optnas.storage.tables import attempts
+from optnas.errors import StorageUnavailableError, StudyGoneError, TrialTakenError
+from optnas.storage import schema
+from optnas.storage.leases import Loss
+from optnas.storage.open import claim, open_storage
+from optnas.storage.owners import owners
+from optnas.storage.shared import SharedStorage
+
+COUNTS = "optnas:counts"
 
 
 def wait_for_renewals(storage: SharedStorage, n: int) -> None:
     """Until the lease of the first trial has been renewed so often."""
-    of_the_first = sa.select(attempts.c.expires).order_by(attempts.c.trial_id).limit(1)
+    of_the_first = sa.select(owners.c.expires).order_by(owners.c.trial_id).limit(1)
     seen: set[float] = set()
     deadline = time.monotonic() + 600
     while len(seen) <= n:
@@ -54,13 +58,13 @@ def test_budget_is_exact(url: str, new_study: Any, processes: Any) -> None:
     processes("search", url, 6)
     trials = study.trials
     assert all(trial.state.is_finished() for trial in trials)
-    assert sum(t.state == TrialState.COMPLETE and "twin_of" not in t.user_attrs for t in trials) == 30
+    assert sum(t.state == TrialState.COMPLETE and t.user_attrs.get(COUNTS) is not False for t in trials) == 30
     assert [trial.number for trial in trials] == list(range(len(trials)))
 
 
 def test_claim_counts_and_prefers_what_was_begun(url: str, new_study: Any) -> None:
     study, storage = new_study(url)
-    for outcome in ({}, {"twin_of": 0}, {"infeasible": "too large"}):
+    for outcome in ({}, {COUNTS: False}, {COUNTS: True, "mine": False}, {COUNTS: None}):
         trial = study.ask()
         for key, value in outcome.items():
             trial.set_user_attr(key, value)
@@ -68,18 +72,18 @@ def test_claim_counts_and_prefers_what_was_begun(url: str, new_study: Any) -> No
     study.tell(study.ask(), state=TrialState.FAIL)
     study.tell(study.ask(), state=TrialState.PRUNED)
     study.enqueue_trial({"x": 0.5})
-    begun = claim(study, 5)
-    assert (begun.counted, begun.running) == (2, 0)
+    begun = claim(study, 7, COUNTS)
+    assert (begun.counted, begun.running) == (4, 0)
     study.enqueue_trial({"x": 0.6})
-    later = claim(study, 5)
+    later = claim(study, 7, COUNTS)
     assert begun.trial_id is not None
     assert later.trial_id is not None
     study.enqueue_trial({"x": 0.7})
     storage.requeue(later.trial_id)
-    again = claim(study, 4)
+    again = claim(study, 6, COUNTS)
     assert again.trial_id == later.trial_id
-    assert claim(study, 4).trial_id is None
-    assert claim(study, None).trial_id is not None
+    assert claim(study, 6, COUNTS).trial_id is None
+    assert claim(study, None, COUNTS).trial_id is not None
 
 
 def test_nothing_acknowledged_is_lost_by_kill(
@@ -98,7 +102,7 @@ def test_nothing_acknowledged_is_lost_by_kill(
     assert stale.process.pid == process.pid
     assert storage.requeue(stale)
     assert not storage.requeue(stale)  # somebody was faster
-    assert claim(study, 1).trial_id == before._trial_id
+    assert claim(study, 1, COUNTS).trial_id == before._trial_id
     trial = study.trials[0]
     assert trial.params == before.params
     assert trial.params
@@ -125,7 +129,7 @@ def test_paused_process_gives_way(
         time.sleep(0.1)
     assert stale[0].loss == Loss.EXPIRED
     assert storage.requeue(stale[0])
-    trial = optuna.Trial(study, claim(study, 1).trial_id or 0)
+    trial = optuna.Trial(study, claim(study, 1, COUNTS).trial_id or 0)
     process.send_signal(signal.SIGCONT)
     out, _ = process.communicate()
     assert out.split() == ["TrialTakenError", "TrialTakenError"]
@@ -143,7 +147,7 @@ def test_every_write_of_a_former_owner_is_refused(url: str, new_study: Any, seen
     other = open_storage(url, lease=1.0)
     other.set_trial_state_values(trial_id, TrialState.WAITING)
     other_study = optuna.load_study(study_name="s", storage=other)
-    assert claim(other_study, 1).trial_id == trial_id
+    assert claim(other_study, 1, COUNTS).trial_id == trial_id
     trial.suggest_float("x", 0, 1)  # in memory only, so nobody can object yet
     for write in (
         lambda: mine.flush(trial_id),
@@ -162,20 +166,71 @@ def test_every_write_of_a_former_owner_is_refused(url: str, new_study: Any, seen
         assert (view[0].params, view[0].user_attrs, view[0].intermediate_values) == ({}, {}, {})
 
 
-def test_running_trials_of_plain_optuna_are_stale(url: str, new_study: Any, seen_by_optuna: Any) -> None:
+@pytest.fixture
+def plain(url: str) -> Iterator[Callable[[], optuna.Study]]:
+    """The study as plain Optuna opens it."""
+    opened: list[optuna.storages.RDBStorage] = []
+
+    def load() -> optuna.Study:
+        opened.append(optuna.storages.RDBStorage(url.replace("postgresql://", "postgresql+psycopg://")))
+        return optuna.load_study(study_name="s", storage=opened[-1])
+
+    yield load
+    for storage in opened:
+        storage.engine.dispose()
+
+
+def test_a_running_trial_of_plain_optuna_is_never_taken_over_and_waited_for_while_it_lives(
+    url: str, new_study: Any, plain: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    study, storage = new_study(url, lease=2.0)
+    theirs = plain().ask()
+    deadline = time.monotonic() + 4.0
+    while time.monotonic() < deadline:  # it lives: it says something now and then
+        theirs.set_user_attr("n", int(1000 * (deadline - time.monotonic())))
+        theirs.report(0.5, int(1000 * (deadline - time.monotonic())))
+        assert claim(study, 1, COUNTS).trial_id is None
+        assert storage.stale_trials(study._study_id) == []
+        time.sleep(0.05)
+    assert caplog.text.count("Waiting for trial 0, which something other than optnas runs") == 1
+    assert "study.tell(0, state=optuna.trial.TrialState.FAIL)" in caplog.text
+    deadline = time.monotonic() + 600
+    while (claimed := claim(study, 1, COUNTS)).trial_id is None:  # and now says nothing
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert claimed.running == 0
+    assert claim(study, 1, COUNTS).trial_id is None  # our own trial is waited for
+    theirs.report(0.7, 7)
+    study.tell(1, 1.0)
+    assert [t.state for t in study.trials] == [TrialState.RUNNING, TrialState.COMPLETE]
+    assert study.trials[0].intermediate_values[7] == 0.7
+
+
+def test_a_claim_meets_another_study_under_the_same_id(tmp_path: Path, new_study: Any) -> None:
+    """Deleted and begun anew by plain Optuna, in SQLite, which gives ids again."""
+    url = f"sqlite:///{tmp_path}/nas.db"
     study, storage = new_study(url)
-    plain = optuna.storages.RDBStorage(url.replace("postgresql://", "postgresql+psycopg://"))
-    left = optuna.load_study(study_name="s", storage=plain).ask()
-    left.suggest_float("x", 0, 1)
-    study.ask()
-    (stale,) = storage.stale_trials(study._study_id)
-    assert (stale.trial_id, stale.loss, stale.process) == (left._trial_id, Loss.UNOWNED, None)
-    assert storage.take_over(stale)
-    storage.set_trial_user_attr(stale.trial_id, "reason", "left RUNNING")
-    storage.set_trial_state_values(stale.trial_id, TrialState.FAIL)
-    assert seen_by_optuna(url)[0].user_attrs == {"reason": "left RUNNING"}
-    assert storage.stale_trials(study._study_id) == []
-    plain.engine.dispose()
+    trial_id = claim(study, 5, COUNTS).trial_id
+    assert trial_id is not None
+    optuna.delete_study(study_name="s", storage=url)
+    other = optuna.create_study(study_name="s", storage=url)
+    assert other._study_id == study._study_id
+    with pytest.raises(StudyGoneError, match=r"Study 's' in .* is not what it was: somebody deleted it"):
+        claim(study, 5, COUNTS)
+    assert other.ask()._trial_id == trial_id
+    with pytest.raises(TrialTakenError):
+        storage.set_trial_user_attr(trial_id, "mine", True)
+    assert [t.user_attrs for t in other.trials] == [{}]
+
+
+def test_a_study_keeps_its_incarnation(url: str, new_study: Any, plain: Any) -> None:
+    study, _ = new_study(url)
+    another = optuna.load_study(study_name="s", storage=open_storage(url))
+    for s in (study, another, study, another):
+        assert claim(s, None, COUNTS).trial_id is not None
+    assert len(study._storage.get_study_system_attrs(study._study_id)) == 1
+    plain().ask()
+    assert [t.number for t in study.trials] == list(range(5))
 
 
 def test_pickled_copy_and_forked_child_own_nothing(url: str, new_study: Any) -> None:
@@ -186,6 +241,66 @@ def test_pickled_copy_and_forked_child_own_nothing(url: str, new_study: Any) -> 
     assert not copy.owns(trial._trial_id)
     assert copy.get_trial(trial._trial_id).state == TrialState.RUNNING
     assert copy.lease == storage.lease
+
+
+def test_a_forked_child_owns_nothing_and_writes_nothing(url: str, new_study: Any) -> None:
+    study, storage = new_study(url)
+    trial = study.ask()
+    trial.suggest_float("x", 0, 1)  # in memory only
+    waiting = storage.create_new_trial(study._study_id, optuna.trial.create_trial(state=TrialState.WAITING))
+    writes: list[Callable[[], object]] = [
+        lambda: trial.report(666.0, 0),
+        lambda: trial.set_user_attr("who", "child"),
+        lambda: storage.flush(trial._trial_id),
+        lambda: study.tell(trial, 1.0),
+        lambda: storage.requeue(trial._trial_id),
+        lambda: claim(study, None, COUNTS),
+        lambda: study.ask(),
+        lambda: study.enqueue_trial({"x": 0.5}),
+        lambda: storage.set_trial_state_values(waiting, TrialState.RUNNING),
+        lambda: study.set_user_attr("seed", 1),
+        lambda: storage.settle_study_user_attr(study._study_id, "seed", 1),
+        lambda: storage.delete_study(study._study_id),
+    ]
+    if (pid := os.fork()) == 0:
+        refused = 0
+        try:
+            for write in writes:
+                try:
+                    write()
+                except StorageUnavailableError as error:
+                    refused += "forked child" in str(error)
+            if storage.owns(trial._trial_id) or len(study.trials) != 2:
+                refused = 0
+        finally:
+            os._exit(refused)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == len(writes)
+    assert storage.owns(trial._trial_id)
+    study.tell(trial, 1.0)
+    assert [(t.state, t.intermediate_values, t.user_attrs) for t in study.trials] == [
+        (TrialState.COMPLETE, {}, {}),
+        (TrialState.WAITING, {}, {}),
+    ]
+    assert study.user_attrs == {}
+
+
+def test_a_child_that_is_forked_between_trials_works_on(
+    url: str, new_study: Any, seen_by_optuna: Any
+) -> None:
+    study, _ = new_study(url)
+    study.tell(study.ask(), 1.0)
+    if (pid := os.fork()) == 0:
+        try:
+            study.tell(study.ask(), 2.0)
+        finally:
+            os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert [t.value for t in study.trials] == [1.0, 2.0]
+
+
+def test_code_that_holds_the_interpreter_longer_than_a_lease_loses_no_trial(url: str, processes: Any) -> None:
+    """C code may keep the thread that renews leases from running; the process lives on this machine."""
+    assert processes("busy", url, 0.5) == ["0", "[]", "COMPLETE"]
 
 
 @pytest.fixture
@@ -222,11 +337,11 @@ def test_leases_that_end_while_the_database_is_away_are_renewed_before_others_ta
     study.ask()
     lost = study.ask()
     with mine._database.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE optnas_attempts SET expires = expires - 7200")
+        connection.exec_driver_sql("UPDATE optnas_owners SET expires = expires - 7200")
     other = open_storage(url, lease=0.5)
     assert isinstance(other, SharedStorage)
     assert other.stale_trials(study._study_id) == []
-    mine._own[lost._trial_id].lost = True  # as if its process were gone
+    mine._ledger.own[lost._trial_id].lost = True  # as if its process were gone
     mine._beat()
     deadline = time.monotonic() + 600
     while not (stale := other.stale_trials(study._study_id)):
@@ -258,11 +373,11 @@ def test_nor_while_it_may_be_read_and_is_locked(url: str, new_study: Any) -> Non
     assert isinstance(other, SharedStorage)
     assert isinstance(third, SharedStorage)
     with mine._database.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE optnas_attempts SET expires = expires - 7200")
+        connection.exec_driver_sql("UPDATE optnas_owners SET expires = expires - 7200")
     held, over = threading.Event(), threading.Event()
 
     def hold(connection: Connection, again: bool) -> None:
-        tables.lock_study(connection, study._study_id)
+        schema.lock_study(connection, study._study_id)
         held.set()
         assert over.wait(600)
 

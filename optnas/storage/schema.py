@@ -1,14 +1,13 @@
-"""Trials in Optuna's own tables, read and written: with transitions.py all that depends on Optuna's schema.
+"""Studies and trials in Optuna's own tables, read and written: with owners.py all that depends on its schema.
 
-Written for the schema versions in `SCHEMAS`; `open_storage` leaves a database of another version to
-Optuna's own storage. Beside Optuna's tables there is one of ours, `optnas_attempts`, which Optuna does not
-look at: who runs a trial, and until when. It has no foreign key, so that Optuna can delete a study.
+Written for the version `SCHEMA`; `open_storage` leaves a database of another version to
+Optuna's own storage. Functions on a connection; who calls them has begun the transaction.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -16,15 +15,18 @@ from typing import Any
 
 import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
-from optuna.storages._rdb import models
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-SCHEMAS = frozenset({"v3.2.0.a"})
+from optnas.storage.private import models
+
+SCHEMA = "v3.2.0.a"
 
 studies: sa.Table = models.StudyModel.__table__
 study_user_attrs: sa.Table = models.StudyUserAttributeModel.__table__
+study_system_attrs: sa.Table = models.StudySystemAttributeModel.__table__
 trials: sa.Table = models.TrialModel.__table__
 params: sa.Table = models.TrialParamModel.__table__
 values: sa.Table = models.TrialValueModel.__table__
@@ -32,21 +34,30 @@ reports: sa.Table = models.TrialIntermediateValueModel.__table__
 user_attrs: sa.Table = models.TrialUserAttributeModel.__table__
 system_attrs: sa.Table = models.TrialSystemAttributeModel.__table__
 
-attempts = sa.Table(
-    "optnas_attempts",
-    sa.MetaData(),
-    sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("created_by", sa.String(32), unique=True),  # key of the request that created the trial
-    sa.Column("token", sa.String(32), unique=True),  # of the attempt that owns the trial now
-    sa.Column("n_attempts", sa.Integer, nullable=False),  # how often it was taken
-    sa.Column("machine", sa.Text),
-    sa.Column("host", sa.Text),
-    sa.Column("pid", sa.Integer),
-    sa.Column("started", sa.Text),  # start time of the process, which tells it from a later one of that pid
-    sa.Column("expires", sa.Float(53)),  # by Database.now
+heartbeats: sa.Table = models.TrialHeartbeatModel.__table__
+_version: sa.Table = models.VersionInfoModel.__table__
+_migrations = sa.Table(
+    "alembic_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True)
 )
 
 _MAX_IDS = 1000  # in one IN list, of which a statement has up to five
+
+
+def are_made(found: Collection[str]) -> bool:
+    """Whether Optuna's tables are among those `found`."""
+    return {studies.name, _migrations.name} <= set(found)
+
+
+def make(connection: Connection) -> None:
+    """Make Optuna's tables in the transaction of this connection; RDBStorage would take several."""
+    memory = RDBStorage("sqlite://")
+    models.BaseModel.metadata.create_all(connection)
+    _migrations.create(connection)
+    with memory.engine.connect() as source:
+        for table in (_version, _migrations):
+            rows = source.execute(sa.select(table)).mappings().all()
+            connection.execute(sa.insert(table), [dict(row) for row in rows])
+    memory.engine.dispose()
 
 
 @dataclass(frozen=True)
@@ -174,6 +185,11 @@ def read_header(connection: Connection, trial_id: int) -> Header:
     return Header(*row)
 
 
+def read_trial(connection: Connection, trial_id: int) -> FrozenTrial:
+    """Raises KeyError where there is no such trial."""
+    return read_trials(connection, [read_header(connection, trial_id)])[0]
+
+
 def read_headers(connection: Connection, study_id: int, last: int, unfinished: Sequence[int]) -> list[Header]:
     """Of the trials newer than the id `last`, and of those in `unfinished`."""
     found = {}
@@ -181,6 +197,49 @@ def read_headers(connection: Connection, study_id: int, last: int, unfinished: S
         some = {"study_id": study_id, "last": last, "open": unfinished[first : first + _MAX_IDS]}
         found.update({row.trial_id: Header(*row) for row in connection.execute(_NEW_OR_OPEN, some)})
     return list(found.values())
+
+
+# ---- studies ----
+
+
+def lock_study(connection: Connection, study_id: int) -> str | None:
+    """Let nobody else, Optuna included, create or claim a trial of this study until this transaction ends.
+
+    Returns its incarnation. Raises KeyError where there is no such study.
+    """
+    row = connection.execute(_LOCK_STUDY, {"study_id": study_id}).one_or_none()
+    if row is None:
+        raise KeyError("There is no such study in this storage.")
+    return None if row.incarnation is None else str(json.loads(row.incarnation))
+
+
+INCARNATION = "optnas:incarnation"
+"""A system attribute that goes with a study, and tells it from a later one that gets its id and name."""
+
+_INCARNATION = sa.select(study_system_attrs.c.value_json).where(
+    study_system_attrs.c.study_id == sa.bindparam("study_id"), study_system_attrs.c.key == INCARNATION
+)
+_LOCK_STUDY = (
+    sa.select(studies.c.study_id, _INCARNATION.scalar_subquery().label("incarnation"))
+    .where(studies.c.study_id == sa.bindparam("study_id"))
+    .with_for_update(of=studies)
+)
+
+
+def settle_incarnation(connection: Connection, study_id: int, new: str) -> str:
+    """That of a study, which is locked; `new` where it has none."""
+    found = connection.execute(_INCARNATION, {"study_id": study_id}).scalar_one_or_none()
+    if found is not None:
+        return str(json.loads(found))
+    write_study_attr(connection, study_system_attrs, study_id, INCARNATION, new)
+    return new
+
+
+def check_study(connection: Connection, study_id: int) -> None:
+    """Raises KeyError where there is no such study."""
+    query = sa.select(studies.c.study_id).where(studies.c.study_id == study_id)
+    if connection.execute(query).one_or_none() is None:
+        raise KeyError("There is no such study in this storage.")
 
 
 _STUDY_USER_ATTRS = sa.select(study_user_attrs.c.key, study_user_attrs.c.value_json).where(
@@ -196,25 +255,79 @@ def read_study_user_attrs(connection: Connection, study_id: int) -> dict[str, An
     return {key: json.loads(text) for key, text in rows}
 
 
-def insert_study_user_attr(connection: Connection, study_id: int, key: str, value: Any) -> None:
-    """One that is not there yet."""
-    row = {"study_id": study_id, "key": key, "value_json": json.dumps(value)}
-    connection.execute(sa.insert(study_user_attrs), row)
+def write_study_attr(connection: Connection, table: sa.Table, study_id: int, key: str, value: Any) -> None:
+    """Into `study_user_attrs` or `study_system_attrs`."""
+    check_study(connection, study_id)
+    _upsert(connection, table, [{"study_id": study_id, "key": key, "value_json": json.dumps(value)}])
 
 
-def check_study(connection: Connection, study_id: int) -> None:
-    """Raises KeyError where there is no such study."""
-    _study(connection, sa.select(studies.c.study_id).where(studies.c.study_id == study_id))
+def count_studies(connection: Connection) -> int:
+    return connection.execute(sa.select(sa.func.count()).select_from(studies)).scalar_one()
 
 
-def lock_study(connection: Connection, study_id: int) -> None:
-    """Let nobody else, Optuna included, create or claim a trial of this study until this transaction ends."""
-    _study(connection, sa.select(studies.c.study_id).where(studies.c.study_id == study_id).with_for_update())
+# ---- the states of trials ----
 
 
-def _study(connection: Connection, query: sa.Select[int]) -> None:
-    if connection.execute(query).one_or_none() is None:
-        raise KeyError("There is no such study in this storage.")
+def insert_trial(
+    connection: Connection, study_id: int, state: TrialState, **times: datetime | None
+) -> Header:
+    """A row of a new trial, of the number after the last; the study must be locked."""
+    last = sa.select(sa.func.max(trials.c.number)).where(trials.c.study_id == study_id)
+    found = connection.execute(last).scalar_one()
+    number = 0 if found is None else found + 1
+    row = {"study_id": study_id, "number": number, "state": state, **times}
+    (trial_id,) = connection.execute(sa.insert(trials), row).inserted_primary_key or (None,)
+    assert trial_id is not None
+    return Header(
+        trial_id, study_id, number, state, times.get("datetime_start"), times.get("datetime_complete")
+    )
+
+
+def start_waiting(connection: Connection, trial_id: int) -> datetime | None:
+    """WAITING becomes RUNNING; returns the start (UTC), None if it is WAITING no more."""
+    start = to_utc(datetime.now())
+    query = sa.update(trials).where(trials.c.trial_id == trial_id, trials.c.state == TrialState.WAITING)
+    started = connection.execute(query.values(state=TrialState.RUNNING, datetime_start=start))
+    return start if started.rowcount == 1 else None
+
+
+def end_trial(
+    connection: Connection, trial_id: int, state: TrialState, numbers: Sequence[float] | None
+) -> datetime | None:
+    """Set any state but RUNNING; returns the time of completion (UTC) where it is one of the end."""
+    if numbers is not None:
+        write_values(connection, trial_id, numbers)
+    complete = to_utc(datetime.now()) if state.is_finished() else None
+    row = {"state": state} if complete is None else {"state": state, "datetime_complete": complete}
+    connection.execute(sa.update(trials).where(trials.c.trial_id == trial_id).values(row))
+    return complete
+
+
+def lock_trial(connection: Connection, trial_id: int) -> TrialState:
+    """The state of a trial, locked until this transaction ends; KeyError where there is none."""
+    query = sa.select(trials.c.state).where(trials.c.trial_id == trial_id).with_for_update()
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise KeyError(f"There is no trial with the id {trial_id} in this storage.")
+    return TrialState(row.state)
+
+
+def signs_of_life(connection: Connection, trial_ids: Sequence[int]) -> dict[int, tuple[Any, ...]]:
+    """What changes while somebody runs these trials: how much each holds, and its last heartbeat."""
+    signs: dict[int, list[Any]] = {trial_id: [] for trial_id in trial_ids}
+    for table in (params, reports, user_attrs, system_attrs):
+        query = sa.select(table.c.trial_id, sa.func.count()).where(table.c.trial_id.in_(trial_ids))
+        found = {row[0]: row[1] for row in connection.execute(query.group_by(table.c.trial_id))}
+        for trial_id, sign in signs.items():
+            sign.append(found.get(trial_id, 0))
+    last = sa.select(heartbeats.c.trial_id, heartbeats.c.heartbeat)
+    beats = last.where(heartbeats.c.trial_id.in_(trial_ids))
+    for trial_id, beat in connection.execute(beats):
+        signs[trial_id].append(beat)
+    return {trial_id: tuple(sign) for trial_id, sign in signs.items()}
+
+
+# ---- whole trials ----
 
 
 @lru_cache(maxsize=1)
