@@ -84,7 +84,7 @@ def test_ls_lists_studies_with_states_and_best_values(toy: Path, optnas_cli: Cli
             ("best", "toy.py", "--storage", "sqlite:///other.db"),
             "which has another. Say which with --study-name",
         ),
-        (("best", "toy.py", "--epochs", "3"), "--epochs: the objective's estimator"),
+        (("best", "toy.py", "--epochs", "3"), "--epochs: The objective's estimator"),
         (
             ("best", "toy.py", "--storage", "sqlite:///other.db", "--study-name", "another"),
             "began in order to minimize a value, maximize a value, and the objective",
