@@ -39,6 +39,6 @@ def test_a_table_keeps_the_colors_that_are_ours() -> None:
     console = Console(file=io.StringIO(), width=60, force_terminal=True, color_system="standard")
     console.print(Printable(table))
     written = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
-    assert "\x1b[31m\\x1b]0;OWNED\\x07" in written
+    assert "\x1b[31m\\x1b]0;OWNED" in written
     assert "\x1b]" not in written
     assert "\x1b[8m" not in written

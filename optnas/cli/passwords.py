@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 _SQLITE = re.compile(r"sqlite[^:/@]*:")  # its URLs and files have no passwords
 _PLAIN_HOST = re.compile(r"[^:/?]*(:\d*)?(?=[/?]|$)")
-_SHORTEST = 3  # characters of what is looked for in other texts
+_SHORTEST = 4  # characters of what is looked for in other texts
 
 
 def without_password(url: str) -> str:

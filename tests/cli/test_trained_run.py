@@ -26,7 +26,6 @@ def test_training_ends_with_a_tested_exported_winner_beside_the_baseline(
     assert "Test data, which the search never saw" in result.stdout
     assert "Trained anew from 2 seeds" in result.stdout
     assert "by hand" in result.stdout
-    study = load()
     [onnx] = Path("runs/trained").glob("*.onnx")
     assert str(onnx) in result.stdout
 

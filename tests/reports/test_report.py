@@ -237,6 +237,20 @@ def test_several_objectives_without_a_result(tmp_path: Path) -> None:
     assert "No trial has a value yet." in html
 
 
+def test_a_study_that_cannot_be_explained_says_why_and_an_error_stands_where_the_section_would(
+    tmp_path: Path,
+) -> None:
+    study = optuna.create_study(study_name="broken", sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(lambda trial: 1e200 * trial.suggest_float("x", 0, 1), 12)
+    text = report(study, tmp_path / "report.md").read_text()
+    assert "too much to be explained" in text[text.index("## Explanation") :]
+    attempt = {"host": "a", "pid": 1, "started": 1.0, "ended": "late"}  # no number to draw a bar to
+    study.add_trial(create_trial(value=0.0, user_attrs={record.ATTEMPTS.name: [attempt]}))
+    text = report(study, tmp_path / "report.md").read_text()
+    assert "This could not be shown: TypeError" in text[text.index("## Timeline") :]
+    assert "## How to reproduce" in text
+
+
 def test_mistakes_are_named(searched: optuna.Study, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must end in \.html or \.md"):
         report(searched, tmp_path / "report.pdf")
