@@ -302,7 +302,8 @@ def _limited(
 def _place(thread: int) -> str:
     """Where a thread is, in the user's code."""
     frames = traceback.extract_stack(sys._current_frames().get(thread))
-    own = [frame for frame in frames if is_users_code(frame.filename)]
+    # "<string>" is the line that started this process.
+    own = [frame for frame in frames if is_users_code(frame.filename) and frame.filename != "<string>"]
     return (
         f"; it was at {os.path.basename(own[-1].filename)}:{own[-1].lineno} in {own[-1].name}" if own else ""
     )

@@ -269,7 +269,7 @@ def test_success_is_the_budget_not_an_exit_status(tmp_path, way, caplog):
     assert sum(map(counts, study.trials)) == 3
     assert study.trials[1].state == TrialState.FAIL
     assert f"gave up: {MAX_KILLS}" in record.why(study.trials[1])
-    assert f"{MAX_KILLS} by exit status 0" in caplog.text
+    assert "by exit status 0" in caplog.text
 
 
 def test_workers_that_all_end_so_stop_the_search(tmp_path, monkeypatch):
@@ -350,14 +350,14 @@ class Hanging(Sleeping):
 def test_a_trial_that_takes_too_long_fails_with_the_place_where_it_was(tmp_path, n_workers, caplog):
     objective = Objective(linear, Hanging(), reuse_twins=False)
     study = study_of(objective, tmp_path)
-    optimize(study, objective, n_trials=3, n_workers=n_workers, trial_timeout=2.0)
+    optimize(study, objective, n_trials=3, n_workers=n_workers, trial_timeout=20.0)
     assert sum(map(counts, study.trials)) == 3
     [failed] = study.get_trials(states=(TrialState.FAIL,))
     reason = record.Reason.of(failed)
     assert failed.number == 1
     assert reason.kind is Why.TIME
     assert re.fullmatch(
-        r"ran longer than trial_timeout=2 s; it was at test_workers.py:\d+ in __call__", reason.words
+        r"ran longer than trial_timeout=20 s; it was at test_workers.py:\d+ in __call__", reason.words
     )
     assert "died" not in caplog.text
 
@@ -371,10 +371,11 @@ def test_a_trial_that_lets_no_other_thread_run_is_lost_and_given_up(tmp_path, mo
                 ctypes.PyDLL(None).sleep(3600)  # unlike CDLL, it does not let go of the interpreter
             return super().__call__(model, trial)
 
+    monkeypatch.setattr("optnas.search.recovery.MAX_KILLS", 1)
     objective = Objective(linear, Holding(), reuse_twins=False)
     study = study_of(objective, tmp_path)
-    optimize(study, objective, n_trials=3, n_workers=1, trial_timeout=1.0)
-    assert sum(map(counts, study.trials)) == 3
+    optimize(study, objective, n_trials=2, n_workers=1, trial_timeout=15.0)
+    assert sum(map(counts, study.trials)) == 2
     assert record.Reason.of(study.trials[1]).kind is Why.GAVE_UP
 
 
