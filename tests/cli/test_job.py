@@ -12,7 +12,7 @@ import optuna
 import pytest
 import typer
 
-from optnas.cli.job import load_job, open_existing, open_storage
+from optnas.cli.job import load_job, load_only_study, open_existing, open_storage
 
 
 def test_a_file_without_options_is_named_after_itself(toy: Path) -> None:
@@ -75,6 +75,14 @@ def test_a_storage_is_looked_at_where_a_search_made_it(
     monkeypatch.setenv("HOME", str(Path.cwd()))
     optuna.create_study(study_name="there", storage=open_storage(url))
     assert optuna.get_all_study_names(open_existing(url)) == ["there"]
+
+
+def test_to_look_at_a_database_of_plain_optuna_changes_nothing_in_it(toy: Path) -> None:
+    optuna.create_study(study_name="there", storage="sqlite:///plain.db")
+    before = {path.name: path.read_bytes() for path in Path.cwd().iterdir() if path.is_file()}
+    assert optuna.get_all_study_names(open_existing("sqlite:///plain.db", read_only=True)) == ["there"]
+    assert load_only_study("sqlite:///plain.db", None, read_only=True).trials == []
+    assert {path.name: path.read_bytes() for path in Path.cwd().iterdir() if path.is_file()} == before
 
 
 def test_an_unreadable_url_gets_a_message_without_its_password(
