@@ -1,7 +1,6 @@
 import json
 import os
 import pickle
-from pathlib import Path
 
 import optuna
 import pytest
@@ -15,6 +14,7 @@ from torch import nn
 from optnas import record
 from optnas.data import Digits, TensorData
 from optnas.errors import UntestableError
+from optnas.estimation.run import Run
 from optnas.tasks import Classification
 from optnas.training import tidy, trial_folder, weights_path
 from optnas.trial import Draw
@@ -73,14 +73,14 @@ def test_the_time_limit_ends_a_trial_with_what_it_has(tmp_path, training, search
 def test_keep_zero_leaves_no_weights(tmp_path, training, search):
     study = search(training(tmp_path, keep=0), n_trials=2)
     tidy(study, 0)
-    assert not list((tmp_path / "runs").rglob("*.*"))
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["study.json"]
 
 
 def test_folders_follow_the_study_unless_told(tmp_path, monkeypatch, training, search):
     monkeypatch.chdir(tmp_path)
     study = optuna.create_study(study_name="my study/1", direction="maximize")
     search(training(tmp_path, folder=None), study=study)
-    assert weights_path(study, 0) == Path("runs/my_study_1/trial-0000/attempt-0/weights.pt")
+    assert weights_path(study, 0) == tmp_path / "runs/my_study_1/trial-0000/attempt-0/weights.pt"
     study.set_user_attr(record.FOLDER.name, str(tmp_path / "there"))
     search(training(tmp_path, folder=None), study=study)
     assert weights_path(study, 1) == tmp_path / "there/trial-0001/attempt-0/weights.pt"
@@ -98,25 +98,24 @@ def test_stored_trials_train_without_files(tmp_path, linear, training, search):
     torch.manual_seed(2)  # weights that three epochs are enough for
     model = linear(None)
     again = training(tmp_path, folder=tmp_path / "other")
-    metrics = again(model, frozen)
+    metrics = again.estimate_and_test(model, Run.of(frozen))
     assert metrics["val_acc"] > 0.5
     assert not (tmp_path / "other").exists()
-    x, y = again.data.test
-    assert again.test(model, frozen)["test_acc"] == pytest.approx(
-        (model(x).argmax(1) == y).float().mean().item()
-    )
+    for metric, (x, y) in {"val_acc": again.data.val, "test_acc": again.data.test}.items():
+        assert metrics[metric] == pytest.approx((model(x).argmax(1) == y).float().mean().item())
 
 
-def test_what_cannot_be_tested_says_what_is_missing(tmp_path, points, linear, training):
+def test_what_cannot_be_tested_says_what_is_missing(tmp_path, points, linear, training, search):
     class Untested(pl.LightningModule):
         pass
 
     splits = points()
+    study = search(training(tmp_path))
     data = pl.LightningDataModule.from_datasets(splits.train, splits.val)
     with pytest.raises(UntestableError, match=r"LightningDataModule has no test_dataloader\(\)"):
-        training(tmp_path, data=data).test(linear(None), None)
+        training(tmp_path, data=data).test(linear(None), study, study.trials[0])
     with pytest.raises(UntestableError, match=r"Untested has no test_step\(\)"):
-        training(tmp_path, task=lambda model, trial: Untested()).test(linear(None), None)
+        training(tmp_path, lambda model, trial: Untested()).test(linear(None), study, study.trials[0])
 
 
 def test_callbacks_are_copied_for_every_trial(tmp_path, search, scripted):
