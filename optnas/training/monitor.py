@@ -104,10 +104,6 @@ class Monitor(Checkpoint):
 
     # ---- what Lightning calls, in this order ----
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._random is not None:
-            set_random_state(self._random)  # whatever the making of the Trainer and other callbacks drew
-
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._random is None:
             return
@@ -177,6 +173,11 @@ class Monitor(Checkpoint):
             "random": random_state(),
             "threads": torch.get_num_threads(),
         }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Only what is random: `resume` loaded the rest. The first loader may be made right after this."""
+        if self._random is not None:
+            set_random_state(self._random)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
