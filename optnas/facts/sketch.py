@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,8 @@ class Sketch:
     """Equal for equal computation graphs, see `fingerprint`."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """The name of each fact that could not be had, and why."""
+    sequence: str | None = None
+    """Equal where the same operations happen in the same order, initialization included; if asked for."""
     more: Mapping[str, float] = field(default_factory=dict)
     """The user's facts that need no real model, by name."""
 
@@ -64,10 +67,13 @@ def fingerprint(build: Callable[[], nn.Module], example: Example) -> str:
     return found.fingerprint
 
 
-def sketch(build: Callable[[], nn.Module], example: Example, facts: Sequence[Fact] = ()) -> Sketch:
+def sketch(
+    build: Callable[[], nn.Module], example: Example, facts: Sequence[Fact] = (), *, ordered: bool = False
+) -> Sketch:
     """All facts about the model that `build` makes, from one build and one forward pass on the meta device.
 
-    Of `facts`, those that need the structure alone are measured on the same model.
+    Of `facts`, those that need the structure alone are measured on the same model. `ordered`: name the
+    sequence of operations too, by which two equal networks draw their weights alike or not.
 
     A model that cannot run there (its Python code looks at values, an operation does not support the meta
     device, shapes do not fit) is no error here: the facts are None and `missing` says why. A real forward
@@ -103,6 +109,7 @@ def sketch(build: Callable[[], nn.Module], example: Example, facts: Sequence[Fac
         if _python_random_state() != state:
             tracer.blind = "the forward pass asks Python's or NumPy's random generator"
         name = _name(tracer, model, output)
+        sequence = _sequence(tracer) if ordered and name is not None else None
         missing = {"fingerprint": tracer.blind} if tracer.blind else {}
         more: dict[str, float] = {}
         for fact in facts:
@@ -111,7 +118,8 @@ def sketch(build: Callable[[], nn.Module], example: Example, facts: Sequence[Fac
                     more[fact.name] = fact.of(model, example)
                 except Exception as error:
                     missing[fact.name] = _reason(error)
-    return Sketch(count_params(model), tracer.flops // batch_size((args, kwargs)), name, missing, more)
+    flops = tracer.flops // batch_size((args, kwargs))
+    return Sketch(count_params(model), flops, name, missing, sequence, more)
 
 
 def _name(tracer: Tracer, model: nn.Module, output: Any) -> str | None:
@@ -129,6 +137,14 @@ def _name(tracer: Tracer, model: nn.Module, output: Any) -> str | None:
     if any(label.startswith(f"('{UNSEEN}'".encode()) for label in labels):
         tracer.blind = "the model holds a meta tensor whose making was not seen; make all of it in `build`"
     return None if tracer.blind else canonical_form(labels, edges)
+
+
+def _sequence(tracer: Tracer) -> str:
+    digest = hashlib.sha256()
+    for node in tracer.nodes:
+        reads = [(read.role, read.source, read.port, read.geometry) for read in node.reads]
+        digest.update(repr((node.op, node.args, reads, node.outputs)).encode())
+    return digest.hexdigest()[:16]
 
 
 def _own_gradients(tracer: Tracer, outputs: list[Tensor]) -> list[Any]:

@@ -308,7 +308,7 @@ class Training(Estimator):
             put(found, module)
         except RuntimeError as error:
             raise ParamsMismatchError(
-                f"The task or a callback altered the network of trial {trial.number} when it trained, and the "
+                f"The task or a callback altered the network of trial {trial.number} in training, and the "
                 "task alone does not make it so again: "
                 + next(iter(line.strip() for line in str(error).splitlines()[1:]), str(error))
             ) from error
