@@ -18,6 +18,7 @@ Each is a subclass, too, of the built-in or Optuna exception that callers catch 
 from __future__ import annotations
 
 import errno
+import re
 import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping
@@ -95,12 +96,39 @@ def _installed() -> Iterator[str]:
 _INSTALLED = tuple(_installed())
 
 
+# Numbers of errors that say something of the machine, its disks and its network, and nothing of the code.
+_MACHINE = frozenset((
+    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS, errno.ENOMEM, errno.EMFILE,
+    errno.ENFILE, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENODEV, errno.ENXIO, errno.ENETDOWN,
+    errno.ENETUNREACH, errno.ENETRESET, errno.ECONNRESET, errno.ECONNABORTED, errno.EHOSTDOWN,
+    errno.EHOSTUNREACH, errno.ENOTCONN,
+))  # fmt: skip
+
+# What torch says when a process that loads data was killed, or found no room to hand its batch over.
+_WORKER_LOST = (
+    "is killed by signal",
+    "exited unexpectedly",
+    "unable to open shared memory object",
+    "received 0 items of ancdata",
+    "Too many open files",
+)
+
+
+def _number(error: OSError) -> int | None:
+    """The number of an error; of one that a process loading data passed on, it is in the text alone."""
+    if error.errno is None and (found := re.search(r"\[Errno (\d+)\]", str(error))):
+        return int(found[1])
+    return error.errno
+
+
 def is_infrastructure(error: BaseException) -> bool:
     """Whether an attempt ended by no fault of its trial, which goes on later or elsewhere.
 
-    The storage or the disk failed, or another process has taken the trial over.
+    The storage, the disk, the network or the machine failed, or another process has taken the trial over.
     """
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and _number(error) in _MACHINE:
+        return True
+    if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _WORKER_LOST):
         return True
     return isinstance(error, StorageInternalError | UpdateFinishedTrialError | CheckpointError)
 

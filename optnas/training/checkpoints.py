@@ -205,7 +205,9 @@ class Attempt:
     def newest(self, key: str) -> tuple[Path, Mapping[str, Any]] | None:
         """The furthest readable state of an earlier attempt at this training, and what `key` saved in it."""
         files = [file for path in self.earlier for file in _find(path, "epoch-*.ckpt")]
-        for file in sorted(files, key=lambda file: file.name, reverse=True):
+        files.sort(key=lambda file: file.name, reverse=True)
+        others = files[-1] if files else None
+        for file in files:
             try:
                 state = _load(file)["callbacks"][key]
             except Exception as error:
@@ -213,6 +215,11 @@ class Attempt:
                 continue
             if state["identity"] == self.identity:
                 return file, state
+            if file == others:
+                _log.warning(
+                    "The trial begins anew instead of going on from %s: data, settings, or what was asked are "
+                    "not as they were.", file,
+                )  # fmt: skip
         return None
 
     def write(self, epoch: int, save: Callable[[Path], None]) -> None:

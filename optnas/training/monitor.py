@@ -19,7 +19,7 @@ from optnas.estimation.run import Run
 from optnas.record import Reason, Why
 from optnas.seeds import random_state, set_random_state
 from optnas.training.checkpoints import Attempt
-from optnas.training.snapshot import Snapshot, is_plain, shapes, take
+from optnas.training.snapshot import Snapshot, is_plain, take
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ class Monitor(Checkpoint):
 
     Args:
         model: what the space built, whose weights are kept under its own names.
+        built: its `shapes` before the task got it.
         metric: what makes an epoch the best; reported to the trial after every validation.
         maximize: whether more is better.
         run: who is told, and asked whether to prune.
@@ -62,6 +63,7 @@ class Monitor(Checkpoint):
     def __init__(
         self,
         model: nn.Module,
+        built: dict[str, list[int]],
         metric: str,
         maximize: bool,
         run: Run,
@@ -70,7 +72,7 @@ class Monitor(Checkpoint):
     ) -> None:
         self.first = _First(self)
         self._model = model
-        self._built = shapes(model)
+        self._built = built
         self._metric = metric
         self._maximize = maximize
         self._run = run

@@ -159,9 +159,10 @@ class Training(Estimator):
         self, model: nn.Module, run: Run
     ) -> tuple[dict[str, float], pl.LightningModule, pl.LightningDataModule]:
         data = self._data_for(run)
-        module, kept = self._make(model, run)
+        built = shapes(model)
+        module = self._make(model, run)
         attempt = None if run.lone else self._attempt(run)
-        monitor = Monitor(kept, self.monitor, self.mode == "max", run, attempt, self.time_limit)
+        monitor = Monitor(model, built, self.monitor, self.mode == "max", run, attempt, self.time_limit)
         with out_of_memory_prunes(run):
             state = monitor.resume()
             if not monitor.is_over:
@@ -206,7 +207,7 @@ class Training(Estimator):
 
     def _rehearse(self, model: nn.Module, run: Run) -> None:
         data = self._data_for(run)
-        module, _ = self._make(model, run)
+        module = self._make(model, run)
         with untouched_loaders(data), interruptible(), quiet(), tempfile.TemporaryDirectory() as folder:
             module.configure_callbacks = list  # type: ignore[method-assign]  # they may keep something
             own = [] if callable(self.callbacks) else self.callbacks
@@ -270,10 +271,10 @@ class Training(Estimator):
         """
         answers = replay(trial.params)
         data = self._data_for(answers)
-        module, _ = self._make(deepcopy(model), answers)
+        module = self._make(deepcopy(model), answers)
         if (why := _untestable(module, data)) is not None:
             raise UntestableError(why)
-        module, _ = self._restore(model, study, trial)
+        module = self._restore(model, study, trial)
         return self._test(module, data, answers)
 
     def trained(self, model: nn.Module, study: optuna.Study, trial: FrozenTrial) -> nn.Module:
@@ -285,20 +286,18 @@ class Training(Estimator):
             FileNotFoundError: its weights were deleted, or are elsewhere; the message says what is known.
             ParamsMismatchError: they do not fit the model, or the task trains none of it.
         """
-        _, kept = self._restore(model, study, trial)
-        return kept.eval()
+        self._restore(model, study, trial)
+        return model.eval()
 
-    def _restore(
-        self, model: nn.Module, study: optuna.Study, trial: FrozenTrial
-    ) -> tuple[pl.LightningModule, nn.Module]:
-        """Module and model as they were scored."""
+    def _restore(self, model: nn.Module, study: optuna.Study, trial: FrozenTrial) -> pl.LightningModule:
+        """The module as it was scored, and in it the model."""
         found = load_snapshot(study, trial)
         if shapes(model) != found.built:
             raise ParamsMismatchError(
                 f"The space does not build the network of trial {trial.number} again: it has changed "
                 "since, or decides something without asking the trial."
             )
-        module, kept = self._make(model, replay(trial.params))
+        module = self._make(model, replay(trial.params))
         if found.module and found.weights and not found.model:
             raise ParamsMismatchError(
                 f"The task trains a copy of the model in trial {trial.number}, not the model that it gets; "
@@ -312,7 +311,7 @@ class Training(Estimator):
                 "task alone does not make it so again: "
                 + next(iter(line.strip() for line in str(error).splitlines()[1:]), str(error))
             ) from error
-        return module, kept
+        return module
 
     def with_max_epochs(self, max_epochs: int) -> Training:
         """The same training, for another number of epochs."""
@@ -340,15 +339,14 @@ class Training(Estimator):
         """The data, as an object of its own: what a callback or a Trainer sets on it ends with the trial."""
         return copy(self._data(trial))
 
-    def _make(self, model: nn.Module, trial: Any) -> tuple[pl.LightningModule, nn.Module]:
-        """What is trained, and the part of it that the space stands for."""
+    def _make(self, model: nn.Module, trial: Any) -> pl.LightningModule:
         module = self.task(model, trial)
         if not isinstance(module, pl.LightningModule):
             raise TypeError(
                 f"The task returned {type(module).__module__}.{type(module).__name__}, not a "
                 "pytorch_lightning.LightningModule."
             )
-        return module, model
+        return module
 
     def _attempt(self, run: Run) -> Attempt:
         """The files of this attempt. By now everything was asked, so a later attempt has the same params."""

@@ -5,7 +5,6 @@ import resource
 import runpy
 import shutil
 import signal
-import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,6 @@ from torch import nn
 
 from optnas import record
 from optnas.errors import CheckpointError
-from optnas.storage.open import open_storage
 from optnas.estimation.folders import trial_folder
 from optnas.training.checkpoints import Attempt, all_weights, clean, load_snapshot, tidy, weights_path
 from optnas.training.snapshot import take
@@ -291,7 +289,12 @@ def test_the_best_k_keep_their_weights(tmp_path, search, scripted):
     assert stored == [2, 4]
     assert record.DELETED.of(study) == [0, 1, 3, 5]
     assert tidy(study, 2) == []
-    assert sorted(path.name for path in (tmp_path / "runs").rglob("*.pt")) == sorted(["module.pt", "weights.pt"] * 2)
+    assert sorted(path.name for path in (tmp_path / "runs").rglob("*.pt")) == [
+        "module.pt",
+        "module.pt",
+        "weights.pt",
+        "weights.pt",
+    ]
 
 
 def test_what_workers_deleted_at_one_moment_is_recorded_by_the_next(tmp_path, monkeypatch):
@@ -326,7 +329,7 @@ def test_weights_that_were_removed_by_hand_are_not_called_deleted(tmp_path, sear
     search(estimator, study=study)
     tidy(study, 1)
     assert record.DELETED.of(study) == [2]
-    with pytest.raises(FileNotFoundError, match="trial 0 are not below .*removed by hand"):
+    with pytest.raises(FileNotFoundError, match=r"trial 0 are not below .*removed by hand"):
         load_snapshot(study, study.trials[0])
 
 
