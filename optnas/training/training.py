@@ -17,7 +17,7 @@ import optuna
 import pytorch_lightning as pl
 import torch
 from optuna.trial import FrozenTrial
-from pytorch_lightning.callbacks import EarlyStopping, Timer
+from pytorch_lightning.callbacks import EarlyStopping, ModelSummary, ProgressBar, Timer
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
@@ -402,8 +402,8 @@ class Training(Estimator):
         folder = trial.folder if isinstance(trial, Run) else None
         defaults: dict[str, Any] = {
             "devices": 1,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
+            "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
+            "enable_model_summary": any(isinstance(callback, ModelSummary) for callback in callbacks),
             "num_sanity_val_steps": 0,
             "default_root_dir": folder,
         }

@@ -1,5 +1,7 @@
 """Every callback that Lightning ships, in a training: the trial has the right value, and the winner too."""
 
+import threading
+
 import optuna
 import pytest
 import pytorch_lightning as pl
@@ -37,6 +39,7 @@ MADE = {
     "EMAWeightAveraging": lambda: callbacks.EMAWeightAveraging(decay=0.9),
     "WeightAveraging": lambda: callbacks.WeightAveraging(),
 }
+LOGGING = {"DeviceStatsMonitor", "LearningRateMonitor", "ThroughputMonitor"}
 ABSTRACT = {"BaseFinetuning", "BasePredictionWriter", "Checkpoint"}
 
 
@@ -72,7 +75,7 @@ def test_a_callback_of_lightning_leaves_the_value_right(
     data = points()
     estimator = training(
         tmp_path, lambda model, trial: Task(model), data, monitor="val_loss", mode="min", max_epochs=4,
-        callbacks=[MADE[name]()], logger=name in ("DeviceStatsMonitor", "LearningRateMonitor", "ThroughputMonitor"),
+        callbacks=[MADE[name]()], logger=name in LOGGING,
         log_every_n_steps=1,
     )  # fmt: skip
     study = search(
@@ -111,8 +114,6 @@ def test_weights_that_a_users_callback_swaps_in_for_a_validation_are_the_kept_on
 
 
 def test_a_callback_that_holds_a_lock_and_a_file_works(tmp_path, training, search):
-    import threading
-
     class Holder(pl.Callback):
         def __init__(self):
             self.lock, self.file, self.seen = threading.Lock(), (tmp_path / "log").open("w"), []
