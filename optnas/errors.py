@@ -112,9 +112,14 @@ _INSTALLED = tuple(_installed())
 _OF_MACHINES = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
     | {errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH}
-    | {errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN}
+    | {errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.ENETRESET}
+    | {errno.EROFS, errno.EREMOTEIO, errno.ENODEV, errno.ENXIO}
 )
-_LOADER_DIED = re.compile(r"DataLoader worker \(pid.*\) (is killed by signal|exited unexpectedly)")
+# What torch says when a process that loads data died, or found no room to hand its batch over.
+_LOADER_DIED = re.compile(
+    r"DataLoader worker \(pid.*\) (is killed by signal|exited unexpectedly)"
+    "|unable to open shared memory object|received 0 items of ancdata|Too many open files"
+)
 _ERRNO = re.compile(r"\[Errno (\d+)\]")
 
 
@@ -126,7 +131,7 @@ def is_infrastructure(error: BaseException) -> bool:
     """
     if isinstance(error, OSError) and error_number(error) in _OF_MACHINES:
         return True
-    if isinstance(error, RuntimeError) and _LOADER_DIED.match(str(error)):
+    if isinstance(error, RuntimeError) and _LOADER_DIED.search(str(error)):
         return True
     return isinstance(error, StorageInternalError | UpdateFinishedTrialError | CheckpointError)
 

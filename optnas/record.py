@@ -65,7 +65,10 @@ PROVENANCE = Key(f"{PREFIX}provenance", dict)
 """Versions, hash of the space's source, data, device: see `search.provenance`."""
 
 FOLDER = Key(f"{PREFIX}folder", str)
-"""Where its checkpoints lie."""
+"""Where its checkpoints lie: absolute, or relative to its database file (`estimation.folders` reads it)."""
+
+IDENTITY = Key(f"{PREFIX}identity", str)
+"""Tells it from every other study, except from its copies: made once, when it first needs a folder."""
 
 DELETED = Key(f"{PREFIX}deleted_checkpoints", list)
 """Numbers of trials whose weights were deleted because others are better."""

@@ -81,6 +81,16 @@ def test_the_failing_layer_is_the_innermost():
         (OSError("no number"), False),
         (RuntimeError("a layer named DataLoader worker (pid 1) is killed by signal"), False),
         (RuntimeError("bug"), False),
+        (OSError(errno.EIO, "i/o"), True),
+        (OSError(errno.ESTALE, "stale"), True),
+        (OSError(errno.ENOMEM, "no memory to fork"), True),
+        (OSError(errno.EMFILE, "too many files"), True),
+        (TimeoutError(errno.ETIMEDOUT, "timed out"), True),
+        (OSError("Caught OSError in DataLoader worker process 0.\nOSError: [Errno 5] i/o: 'x'"), True),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), True),
+        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), True),
+        (FileNotFoundError(errno.ENOENT, "no such file"), False),
+        (OSError("Caught OSError in DataLoader worker process 0.\nOSError: [Errno 2] x"), False),
     ],
 )
 def test_infrastructure_is_no_fault_of_the_trial(error, expected):

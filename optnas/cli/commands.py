@@ -302,7 +302,7 @@ def _summary(job: Job, study: optuna.Study) -> None:
 
     say(f"\nSaved: study {study.study_name!r} in {without_password(job.storage)}")
     if job.objective.estimator.keeps_weights:
-        from optnas.training.checkpoints import study_folder
+        from optnas.estimation.folders import study_folder
 
         folder = study_folder(study)
         say(f"  weights of the best trials in {folder}")

@@ -99,23 +99,18 @@ class Estimator(ABC):
         """
         raise NotImplementedError(f"The objective's estimator ({self.name}) keeps no weights; Training does.")
 
-    def test(
-        self,
-        model: nn.Module,
-        trial: Trial,
-        trained_in: tuple[optuna.Study, FrozenTrial] | None = None,
-    ) -> dict[str, float]:
-        """Metrics of a trained model on data that no estimate saw.
-
-        Args:
-            model: the trained model; where `trained_in` is given, the untrained one.
-            trial: answers what the estimate asks.
-            trained_in: the study and the trial that trained it, whose state is put in place as it was scored.
+    def test(self, model: nn.Module, study: optuna.Study, trial: FrozenTrial) -> dict[str, float]:
+        """Metrics, on data that no estimate saw, of what a trial trained; `model` is the untrained one.
 
         Raises:
             UntestableError: there is nothing to test on.
+            FileNotFoundError, ParamsMismatchError: as for `trained`.
         """
         raise UntestableError(f"The objective's estimator ({self.name}) has no test.")
+
+    def estimate_and_test(self, model: nn.Module, run: Run) -> Mapping[str, float]:
+        """An estimate outside a search, with the metrics of its test where it has one."""
+        return self(model, run)
 
     def with_max_epochs(self, max_epochs: int) -> Estimator:
         """The same estimate with another number of epochs.

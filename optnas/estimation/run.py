@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import optuna
@@ -12,6 +14,7 @@ from optuna.trial import BaseTrial
 from optnas import record
 from optnas.answers import check_kept, check_storable
 from optnas.errors import ParamsMismatchError, TrialPaused
+from optnas.estimation import folders
 from optnas.record import Reason, Why
 from optnas.trial import Draw, Trial, ask
 
@@ -77,6 +80,20 @@ class Run(optuna.Trial):
     def seed(self) -> int | None:
         """What the model and everything random after it were seeded with; None if nobody seeded them."""
         return record.SEED.of(self)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of this trial's files, which exists when it was asked for; None for a lone run.
+
+        Raises:
+            CheckpointError: it cannot be made.
+        """
+        return None if self.lone else folders.claim(folders.settle(self.study), self)
+
+    def part(self) -> int:
+        """0 for the first training of this attempt, 1 for the next, and so on."""
+        parts: Iterator[int] = self.__dict__.setdefault("_parts", itertools.count())
+        return next(parts)
 
     @property
     def params(self) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
 from optuna.trial import FixedTrial, FrozenTrial
 
-from optnas import record
 from optnas.drawing.draw import draw
+from optnas.estimation.folders import own_folder
 from optnas.objective import Objective
 
 DRAWING = "network.svg"
@@ -27,10 +27,10 @@ _log = logging.getLogger(__name__)
 def attach_drawing(study: optuna.Study, objective: Objective, trial: optuna.Trial) -> None:
     """Draw the network of a running trial and add it to the trial's page, if the study keeps files.
 
-    It lies in the study's folder (user attribute `folder`). A trial without a drawing is no error: whatever
+    It lies in the study's folder. A trial without a drawing is no error: whatever
     stands in the way is logged for debugging.
     """
-    folder = record.FOLDER.of(study)
+    folder = own_folder(study)
     if folder is None:
         return
     try:
@@ -38,7 +38,7 @@ def attach_drawing(study: optuna.Study, objective: Objective, trial: optuna.Tria
         with tempfile.TemporaryDirectory() as temporary:
             file = Path(temporary) / DRAWING
             file.write_text(svg, encoding="utf-8")
-            store = _store(Path(folder))
+            store = _store(folder)
             upload_artifact(artifact_store=store, file_path=str(file), study_or_trial=trial)
     except Exception:
         _log.debug("Trial %d has no drawing.", trial.number, exc_info=True)
@@ -55,7 +55,7 @@ def drawing_id(trial: FrozenTrial) -> str | None:
 class StudyArtifacts:
     """The files of all studies of a storage, as optuna-dashboard reads them.
 
-    Relative folders are looked for in the working directory, as the searches do. What users add on a page
+    What users add on a page
     goes to `runs/artifacts`.
     """
 
@@ -73,9 +73,10 @@ class StudyArtifacts:
         self._find(artifact_id).remove(artifact_id)
 
     def _find(self, artifact_id: str) -> FileSystemArtifactStore:
-        studies = self._storage.get_all_studies()
-        folders = [Path(folder) for study in studies if (folder := record.FOLDER.of(study)) is not None]
-        for place in (*folders, self._own):
+        names = optuna.get_all_study_names(self._storage)
+        studies = (optuna.load_study(study_name=name, storage=self._storage) for name in names)
+        folders = (own_folder(study) for study in studies)
+        for place in (*(folder for folder in folders if folder is not None), self._own):
             if (place / _FOLDER / artifact_id).is_file():
                 return FileSystemArtifactStore(place / _FOLDER)
         raise ArtifactNotFound(f"No study's folder has the artifact {artifact_id}.")

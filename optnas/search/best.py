@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +13,11 @@ from optuna.trial import FixedTrial, FrozenTrial
 from torch import nn
 
 from optnas import record
-from optnas.errors import UntestableError
 from optnas.estimation.run import Run
 from optnas.objective import Objective
 from optnas.search.study import check_values
 from optnas.seeds import derive_seed, seed_everything
 from optnas.strategy.base import is_sound, loss
-from optnas.trial import replay
 
 
 @dataclass(frozen=True)
@@ -48,12 +45,13 @@ class Best:
         return self.trial.params
 
     def model(self) -> nn.Module:
-        """The network with the weights of its best epoch, in evaluation mode, on the CPU.
+        """The network as it was when it got its score, in evaluation mode, on the CPU.
 
         Raises:
             FileNotFoundError: the weights are gone (only those of the best few trials are kept).
             NotImplementedError: the estimator keeps none.
-            ParamsMismatchError: they do not fit the network that the space builds.
+            ParamsMismatchError: the space does not build the network again, or the task does not alter it
+                as it did.
         """
         estimator = self.objective.estimator
         return estimator.trained(self.objective.build(self.trial), self.study, self.trial)
@@ -63,12 +61,9 @@ class Best:
 
         Raises:
             FileNotFoundError: as for `model`.
-            NotImplementedError: the estimator keeps no weights or cannot test.
-            UntestableError: there is no test data, or no `test_step`.
+            UntestableError: there is no test data, or no `test_step`, or the estimator cannot test.
         """
-        untrained = self.objective.build(self.trial)
-        where = (self.study, self.trial)
-        return self.objective.estimator.test(untrained, replay(self.params), where)
+        return self.objective.estimator.test(self.objective.build(self.trial), self.study, self.trial)
 
     def retrain(self, n_seeds: int = 3, max_epochs: int | None = None) -> list[dict[str, float]]:
         """Metrics, on validation and test data, of the network trained anew from `n_seeds` seeds.
@@ -146,12 +141,7 @@ def train(
     if origin is not None:
         record.ORIGIN.write(trial, str(origin))
     seed_everything(seed)
-    model = objective.build(trial)
-    run = Run.of(trial)
-    metrics = dict(estimator(model, run))
-    with suppress(UntestableError):
-        metrics |= estimator.test(model, run)
-    return metrics
+    return dict(estimator.estimate_and_test(objective.build(trial), Run.of(trial)))
 
 
 @dataclass(frozen=True)

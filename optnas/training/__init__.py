@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from optnas._lazy import lazily
 
 if TYPE_CHECKING:
-    from optnas.training.checkpoints import study_folder as study_folder
+    from optnas.estimation.folders import study_folder as study_folder
+    from optnas.estimation.folders import trial_folder as trial_folder
     from optnas.training.checkpoints import tidy as tidy
-    from optnas.training.checkpoints import trial_folder as trial_folder
     from optnas.training.checkpoints import weights_path as weights_path
     from optnas.training.training import Training as Training
 

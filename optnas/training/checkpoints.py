@@ -1,7 +1,9 @@
-"""Where a study's weights and interrupted trainings live on disk.
+"""What a study's trainings leave on disk, in the folder that `estimation.folders` settles.
 
     <folder>/trial-0007/attempt-0/epoch-00003.ckpt   how far an attempt got: deleted when the trial ends
     <folder>/trial-0007/attempt-0/weights.pt         the trial's best weights: a plain state_dict
+    <folder>/trial-0007/attempt-0/module.pt          what its LightningModule learned beyond those
+    <folder>/trial-0007/training-1/attempt-0/...     the same of a second training in one trial
 
 Every attempt at a trial writes into a folder of its own, so an attempt that was taken over and wakes up
 again disturbs nobody.
@@ -10,15 +12,12 @@ again disturbs nobody.
 from __future__ import annotations
 
 import glob
-import io
 import itertools
 import logging
 import os
-import re
 import shutil
-import socket
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,54 +28,25 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optnas import record
 from optnas.errors import CheckpointError
-from optnas.storage.open import storage_of
+from optnas.estimation.folders import (
+    abandon,
+    belongs_to,
+    cannot_write,
+    folder_of,
+    own_folder,
+    study_folder,
+    told,
+    trial_folder,
+)
+from optnas.training import snapshot
+from optnas.training.snapshot import Snapshot
 
-_CLAIM = "claimed"
 _WEIGHTS = "weights.pt"
+_REST = "module.pt"
+_DELETED = "deleted.txt"
 _STATES = "epoch-*"
 _PARTS = "*.part"
 _log = logging.getLogger(__name__)
-
-
-def study_folder(study: optuna.Study) -> Path:
-    """The folder of a study's checkpoints: the recorded one, or `runs/<study name>`."""
-    name = re.sub(r"[^\w.-]+", "_", study.study_name)
-    return Path(record.FOLDER.of(study) or Path("runs") / name)
-
-
-def settle_folder(study: optuna.Study, given: Path | None) -> None:
-    """Choose the study's folder when it is first needed: `given`, or the default, or one like it.
-
-    Studies of one name in two databases number their trials alike. In one folder they would take each
-    other's files for their own, and delete them: the second gets a folder with a number behind its name.
-    """
-    known = record.FOLDER.of(study)
-    if known is None:
-        folder = _claim(given or study_folder(study))
-        settle = storage_of(study).settle_study_user_attr
-        if settle(study._study_id, record.FOLDER.name, str(folder)) != str(folder):
-            _delete(folder / _CLAIM)  # another worker of the study was faster
-            with suppress(OSError):
-                folder.rmdir()
-    elif given is not None and not re.fullmatch(rf"{re.escape(str(given))}(-\d+)?", known):
-        record.FOLDER.write(study, str(given))  # moved by the user
-
-
-def _claim(wanted: Path) -> Path:
-    for n in itertools.count(1):
-        folder = wanted if n == 1 else wanted.with_name(f"{wanted.name}-{n}")
-        with _told(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError):
-                if not _find(folder, "trial-*"):
-                    (folder / _CLAIM).touch(exist_ok=False)
-                    return folder
-    raise AssertionError("one of them is free")
-
-
-def trial_folder(study: optuna.Study, number: int) -> Path:
-    """The folder of one trial, also the place for its logger's files."""
-    return _trial_folder(study_folder(study), number)
 
 
 def weights_path(study: optuna.Study, number: int) -> Path | None:
@@ -84,71 +54,113 @@ def weights_path(study: optuna.Study, number: int) -> Path | None:
 
     A file that `torch.load(path, weights_only=True)` reads: the `state_dict` of what the space built.
     """
-    found = [path / _WEIGHTS for path in _attempts(trial_folder(study, number)) if (path / _WEIGHTS).exists()]
-    return found[-1] if found else None
+    return _weights(trial_folder(study, number)) if own_folder(study) is not None else None
 
 
 def all_weights(study: optuna.Study) -> dict[int, Path]:
     """The best weights of every trial that has some; of one trial, `weights_path` is faster."""
-    files = _find(study_folder(study), f"trial-*/attempt-*/{_WEIGHTS}")
-    by_attempt = sorted(files, key=lambda file: _index(file.parent))
-    return {int(file.parts[-3].removeprefix("trial-")): file for file in by_attempt}
+    trials = study.get_trials(deepcopy=False)
+    kept = {trial.number: _weights(path) for trial, path in _held(study, trials, _WEIGHTS)}
+    return {number: path for number, path in sorted(kept.items()) if path is not None}
 
 
-def load_weights(study: optuna.Study, number: int) -> dict[str, Any]:
-    """The `state_dict` of a finished trial's best epoch, on the CPU.
+def load_snapshot(study: optuna.Study, trial: FrozenTrial) -> Snapshot:
+    """What a finished trial had learned when it got its score, on the CPU.
 
     Raises:
-        FileNotFoundError: they were deleted, or are on another machine; the message says which.
+        FileNotFoundError: it was deleted, or is elsewhere; the message says what is known.
+        ParamsMismatchError: a part of it was no plain value.
     """
-    path = weights_path(study, number)
+    folder = own_folder(study)
+    path = None if folder is None else _weights(folder_of(folder, trial))
     if path is None:
-        deleted = number in (record.DELETED.of(study) or [])
-        why = (
-            f"were deleted, since only those of the best {count_weights(study)} trials are kept"
-            if deleted
-            else f"are not below {study_folder(study).absolute()}; run this where the search ran"
+        raise FileNotFoundError(f"The weights of trial {trial.number} {_why_missing(study, trial)}")
+    return snapshot.read(path, path.with_name(_REST))
+
+
+def _why_missing(study: optuna.Study, trial: FrozenTrial) -> str:
+    if trial.number in (record.DELETED.of(study) or []):
+        return "were deleted, since only those of the best trials are kept. Train it anew."
+    recorded, folder = record.FOLDER.of(study), study_folder(study)
+    if recorded is not None and own_folder(study) is None:
+        return (
+            f"are with the original of this copied study, if anywhere: {recorded} belongs to it. Open the "
+            "original, or train it anew."
         )
-        raise FileNotFoundError(f"The weights of trial {number} {why}. Or train it anew.")
-    weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return weights
+    return (
+        f"are not below {folder.absolute()}: they were never written or removed by hand, or lie where the "
+        "search ran. Run this there, or train it anew."
+    )
 
 
 def count_weights(study: optuna.Study) -> int:
     """The number of trials whose weights are stored."""
-    return len(_stored(study_folder(study), _WEIGHTS))
+    return len({path for path, _ in _files(study_folder(study), _WEIGHTS)})
+
+
+def has_states(study: optuna.Study, beside: Path) -> bool:
+    """Whether there are states of interrupted trainings, of other trials than that of the folder `beside`."""
+    return any(path != beside for path, _ in _files(study_folder(study), _STATES))
 
 
 def tidy(study: optuna.Study, keep: int) -> list[int]:
     """Delete what finished trials left behind, except the weights of the best `keep`, feasible ones first.
 
     With several objectives the weights of the whole Pareto front are kept. Trials that run or wait are not
-    touched, nor are other files in the trials' folders. Safe to call at any time by any worker.
+    touched, nor are other files in the trials' folders, nor what no trial of the study is known to own. Safe
+    to call at any time by any worker.
 
     Returns the numbers of the COMPLETE trials whose weights this call deleted; the study's record
     `DELETED` collects them.
     """
-    folder = study_folder(study)
-    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
-    finished = {number for number, trial in trials.items() if trial.state.is_finished()}
-    trained = [t for t in trials.values() if t.state == TrialState.COMPLETE and record.TWIN_OF.of(t) is None]
-    kept = {trial.number for trial in _best(study, trained, keep)}
-    weights = _stored(folder, _WEIGHTS)
-    for number in (weights | _stored(folder, _STATES)) & finished:
-        _clean(_trial_folder(folder, number), keep_weights=number in kept)
-    deleted = (weights & {trial.number for trial in trained}) - kept
-    # Workers that write this list at one moment overwrite each other: add what is known to have been here.
-    gone = deleted | ({trial.number for trial in trained if _ran_here(trial)} - weights)
-    known = set(record.DELETED.of(study) or [])
-    if not gone <= known:
-        record.DELETED.write(study, sorted(gone | known))
+    if own_folder(study) is None:
+        return []
+    trials = study.get_trials(deepcopy=False)
+    trained = [t for t in trials if t.state == TrialState.COMPLETE and record.TWIN_OF.of(t) is None]
+    kept = [trial._trial_id for trial in _best(study, trained, keep)]
+    deleted = []
+    for trial, path in _held(study, trials, _WEIGHTS, _STATES):
+        if trial.state.is_finished():
+            keeps = trial._trial_id in kept
+            if trial in trained and not keeps and _weights(path) is not None:
+                deleted.append(trial.number)
+            clean(path, keep_weights=keeps)
+    if deleted:
+        _record_deleted(study, deleted)
     return sorted(deleted)
 
 
-def _ran_here(trial: FrozenTrial) -> bool:
-    """Whether the trial ended on this machine; False where that is not known."""
-    attempts = record.attempts(trial)
-    return bool(attempts) and attempts[-1]["host"] == socket.gethostname()
+def end(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Delete what only an interrupted training needs, of a trial that has ended."""
+    folder = own_folder(study)
+    if folder is not None:
+        clean(folder_of(folder, trial), keep_weights=True)
+
+
+def _record_deleted(study: optuna.Study, numbers: list[int]) -> None:
+    """Add to the list, which workers that do so at one moment may overwrite, but not what is in the file."""
+    ledger = study_folder(study) / _DELETED
+    with told(ledger), ledger.open("a+", encoding="utf-8") as file:
+        file.write("".join(f"{number}\n" for number in numbers))
+        file.flush()
+        file.seek(0)
+        known = {int(line) for line in file if line.strip().isdigit()}
+    record.DELETED.write(study, sorted(known | set(record.DELETED.of(study) or [])))
+
+
+def _held(study: optuna.Study, trials: list[FrozenTrial], *patterns: str) -> list[tuple[FrozenTrial, Path]]:
+    """The trials that have such files, each with its folder."""
+    folder = own_folder(study)
+    if folder is None:
+        return []
+    by_number: dict[int, list[FrozenTrial]] = {}
+    for trial in trials:
+        by_number.setdefault(trial.number, []).append(trial)
+    found = []
+    for path in sorted({path for pattern in patterns for path, _ in _files(folder, pattern)}):
+        number = int(path.name.split("-")[1])
+        found += [(trial, path) for trial in by_number.get(number, []) if belongs_to(path, trial)][:1]
+    return found
 
 
 def _best(study: optuna.Study, complete: list[FrozenTrial], keep: int) -> list[FrozenTrial]:
@@ -165,63 +177,102 @@ def _best(study: optuna.Study, complete: list[FrozenTrial], keep: int) -> list[F
 
 
 class Attempt:
-    """One attempt's files. `identity` describes everything that its training depends on."""
+    """One attempt's files.
 
-    def __init__(self, trial_folder: Path, identity: str) -> None:
+    Args:
+        trial_folder: of the trial, from `folders.claim`.
+        identity: describes everything that its training depends on.
+        part: which training of the trial it is, of several.
+    """
+
+    def __init__(self, trial_folder: Path, identity: str, part: int = 0) -> None:
         self.trial_folder = trial_folder
         self.identity = identity
-        self.earlier = _attempts(trial_folder)
+        place = trial_folder / f"training-{part}" if part else trial_folder
+        self.earlier = _attempts(place)
         first = _index(self.earlier[-1]) + 1 if self.earlier else 0
-        with _told(trial_folder):
-            trial_folder.mkdir(parents=True, exist_ok=True)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
             for index in itertools.count(first):
-                self.folder = trial_folder / f"attempt-{index}"
+                self.folder = place / f"attempt-{index}"
                 with suppress(FileExistsError):  # a former owner of the trial was faster: it does not know
                     self.folder.mkdir()
                     break
+        except OSError as error:
+            raise cannot_write(place, error) from error
+        self._is_read_back = False
 
     def newest(self, key: str) -> tuple[Path, Mapping[str, Any]] | None:
         """The furthest readable state of an earlier attempt at this training, and what `key` saved in it."""
         files = [file for path in self.earlier for file in _find(path, "epoch-*.ckpt")]
-        for file in sorted(files, key=lambda file: file.name, reverse=True):
+        files.sort(key=lambda file: file.name, reverse=True)
+        others = files[-1] if files else None
+        for file in files:
             try:
-                state = torch.load(file, map_location="cpu", weights_only=True)["callbacks"][key]
+                state = _load(file)["callbacks"][key]
             except Exception as error:
                 _log.warning("Cannot read the checkpoint %s (%s); looking for an older one.", file, error)
                 continue
             if state["identity"] == self.identity:
                 return file, state
+            if file == others:
+                _log.warning(
+                    "The trial begins anew instead of going on from %s: data, settings, or what was asked "
+                    "are not as they were.", file,
+                )  # fmt: skip
         return None
 
     def write(self, epoch: int, save: Callable[[Path], None]) -> None:
-        """Save the state after `epoch` with `save(path)`; the last two are kept."""
+        """Save the state after `epoch` with `save(path)`; the last two are kept.
+
+        The first one is read back: whether a training could go on shows while there is time to mend it.
+        """
         file = self.folder / f"epoch-{epoch:05}.ckpt"
         _replace(file, save)
         _delete(self.folder / f"epoch-{epoch - 2:05}.ckpt")
+        if not self._is_read_back:
+            self._is_read_back = True
+            try:
+                _load(file)
+            except Exception as error:  # pickle's and torch's, of which there are many
+                _log.warning(
+                    "The state of this training cannot be read back (%s): if its process ends, it begins "
+                    "anew. States hold tensors, arrays and plain values only; look at what the callbacks, "
+                    "the LightningModule or its data save in them.",
+                    next(iter(str(error).splitlines()), type(error).__name__),
+                )
 
-    def write_weights(self, weights: Mapping[str, Any]) -> None:
-        data = io.BytesIO()  # written to a full disk, torch.save says nothing of the disk
-        torch.save(dict(weights), data)
-        _replace(self.folder / _WEIGHTS, lambda path: path.write_bytes(data.getbuffer()))
-
-    def end(self) -> None:
-        """Delete what only an interrupted training needs, of all attempts."""
-        _clean(self.trial_folder, keep_weights=True)
-
-
-def _trial_folder(folder: Path, number: int) -> Path:
-    return folder / f"trial-{number:04}"
+    def write_snapshot(self, found: Snapshot) -> None:
+        """Write what was learned; whoever finds `weights.pt` finds the rest too."""
+        weights, rest = snapshot.files(found)
+        _replace(self.folder / _REST, lambda path: path.write_bytes(rest))
+        try:
+            _replace(self.folder / _WEIGHTS, lambda path: path.write_bytes(weights))
+        except CheckpointError:
+            _delete(self.folder / _REST)
+            raise
 
 
-def _stored(folder: Path, pattern: str) -> set[int]:
-    """The numbers of the trials that have such a file."""
-    files = _find(folder, f"trial-*/attempt-*/{pattern}")
-    return {int(file.parts[-3].removeprefix("trial-")) for file in files}
+def _load(file: Path) -> Any:
+    with snapshot.numpy_is_safe():
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def _attempts(trial_folder: Path) -> list[Path]:
-    """The folders of a trial's attempts, the latest last."""
-    return sorted(_find(trial_folder, "attempt-*"), key=_index)
+def _files(folder: Path, pattern: str) -> list[tuple[Path, Path]]:
+    """Such files of all trials, each with the folder of its trial."""
+    places = ("trial-*/attempt-*", "trial-*/training-*/attempt-*")
+    files = [file for place in places for file in _find(folder, f"{place}/{pattern}")]
+    return [(folder / file.relative_to(folder).parts[0], file) for file in files]
+
+
+def _weights(trial_folder: Path) -> Path | None:
+    found = [path / _WEIGHTS for path in _attempts(trial_folder) if (path / _WEIGHTS).exists()]
+    return found[-1] if found else None
+
+
+def _attempts(place: Path) -> list[Path]:
+    """The folders of the attempts at one training, the latest last."""
+    return sorted(_find(place, "attempt-*"), key=_index)
 
 
 def _find(folder: Path, pattern: str) -> list[Path]:
@@ -233,21 +284,25 @@ def _index(attempt: Path) -> int:
     return int(attempt.name.removeprefix("attempt-"))
 
 
-def _clean(trial_folder: Path, keep_weights: bool) -> None:
+def clean(trial_folder: Path, keep_weights: bool) -> None:
     """Delete the states of a finished trial, maybe its weights, and the folders that are empty then."""
-    attempts = _attempts(trial_folder)
-    # The latest folder may be that of a former owner, who began late and was told that he is none.
-    last = ([path for path in attempts if _find(path, _WEIGHTS)] or attempts)[-1:]
-    for path in attempts:
-        if path not in last:
-            shutil.rmtree(path, ignore_errors=True)
-    for path in last:
-        for pattern in (_STATES, _PARTS, *([] if keep_weights else [_WEIGHTS])):
-            for file in _find(path, pattern):
-                _delete(file)
-        for folder in (path, trial_folder):
+    for place in (*_find(trial_folder, "training-*"), trial_folder):
+        attempts = _attempts(place)
+        # The latest folder may be that of a former owner, who began late and was told that he is none.
+        last = ([path for path in attempts if _find(path, _WEIGHTS)] or attempts)[-1:]
+        for path in attempts:
+            if path not in last:
+                shutil.rmtree(path, ignore_errors=True)
+        for path in last:
+            for pattern in (_STATES, _PARTS, *([] if keep_weights else [_WEIGHTS, _REST])):
+                for file in _find(path, pattern):
+                    _delete(file)
             with suppress(OSError):  # not empty
-                folder.rmdir()
+                path.rmdir()
+        if place != trial_folder:
+            with suppress(OSError):
+                place.rmdir()
+    abandon(trial_folder)
 
 
 def _delete(file: Path) -> None:
@@ -260,20 +315,8 @@ def _replace(file: Path, save: Callable[[Path], object]) -> None:
     """Write a file so that whoever reads finds the old or the new one, never a part."""
     aside = file.with_name(f"{file.name}.part")
     try:
-        with _told(file):
-            save(aside)
-            os.replace(aside, file)
-    except CheckpointError:
-        _delete(aside)  # a part of it may be what fills the disk
-        raise
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    try:
-        yield
+        save(aside)
+        os.replace(aside, file)
     except OSError as error:
-        raise CheckpointError(
-            f"Cannot write {path}: {error.strerror or error}. Make room, or choose another place with "
-            "Training(folder=...)."
-        ) from error
+        _delete(aside)  # a part of it may be what fills the disk
+        raise cannot_write(file, error) from error

@@ -22,7 +22,7 @@ def out_of_memory_prunes(run: Run) -> Iterator[None]:
         yield
         return
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         reason = f"out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
     # Here the error is gone, and with its traceback the tensors that its frames held.
@@ -30,7 +30,8 @@ def out_of_memory_prunes(run: Run) -> Iterator[None]:
     run.refuse("memory", 1.0, reason)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the error says that a network is too large for the memory of its device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     # What the CPU's allocator and older CUDA libraries say.

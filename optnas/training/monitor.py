@@ -1,70 +1,120 @@
-"""Watches one training: reports to the pruner, keeps the best weights, saves the state after every epoch."""
+"""Watches one training: reports to the pruner, keeps what scored best, saves the state after every epoch."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, Timer
 from torch import Tensor, nn
 
+from optnas.estimation.run import Run
+from optnas.record import Reason, Why
 from optnas.seeds import random_state, set_random_state
 from optnas.training.checkpoints import Attempt
+from optnas.training.snapshot import Snapshot, is_plain, take
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass
-class Best:
-    """The best validation so far."""
+@dataclass(frozen=True)
+class Scored:
+    """A validation: its value, and all that was learned when it got that."""
 
     value: float
     epoch: int
     metrics: dict[str, float]
-    weights: dict[str, Any]
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a training.
+
+    Attributes:
+        best: its best validation; None: it had none.
+        early: why it ended before its last step; None: it did all that was asked.
+    """
+
+    best: Scored | None
+    early: Reason | None
 
 
 class Monitor(Checkpoint):
     """A Lightning callback. As a `Checkpoint` it runs after the user's own callbacks.
 
     Args:
-        model: whose best weights to keep.
+        model: what the space built, whose weights are kept under its own names.
+        built: its `shapes` before the task got it.
         metric: what makes an epoch the best; reported to the trial after every validation.
         maximize: whether more is better.
-        trial: who is told, and asked whether to prune.
+        run: who is told, and asked whether to prune.
         attempt: where to save the state, if anywhere.
-
-    After training, `pruned` or `diverged` say that it ended early, and `reason` why.
+        time_limit: of which a `Timer` was told.
     """
 
     def __init__(
-        self, model: nn.Module, metric: str, maximize: bool, trial: optuna.Trial, attempt: Attempt | None
+        self,
+        model: nn.Module,
+        built: dict[str, list[int]],
+        metric: str,
+        maximize: bool,
+        run: Run,
+        attempt: Attempt | None,
+        time_limit: timedelta | None,
     ) -> None:
-        self.model = model
-        self.metric = metric
-        self.maximize = maximize
-        self.trial = trial
-        self.attempt = attempt
+        self.first = _First(self)
+        self._model = model
+        self._built = built
+        self._metric = metric
+        self._maximize = maximize
+        self._run = run
+        self._attempt = attempt
+        self._time_limit = time_limit
         # Optuna prunes studies of one objective only.
-        self.prunes = len(trial.study.directions) == 1
-        self.reported: set[int] = set()
-        self.pruned = self.diverged = self.finished = False
-        self.reason: str | None = None
-        self.history: list[tuple[int, float]] = []
-        self.best: Best | None = None
+        self._reports = len(run.study.directions) == 1
+        self._reported: set[int] = set()
+        self._history: list[tuple[int, float]] = []
+        self._best: Scored | None = None
         self._metrics: dict[str, float] = {}
-        self._resumed = False
+        self._taken: Snapshot | None = None
+        self._over = False  # whether no step is left
+        self._early: Reason | None = None
+        self._random: dict[str, Any] | None = None  # to go on with, from the state of an earlier attempt
+        self._saves = False
+
+    @property
+    def outcome(self) -> Outcome:
+        """What has come of the training so far."""
+        return Outcome(self._best, self._early)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do: it has ended, or is to be pruned."""
+        return self._over or self._early is not None
 
     @property
     def state_key(self) -> str:
         return "optnas"
+
+    # ---- what Lightning calls, in this order ----
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._random is None:
+            return
+        # Lightning steps these schedulers after the state was saved, and not again when it goes on.
+        for config in trainer.lr_scheduler_configs:
+            due = config.interval == "epoch" and trainer.current_epoch % config.frequency == 0
+            if config.reduce_on_plateau and due and config.monitor in self._metrics:
+                plateau: Any = config.scheduler
+                plateau.step(self._metrics[config.monitor])
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -72,73 +122,85 @@ class Monitor(Checkpoint):
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         # Reading a number from an accelerator waits for it: look now and then.
         if isinstance(loss, Tensor) and (loss.device.type == "cpu" or batch_idx % 32 == 0):
-            self._diverges(trainer, "the training loss", loss.detach().sum().item())
+            self._check_finite(trainer, "the training loss", loss.detach().sum().item())
+
+    def take(self, module: pl.LightningModule) -> None:
+        """Copy all that is learned, while what the validation scored is in place."""
+        self._taken = take(module, self._model, self._built)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.sanity_checking or self.diverged:
+        if trainer.sanity_checking or self._early is not None:
             return
         self._score(trainer)
         # Reports that end an epoch wait until its state is saved.
-        if _validates_within_epochs(trainer) and self.report():
-            trainer.should_stop = True
+        if _validates_within_epochs(trainer):
+            self._judge(trainer, ended=trainer.is_last_batch)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.enable_validation and not self.diverged:
+        if not trainer.enable_validation and self._early is None:
+            self.take(pl_module)
             self._score(trainer)
-        if self.diverged:
+        if self._early is not None:
             return
         self._metrics = _metrics(trainer)
-        if self.best is not None and self.best.epoch == trainer.current_epoch:
+        if self._best is not None and self._best.epoch == trainer.current_epoch:
             # Until now those of the training data were of the epoch before. Where epochs have several
             # validations, this one's metrics stay.
-            within = _validates_within_epochs(trainer)
-            self.best.metrics = {**self._metrics, **self.best.metrics} if within else self._metrics
-        done = trainer.current_epoch + 1
-        self.finished = done == trainer.max_epochs or (
-            trainer.should_stop and done >= (trainer.min_epochs or 0)
-        )
-        if self.attempt is not None:
-            self.attempt.write(trainer.current_epoch, trainer.save_checkpoint)
-        if self.report():
-            trainer.should_stop = True
+            within, known = _validates_within_epochs(trainer), self._best.metrics
+            metrics = {**self._metrics, **known} if within else self._metrics
+            self._best = Scored(self._best.value, self._best.epoch, metrics, self._best.snapshot)
+        self._over = self._has_ended(trainer, ended=True)
+        early = self._why_early(trainer) if self._over else None
+        self._early = early
+        if self._attempt is not None:
+            self._save(trainer, self._attempt)
+        if early is None:
+            self._judge(trainer, ended=True)
+        else:
+            self._report()
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not self._resumed:
-            return
-        # Lightning steps these schedulers after the state was saved, and not again when it goes on.
-        for config in trainer.lr_scheduler_configs:
-            due = config.interval == "epoch" and trainer.current_epoch % config.frequency == 0
-            if config.reduce_on_plateau and due and config.monitor is not None:
-                plateau: Any = config.scheduler
-                plateau.step(self._metrics[config.monitor])
+    # ---- the state ----
 
     def state_dict(self) -> dict[str, Any]:
+        if not self._saves:  # the user's own checkpoint
+            return {}
+        best = self._best and {**vars(self._best), "snapshot": self._shared(self._best.snapshot)}
         return {
-            "identity": self.attempt.identity if self.attempt is not None else "",
-            "history": self.history,
-            "best": self.best and {**vars(self.best), "weights": self._shared_weights(self.best)},
-            "finished": self.finished,
+            "identity": self._attempt.identity if self._attempt is not None else "",
+            "history": self._history,
+            "best": best,
+            "over": self._over,
+            "early": None if self._early is None else {**asdict(self._early), "kind": self._early.kind.value},
             "metrics": self._metrics,
             "random": random_state(),
             "threads": torch.get_num_threads(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._resumed = True
-        self.history = [(step, value) for step, value in state_dict["history"]]
-        self.best = None if state_dict["best"] is None else Best(**state_dict["best"])
-        self.finished = state_dict["finished"]
-        self._metrics = state_dict["metrics"]
-        set_random_state(state_dict["random"])
+        """Only what is random: `resume` loaded the rest. The first loader may be made right after this."""
+        if self._random is not None:
+            set_random_state(self._random)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if not self._saves:
+            return
+        # The task makes the module anew: what it was made of is not read, and often is no plain value.
+        for kind in (pl.LightningModule, pl.LightningDataModule):
+            given = checkpoint.get(kind.CHECKPOINT_HYPER_PARAMS_KEY)
+            if given is not None:
+                plain = {name: value for name, value in dict(given).items() if is_plain(value)}
+                checkpoint[kind.CHECKPOINT_HYPER_PARAMS_KEY] = plain
+            checkpoint.pop(kind.CHECKPOINT_HYPER_PARAMS_TYPE, None)
 
     def resume(self) -> Path | None:
         """Get to where an earlier attempt at the trial got, if there was one; the file of its state."""
-        if self.attempt is None or not self.attempt.earlier:
+        if self._attempt is None or not self._attempt.earlier:
             return None
-        if self.prunes:
-            trials = self.trial.study.get_trials(deepcopy=False)
-            self.reported.update(trials[self.trial.number].intermediate_values)
-        found = self.attempt.newest(self.state_key)
+        if self._reports:
+            self._reported.update(self._run.study._storage.get_trial(self._run._trial_id).intermediate_values)
+        found = self._attempt.newest(self.state_key)
         if found is None:
             return None
         path, state = found
@@ -147,54 +209,135 @@ class Monitor(Checkpoint):
                 "Trial %d was trained with %d CPU threads until it was interrupted, and goes on with %d: on "
                 "the CPU its result may differ from that of an uninterrupted training. For an equal one, "
                 "stop the search and resume it with OMP_NUM_THREADS=%d, on a machine with as many cores.",
-                self.trial.number, before, now, before,
+                self._run.number, before, now, before,
             )  # fmt: skip
-        self.load_state_dict(dict(state))
+        self._history = [(step, value) for step, value in state["history"]]
+        best = state["best"]
+        self._best = best and Scored(**{**best, "snapshot": Snapshot(**best["snapshot"])})
+        self._over = state["over"]
+        early = state["early"]
+        self._early = early and Reason(Why(early["kind"]), early["words"], early["cause"])
+        self._metrics = state["metrics"]
+        self._random = state["random"]
+        set_random_state(state["random"])
+        self._judge(None, ended=self._over)
         return path
 
-    def report(self) -> bool:
-        """Tell the trial what it has not been told; whether it is to be pruned."""
-        if not self.prunes or not self.history:
-            return False
-        for step, value in self.history:
-            if step not in self.reported:
-                self.trial.report(value, step)
-                self.reported.add(step)
-        # After the last epoch everything is paid for: let the trial be COMPLETE.
-        self.pruned = not self.finished and self.trial.should_prune()
-        if self.pruned:
-            step, value = self.history[-1]
-            self.reason = f"pruned at step {step}: {self.metric} is {value:.6g}"
-        return self.pruned
+    def _save(self, trainer: pl.Trainer, attempt: Attempt) -> None:
+        self._saves = True
+        try:
+            attempt.write(trainer.current_epoch, trainer.save_checkpoint)
+        finally:
+            self._saves = False
 
-    def _shared_weights(self, best: Best) -> dict[str, Any]:
-        """The best weights, as the model's own tensors where these are still equal: stored once then."""
-        now = self.model.state_dict()
-        return {name: now[name] if _equal(now[name], kept) else kept for name, kept in best.weights.items()}
+    def _shared(self, snapshot: Snapshot) -> dict[str, Any]:
+        """The best state, as the module's own tensors where these are still equal: stored once then."""
+        module = self.first.module
+        now = {} if module is None else module.state_dict()
+        same = {name: now[name] for name, kept in snapshot.module.items() if _equal(now.get(name), kept)}
+        return {**vars(snapshot), "module": {**snapshot.module, **same}}
+
+    # ---- judging ----
 
     def _score(self, trainer: pl.Trainer) -> None:
         metrics = {**self._metrics, **_metrics(trainer)}  # a training that goes on has no earlier ones
-        if self.metric not in metrics:
-            raise ValueError(
-                f"Training(monitor={self.metric!r}): the task logged no such metric, but "
-                f"{', '.join(sorted(metrics)) or 'none'}."
-            )
-        value = metrics[self.metric]
-        if self._diverges(trainer, self.metric, value):
+        if self._metric not in metrics:
+            raise no_such_metric(self._metric, metrics)
+        value = metrics[self._metric]
+        if not self._check_finite(trainer, self._metric, value):
             return
         epoch = trainer.current_epoch
-        step = len(self.history) if _validates_within_epochs(trainer) else epoch
-        self.history.append((step, value))
-        if self.best is None or (value > self.best.value if self.maximize else value < self.best.value):
-            weights = {name: _copy(value) for name, value in self.model.state_dict().items()}
-            self.best = Best(value, epoch, metrics, weights)
+        step = len(self._history) if _validates_within_epochs(trainer) else epoch
+        self._history.append((step, value))
+        best = self._best
+        if best is None or (value > best.value if self._maximize else value < best.value):
+            assert self._taken is not None, "the validation has just ended"
+            self._best = Scored(value, epoch, metrics, self._taken)
+        self._taken = None
 
-    def _diverges(self, trainer: pl.Trainer, name: str, value: float) -> bool:
-        if not math.isfinite(value):
-            self.diverged = True
-            self.reason = f"diverged: {name} is {value} in epoch {trainer.current_epoch}"
+    def _check_finite(self, trainer: pl.Trainer, name: str, value: float) -> bool:
+        if math.isfinite(value):
+            return True
+        words = f"diverged: {name} is {value} in epoch {trainer.current_epoch}"
+        self._end(trainer, Reason(Why.DIVERGED, words))
+        return False
+
+    def _report(self) -> None:
+        for step, value in self._history:
+            if self._reports and step not in self._reported:
+                self._run.report(value, step)
+                self._reported.add(step)
+
+    def _judge(self, trainer: pl.Trainer | None, ended: bool) -> None:
+        """Tell the trial what it has not been told, and ask whether it is to be pruned."""
+        self._report()
+        # After the last step everything is paid for: let the trial be COMPLETE.
+        over = self._over if trainer is None else self._has_ended(trainer, ended)
+        if self._history and not over and self._early is None and self._run.should_prune():
+            step, value = self._history[-1]
+            words = f"pruned at step {step}: {self._metric} is {value:.6g}"
+            self._end(trainer, Reason(Why.PRUNED, words))
+
+    def _end(self, trainer: pl.Trainer | None, reason: Reason) -> None:
+        self._early = reason
+        if trainer is not None:
             trainer.should_stop = True
-        return self.diverged
+            # Lightning would go on until these are reached.
+            trainer.fit_loop.min_epochs = 0
+            trainer.fit_loop.epoch_loop.min_steps = None
+
+    def _has_ended(self, trainer: pl.Trainer, ended: bool) -> bool:
+        """Whether no training step is left; `ended`: the epoch has had all of its own."""
+        return _did_all(trainer, ended) or (trainer.should_stop and _may_stop(trainer, ended))
+
+    def _why_early(self, trainer: pl.Trainer) -> Reason | None:
+        if _did_all(trainer, ended=True):
+            return None
+        callbacks: list[pl.Callback] = vars(trainer)["callbacks"]
+        timers = [callback for callback in callbacks if isinstance(callback, Timer)]
+        if any((left := timer.time_remaining()) is not None and left <= 0 for timer in timers):
+            limit = "its time (max_time or a Timer)" if self._time_limit is None else self._time_limit
+            return Reason(
+                Why.TIME, f"time limit of {limit} reached" if self._time_limit else f"{limit} is over"
+            )
+        stopping = [type(c).__name__ for c in callbacks if vars(c).get("stopped_epoch")]
+        who = " and ".join(stopping) or "a callback"
+        return Reason(Why.STOPPED, f"{who} stopped it in epoch {trainer.current_epoch}")
+
+
+class _First(pl.Callback):
+    """Runs before the user's callbacks, of which some put other weights in place for a validation only."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self.module: pl.LightningModule | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.module = pl_module
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._monitor.take(pl_module)
+
+
+def no_such_metric(name: str, logged: Mapping[str, Any]) -> ValueError:
+    """The error for a metric that no validation logs."""
+    return ValueError(
+        f"Training(monitor={name!r}): the task logged no such metric, but "
+        f"{', '.join(sorted(logged)) or 'none'}."
+    )
+
+
+def _did_all(trainer: pl.Trainer, ended: bool) -> bool:
+    if 0 <= trainer.max_steps <= trainer.global_step:
+        return True
+    epochs = trainer.fit_loop.max_epochs
+    return ended and epochs not in (None, -1) and trainer.current_epoch + 1 >= epochs
+
+
+def _may_stop(trainer: pl.Trainer, ended: bool) -> bool:
+    done = trainer.current_epoch + ended
+    return done >= (trainer.min_epochs or 0) and trainer.global_step >= (trainer.min_steps or 0)
 
 
 def _validates_within_epochs(trainer: pl.Trainer) -> bool:
@@ -203,10 +346,6 @@ def _validates_within_epochs(trainer: pl.Trainer) -> bool:
 
 def _metrics(trainer: pl.Trainer) -> dict[str, float]:
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
-
-
-def _copy(value: Any) -> Any:
-    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
 
 
 def _equal(now: Any, kept: Any) -> bool:

@@ -6,11 +6,16 @@ import logging
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import pytorch_lightning as pl
+import torch
 from lightning_fabric.utilities.warnings import PossibleUserWarning
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader
 
 _LOGGERS = ("pytorch_lightning", "lightning_fabric")
 
@@ -62,3 +67,29 @@ def interruptible() -> Iterator[None]:
         for number, handler in handlers.items():
             if handler is not None and signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
+
+
+@contextmanager
+def untouched_loaders(data: pl.LightningDataModule) -> Iterator[None]:
+    """Put back the generators of loaders that `data` makes meanwhile; a user's own may outlive a training."""
+    states: list[tuple[torch.Generator, Any]] = []
+
+    def watched(make: Callable[[], Any]) -> Callable[[], Any]:
+        def call() -> Any:
+            loaders = make()
+            for loader in tree_leaves(loaders):
+                if isinstance(loader, DataLoader):
+                    holders = (loader, loader.sampler, loader.batch_sampler)
+                    found = [vars(holder).get("generator") for holder in holders if holder is not None]
+                    states.extend((g, g.get_state()) for g in found if isinstance(g, torch.Generator))
+            return loaders
+
+        return call
+
+    for name in ("train_dataloader", "val_dataloader"):
+        setattr(data, name, watched(getattr(data, name)))
+    try:
+        yield
+    finally:
+        for generator, state in reversed(states):
+            generator.set_state(state)

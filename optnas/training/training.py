@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy, deepcopy
+from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import optuna
 import pytorch_lightning as pl
 import torch
 from optuna.trial import BaseTrial, FrozenTrial
-from pytorch_lightning.callbacks import Timer
+from pytorch_lightning.callbacks import EarlyStopping, ModelSummary, ProgressBar, Timer
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
@@ -25,22 +27,19 @@ from optnas.data.cache import Data, DataCache
 from optnas.data.fingerprint import data_fingerprint
 from optnas.errors import ParamsMismatchError, UntestableError
 from optnas.estimation.estimator import Direction, Estimator
+from optnas.estimation.folders import claim, settle
 from optnas.estimation.run import Run
 from optnas.estimation.settings import describe
-from optnas.record import Reason, Why
-from optnas.training.checkpoints import (
-    Attempt,
-    count_weights,
-    load_weights,
-    settle_folder,
-    tidy,
-    trial_folder,
-)
+from optnas.record import Why
+from optnas.seeds import random_state, set_random_state
+from optnas.training.arguments import check_callbacks, check_trainer, copies, expected_reports
+from optnas.training.checkpoints import Attempt, count_weights, end, has_states, load_snapshot, tidy
 from optnas.training.example import Examples, Step
-from optnas.training.memory import free_memory, out_of_memory_prunes
-from optnas.training.monitor import Monitor
-from optnas.training.quiet import interruptible, quiet
-from optnas.trial import Trial
+from optnas.training.memory import free_memory, is_out_of_memory, out_of_memory_prunes
+from optnas.training.monitor import Monitor, no_such_metric
+from optnas.training.quiet import interruptible, quiet, untouched_loaders
+from optnas.training.snapshot import numpy_is_safe, put, shapes
+from optnas.trial import Trial, replay
 
 Task: TypeAlias = Callable[[Any, Any], pl.LightningModule]
 Callbacks: TypeAlias = Sequence[pl.Callback] | Callable[[Any], Sequence[pl.Callback]]
@@ -55,9 +54,10 @@ class Training(Estimator):
             as long as its questions get the same answers.
         monitor: name of the logged metric that makes an epoch the best, such as `val_acc`.
         mode: "max" or "min", what is good for `monitor`.
-        max_epochs: epochs a trial.
-        folder: where to keep checkpoints, `runs/<study name>` if None; recorded in the study. Where another
-            study has its files there, the next free one of `<folder>-2`, `<folder>-3` and so on is taken.
+        max_epochs: epochs a trial; None or -1 where something else ends it (`max_steps`, a time, a callback).
+        folder: where to keep checkpoints; recorded in the study. None: `runs/<study name>` beside the
+            database file, or in the working directory of a study without one. Where another study has its
+            files there, the next free one of `<folder>-2`, `<folder>-3` and so on is taken.
         keep: how many of the study's best trials keep their weights.
         time_limit: seconds (or a timedelta) of training after which a trial ends with what it has.
         callbacks: Lightning callbacks, copied for every trial; or a function of the trial that makes them.
@@ -73,7 +73,7 @@ class Training(Estimator):
         *,
         monitor: str,
         mode: Literal["max", "min"],
-        max_epochs: int,
+        max_epochs: int | None,
         folder: str | Path | None = None,
         keep: int = 5,
         time_limit: float | timedelta | None = None,
@@ -88,7 +88,8 @@ class Training(Estimator):
                 "logger= takes a function of the trial, so that trials do not log into one run: "
                 f"logger=lambda trial: {type(logger).__name__}(...)."
             )
-        _check_one_device(trainer)
+        check_trainer(trainer, max_epochs, can_stop=time_limit is not None or bool(callbacks))
+        check_callbacks(callbacks, monitor)
         self.task = task
         self.data = data
         self.monitor = monitor
@@ -102,7 +103,7 @@ class Training(Estimator):
         self.trainer = trainer
         self._data = DataCache(data)
         self._examples = Examples()
-        self._last: tuple[int, Attempt] | None = None
+        self._base = Path.cwd()  # user code may change it while a search runs
         self._verbose = bool(trainer.get("enable_progress_bar") or trainer.get("enable_model_summary"))
 
     @property
@@ -112,8 +113,19 @@ class Training(Estimator):
 
     @property
     def max_reports(self) -> int:
-        """One an epoch."""
-        return self.max_epochs
+        """One an epoch, or one for every validation of all epochs where these have several."""
+        return expected_reports(self.trainer, self.max_epochs, self._n_batches)
+
+    def _n_batches(self) -> float | None:
+        """Batches of an epoch of training; None where that is not known before a trial."""
+        if not isinstance(self.data, pl.LightningDataModule):
+            return None
+        with torch.random.fork_rng(devices=[]), quiet(self._verbose):
+            loader = self._data(None).train_dataloader()
+        try:
+            return len(loader)
+        except TypeError:  # a stream, or several loaders
+            return None
 
     @property
     def has_example(self) -> bool:
@@ -131,36 +143,96 @@ class Training(Estimator):
         Goes on where an earlier attempt at the same trial was interrupted.
 
         Raises:
-            optuna.TrialPruned: the pruner says so, the training diverges, or memory is exhausted. The trial's
-                user attribute `reason` says which.
+            optuna.TrialPruned: the pruner says so, the training diverges, its time is over before it was
+                once validated, or memory is exhausted. The trial's reason says which.
             KeyboardInterrupt: on Ctrl-C.
             SystemExit: with code 143 on SIGTERM, after the batch or the validation in progress. What the
                 finished epochs did is saved by then in either case.
         """
-        trial = Run.of(run)
-        data = self._data_of(trial)
-        module = self.task(model, trial)
-        attempt = self._attempt(trial)
-        monitor = Monitor(model, self.monitor, self.mode == "max", trial, attempt)
-        with out_of_memory_prunes(trial):
-            self._train(module, trial, data, monitor)
-        best = monitor.best
+        metrics, _, _ = self._train(model, Run.of(run))
+        return metrics
+
+    def estimate_and_test(self, model: nn.Module, run: Run) -> dict[str, float]:
+        """The same, with the metrics of the trained module on the test data, if there are any."""
+        metrics, module, data = self._train(model, run)
+        return {**metrics, **self._test(module, data, run)} if _untestable(module, data) is None else metrics
+
+    def _train(
+        self, model: nn.Module, run: Run
+    ) -> tuple[dict[str, float], pl.LightningModule, pl.LightningDataModule]:
+        data = self._data_for(run)
+        built = shapes(model)
+        module = self._make(model, run)
+        attempt = None if run.lone else self._attempt(run)
+        monitor = Monitor(model, built, self.monitor, self.mode == "max", run, attempt, self.time_limit)
+        with out_of_memory_prunes(run):
+            state = monitor.resume()
+            if not monitor.is_over:
+                self._fit(module, run, data, monitor, state)
+        best, early = monitor.outcome.best, monitor.outcome.early
+        if early is not None:
+            if early.kind in (Why.PRUNED, Why.DIVERGED):
+                run.stop(early)
+            if best is None:
+                run.stop(replace(early, words=f"{early.words}, before its first validation"))
+            early.write(run)
         if best is None:
             raise ValueError(
-                f"Training(monitor={self.monitor!r}) ended without one validation; "
-                "check max_epochs, the size of the data and limit_val_batches."
+                f"Training(monitor={self.monitor!r}) ended without one validation; check max_epochs, "
+                "max_steps, the size of the data, check_val_every_n_epoch and limit_val_batches."
             )
-        model.load_state_dict(best.weights)
+        put(best.snapshot, module)
         if attempt is not None and self.keep > 0:
-            attempt.write_weights(best.weights)
-            if count_weights(trial.study) > self.keep:
-                tidy(trial.study, self.keep)
-        return best.metrics
+            attempt.write_snapshot(best.snapshot)
+            if count_weights(run.study) > self.keep:
+                tidy(run.study, self.keep)
+        return best.metrics, module, data
+
+    def rehearse(self, model: nn.Module, run: Run) -> None:
+        """One training step and one validation step, on copies; nothing is kept or changed.
+
+        Of the callbacks only Lightning's EarlyStopping takes part, and no logger.
+
+        Raises:
+            ValueError: the task does not log `monitor`.
+            Exception: whatever data, task and Trainer raise.
+        """
+        state = random_state()
+        try:
+            self._rehearse(deepcopy(model), run)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            free_memory()  # this network is too large, the next may not be
+        finally:
+            set_random_state(state)
+
+    def _rehearse(self, model: nn.Module, run: Run) -> None:
+        data = self._data_for(run)
+        module = self._make(model, run)
+        with untouched_loaders(data), interruptible(), quiet(), tempfile.TemporaryDirectory() as folder:
+            module.configure_callbacks = list  # type: ignore[method-assign]  # they may keep something
+            own = [] if callable(self.callbacks) else self.callbacks
+            given = {name: value for name, value in self._given().items() if name not in _NOT_REHEARSED}
+            limits = {
+                "limit_train_batches": 1,
+                "limit_val_batches": min(1, given.get("limit_val_batches", 1)),
+            }
+            trainer = pl.Trainer(
+                **{"devices": 1, **given, **limits, **_QUIETLY},
+                max_epochs=1,
+                callbacks=[deepcopy(callback) for callback in own if type(callback) is EarlyStopping],
+                logger=False,
+                default_root_dir=folder,
+            )
+            trainer.fit(module, datamodule=data)
+            if self.monitor not in trainer.callback_metrics:
+                raise no_such_metric(self.monitor, trainer.callback_metrics)
 
     def ask(self, model: nn.Module, trial: Trial) -> None:
         """Ask the trial everything that training depends on, without training. `model` may be on meta."""
         self._data.ask(trial)
-        self.task(model, trial)
+        self._make(model, trial)
 
     def example(self, trial: Trial) -> Any:
         """What the task calls the model with, of two training samples.
@@ -168,7 +240,7 @@ class Training(Estimator):
         Raises:
             TypeError: that are no tensors.
         """
-        step = Step(self.task, self._data_of(trial), {**self.trainer, "max_epochs": self.max_epochs})
+        step = Step(self.task, self._data_for(trial), {**self.trainer, "max_epochs": self.max_epochs})
         return self._examples(step, trial)
 
     @cached_property
@@ -185,46 +257,56 @@ class Training(Estimator):
             "trainer": {name: describe(value) for name, value in sorted(self.trainer.items())},
         }
 
-    def test(
-        self,
-        model: nn.Module,
-        trial: Trial,
-        trained_in: tuple[optuna.Study, FrozenTrial] | None = None,
-    ) -> dict[str, float]:
+    def test(self, model: nn.Module, study: optuna.Study, trial: FrozenTrial) -> dict[str, float]:
         """The task's metrics on the data's test split, which no training sees.
 
         Raises:
             UntestableError: there is no test split, or the task has no `test_step`.
+            FileNotFoundError, ParamsMismatchError: as for `trained`.
         """
-        origin = None
-        if trained_in is not None:
-            model = self.trained(model, *trained_in)
-            origin = record.origin(trained_in[0])
-        module, data = self.task(model, trial), self._data_of(trial, origin)
-        for part, method in ((data, "test_dataloader"), (module, "test_step")):
-            if not is_overridden(method, part):
-                raise UntestableError(f"{type(part).__name__} has no {method}().")
-        with interruptible(), quiet(self._verbose):
-            trainer = self._trainer(trial, [], logger=False)
-            of_loaders = trainer.test(module, datamodule=data, verbose=False)
-        return _merged(of_loaders)
+        answers = replay(trial.params)
+        data = self._data_for(answers, record.origin(study))
+        module = self._make(deepcopy(model), answers)
+        if (why := _untestable(module, data)) is not None:
+            raise UntestableError(why)
+        module = self._restore(model, study, trial)
+        return self._test(module, data, answers)
 
     def trained(self, model: nn.Module, study: optuna.Study, trial: FrozenTrial) -> nn.Module:
-        """The model with the weights of the trial's best epoch, on the CPU, in evaluation mode.
+        """The model as it was when it was scored, on the CPU, in evaluation mode.
+
+        A task that alters the model (another head, weight norm) alters it here too.
 
         Raises:
-            FileNotFoundError: they were deleted, or are on another machine; the message says which.
-            ParamsMismatchError: they do not fit the model.
+            FileNotFoundError: its weights were deleted, or are elsewhere; the message says what is known.
+            ParamsMismatchError: they do not fit the model, or the task trains none of it.
         """
-        weights = load_weights(study, trial.number)
-        try:
-            model.load_state_dict(weights)
-        except RuntimeError as error:
+        self._restore(model, study, trial)
+        return model.eval()
+
+    def _restore(self, model: nn.Module, study: optuna.Study, trial: FrozenTrial) -> pl.LightningModule:
+        """The module as it was scored, and in it the model."""
+        found = load_snapshot(study, trial)
+        if shapes(model) != found.built:
             raise ParamsMismatchError(
                 f"The space does not build the network of trial {trial.number} again: it has changed "
                 "since, or decides something without asking the trial."
+            )
+        module = self._make(model, replay(trial.params))
+        if found.module and found.weights and not found.model:
+            raise ParamsMismatchError(
+                f"The task trains a copy of the model in trial {trial.number}, not the model that it gets; "
+                "let its LightningModule hold the model itself."
+            )
+        try:
+            put(found, module)
+        except RuntimeError as error:
+            raise ParamsMismatchError(
+                f"The task or a callback altered the network of trial {trial.number} in training, and the "
+                "task alone does not make it so again: "
+                + next(iter(line.strip() for line in str(error).splitlines()[1:]), str(error))
             ) from error
-        return model.eval()
+        return module
 
     def with_max_epochs(self, max_epochs: int) -> Training:
         """The same training, for another number of epochs."""
@@ -237,101 +319,123 @@ class Training(Estimator):
         """What a study records of its data."""
         return {"data": data_fingerprint(self.data)}
 
+    def finish(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Delete the states from which the trial could have gone on."""
+        end(study, trial)
+
     def tidy(self, study: optuna.Study) -> None:
         """Delete the files that finished trials left, except the weights of the best `keep`."""
         self._data.origin = str(record.origin(study))
         tidy(study, self.keep)
 
-    def _data_of(self, trial: Any, origin: int | str | None = None) -> pl.LightningDataModule:
-        """The data of a trial, set up as its study has it."""
+    # ---- one training ----
+
+    def _data_for(self, trial: Any, origin: int | str | None = None) -> pl.LightningDataModule:
+        """The data, set up as the trial's study has it.
+
+        As an object of its own: what a callback or a Trainer sets on it ends with the trial.
+        """
         _ = self.settings  # what they say is what everything was before it was used
         if origin is None and isinstance(trial, BaseTrial):
             origin = record.ORIGIN.of(trial)
             if origin is None and isinstance(trial, optuna.Trial) and not Run.of(trial).lone:
                 origin = record.origin(trial.study)
-        return self._data(trial, origin)
+        return copy(self._data(trial, origin))
 
-    def _attempt(self, trial: Run) -> Attempt | None:
-        study = trial.study
-        if trial.lone:  # trained anew outside a study
-            return None
-        settle_folder(study, self.folder)
-        # By now everything was asked, so a later attempt has the same params.
+    def _make(self, model: nn.Module, trial: Any) -> pl.LightningModule:
+        module = self.task(model, trial)
+        if not isinstance(module, pl.LightningModule):
+            raise TypeError(
+                f"The task returned {type(module).__module__}.{type(module).__name__}, not a "
+                "pytorch_lightning.LightningModule."
+            )
+        return module
+
+    def _attempt(self, run: Run) -> Attempt:
+        """The files of this attempt. By now everything was asked, so a later attempt has the same params."""
+        study = run.study
+        folder = claim(settle(study, self.folder, self._base), run)
         identity = {
-            "study": study.study_name,
-            "trial": trial.number,
-            "params": trial.params,
+            "study": record.IDENTITY.of(study),
+            "trial": run._trial_id,
+            "params": run.params,
             "settings": self.settings,
             "seed": torch.initial_seed(),
         }
         text = json.dumps(identity, sort_keys=True, default=str)
-        attempt = Attempt(trial_folder(study, trial.number), hashlib.sha256(text.encode()).hexdigest())
-        self._end_last(study, attempt)
-        self._last = trial.number, attempt
+        attempt = Attempt(folder, hashlib.sha256(text.encode()).hexdigest(), run.part())
+        if has_states(study, beside=folder):  # of trials that ended while nobody called `finish`
+            tidy(study, self.keep)
         return attempt
-
-    def _end_last(self, study: optuna.Study, attempt: Attempt) -> None:
-        """Delete the states of this process's last training, once nobody can go on from them."""
-        if self._last is None:
-            return
-        number, last = self._last
-        same_study = last.trial_folder.parent == attempt.trial_folder.parent
-        if same_study and study.get_trials(deepcopy=False)[number].state.is_finished():
-            last.end()
-
-    def _train(
-        self, module: pl.LightningModule, trial: Run, data: pl.LightningDataModule, monitor: Monitor
-    ) -> None:
-        path = monitor.resume()
-        if path is not None and monitor.report():
-            _prune(trial, monitor)
-        if not monitor.finished:
-            self._fit(module, trial, data, monitor, path)
-        if monitor.diverged or monitor.pruned:
-            _prune(trial, monitor)
 
     def _fit(
         self,
         module: pl.LightningModule,
-        trial: Run,
+        run: Run,
         data: pl.LightningDataModule,
         monitor: Monitor,
-        path: Path | None,
+        state: Path | None,
     ) -> None:
-        timer = None if self.time_limit is None else Timer(self.time_limit)
-        own = self.callbacks(trial) if callable(self.callbacks) else deepcopy(self.callbacks)
-        callbacks = [*own, *([] if timer is None else [timer]), monitor]
-        logger = self.logger(trial) if callable(self.logger) else self.logger
+        timer = [] if self.time_limit is None else [Timer(self.time_limit)]
+        own = self.callbacks(run) if callable(self.callbacks) else copies(self.callbacks)
+        logger = self.logger(run) if callable(self.logger) else self.logger
+        with interruptible(), quiet(self._verbose), numpy_is_safe():
+            trainer = self._trainer(run, [monitor.first, *own, *timer, monitor], logger)
+            trainer.fit(module, datamodule=data, ckpt_path=state)
+            on_cuda = trainer.strategy.root_device.type == "cuda"
+        if on_cuda:
+            # The Trainer and its module refer to each other, so their memory is not free by itself.
+            del trainer
+            free_memory()
+
+    def _test(self, module: pl.LightningModule, data: pl.LightningDataModule, trial: Any) -> dict[str, float]:
         with interruptible(), quiet(self._verbose):
-            trainer = self._trainer(trial, callbacks, logger)
-            trainer.fit(module, datamodule=data, ckpt_path=path)
-            left = None if timer is None else timer.time_remaining()
-            if left is not None and left <= 0:
-                Reason(Why.TIME, f"time limit of {self.time_limit} reached").write(trial)
-            if trainer.strategy.root_device.type == "cuda":
-                # The Trainer and its module refer to each other, so their memory is not free by itself.
-                del trainer
-                free_memory()
+            found = self._trainer(trial, [], logger=False).test(module, datamodule=data, verbose=False)
+        return _merged(found)
+
+    def _given(self) -> dict[str, Any]:
+        """The user's arguments of the Trainer; what several trials must not share (profilers) is copied."""
+        given = {name: copies(value) for name, value in self.trainer.items()}
+        # There always is a checkpoint callback of ours, so Lightning adds none of its own in either case.
+        given.pop("enable_checkpointing", None)
+        return given
 
     def _trainer(self, trial: Any, callbacks: list[pl.Callback], logger: Logger | bool) -> pl.Trainer:
-        study = trial.study if isinstance(trial, Run) and not trial.lone else None
+        folder = trial.folder if isinstance(trial, Run) else None
         defaults: dict[str, Any] = {
             "devices": 1,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
+            "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
+            "enable_model_summary": any(isinstance(callback, ModelSummary) for callback in callbacks),
             "num_sanity_val_steps": 0,
-            "default_root_dir": None if study is None else trial_folder(study, trial.number),
+            "default_root_dir": folder,
         }
         return pl.Trainer(
-            **{**defaults, **self.trainer},
+            **{**defaults, **self._given()},
             max_epochs=self.max_epochs,
             callbacks=callbacks,
             logger=logger,
         )
 
 
-def _prune(trial: Run, monitor: Monitor) -> NoReturn:
-    trial.stop(Reason(Why.PRUNED if monitor.pruned else Why.DIVERGED, monitor.reason or ""))
+# Arguments of the Trainer that a rehearsal leaves out: they measure, log, keep or end something.
+_NOT_REHEARSED = frozenset((
+    "fast_dev_run", "overfit_batches", "max_steps", "min_steps", "max_time", "min_epochs", "profiler",
+    "check_val_every_n_epoch", "val_check_interval", "default_root_dir", "reload_dataloaders_every_n_epochs",
+    "log_every_n_steps", "accumulate_grad_batches",
+))  # fmt: skip
+_QUIETLY = {
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "enable_checkpointing": False,
+    "num_sanity_val_steps": 0,
+}
+
+
+def _untestable(module: pl.LightningModule, data: pl.LightningDataModule) -> str | None:
+    for part, method in ((data, "test_dataloader"), (module, "test_step")):
+        if not is_overridden(method, part):
+            return f"{type(part).__name__} has no {method}()."
+    return None
 
 
 def _merged(of_loaders: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -344,13 +448,3 @@ def _merged(of_loaders: Sequence[Mapping[str, float]]) -> dict[str, float]:
         else:
             merged |= {f"{name}/dataloader_idx_{i}": value for i, value in found.items()}
     return merged
-
-
-def _check_one_device(trainer: Mapping[str, Any]) -> None:
-    devices = trainer.get("devices", 1)
-    one = devices in (1, "1") or (isinstance(devices, list | tuple) and len(devices) == 1)
-    if not one or trainer.get("num_nodes", 1) != 1:
-        raise ValueError(
-            f"Training(devices={devices!r}): a trial trains on one device. Leave devices out, or name one "
-            "such as devices=[0]; several workers use several devices."
-        )

@@ -9,7 +9,8 @@ from torch import nn
 from optnas import record
 from optnas.analysis.leaderboard import leaderboard
 from optnas.data import TensorData
-from optnas.errors import ParamsMismatchError
+from optnas.errors import ParamsMismatchError, UntestableError
+from optnas.estimation.folders import study_folder
 from optnas.objective import Objective
 from optnas.search.best import Best, Mean, best, train
 from optnas.search.optimize import optimize
@@ -80,10 +81,10 @@ def test_among_finalists_the_best_mean_wins(searched):
     # Whoever is last by the search wins if luck is taken from the others.
     last = leaders[-1]
     kept = last.retrain(2)
-    study.set_user_attr(f"retrained:{last.trial.number}:as searched", [{"val_acc": 1.0, "test_acc": 0.0}] * 2)
+    record.write_retrained(study, last.trial.number, None, [{"val_acc": 1.0, "test_acc": 0.0}] * 2)
     assert best(study, objective, finalists=3, n_seeds=2).trial.number == last.trial.number
     assert best(study, objective).trial.number == leaders[0].trial.number
-    study.set_user_attr(f"retrained:{last.trial.number}:as searched", kept)
+    record.write_retrained(study, last.trial.number, None, kept)
 
 
 def test_a_final_needs_finalists(searched):
@@ -93,10 +94,10 @@ def test_a_final_needs_finalists(searched):
 
 def test_weights_elsewhere_are_explained(searched, tmp_path):
     study, objective = searched
-    folder = record.FOLDER.of(study)
+    folder = study_folder(study)
     shutil.move(folder, tmp_path / "away")
     try:
-        with pytest.raises(FileNotFoundError, match="run this where the search ran"):
+        with pytest.raises(FileNotFoundError, match="Run this there"):
             best(study, objective).model()
     finally:
         shutil.move(tmp_path / "away", folder)
@@ -143,18 +144,18 @@ def test_weights_of_a_network_that_the_space_does_not_build_are_refused(searched
 
 
 @pytest.mark.parametrize(
-    ("use", "missing"),
+    ("use", "error", "missing"),
     [
-        (Best.model, "load_weights"),
-        (Best.test, "test"),
-        (lambda winner: winner.retrain(1, max_epochs=2), "with_max_epochs"),
+        (Best.model, NotImplementedError, "keeps no weights"),
+        (Best.test, UntestableError, "has no test"),
+        (lambda winner: winner.retrain(1, max_epochs=2), NotImplementedError, "has no epochs"),
     ],
 )
-def test_what_a_plain_function_as_estimator_cannot_do_is_said(use, missing):
+def test_what_a_plain_function_as_estimator_cannot_do_is_said(use, error, missing):
     objective = Objective(mlp, lambda model, trial: {"a": 1.0}, values={"a": "maximize"}, example=(2, 6))
     study = create_study(objective)
     optimize(study, objective, n_trials=1)
-    with pytest.raises(NotImplementedError, match=rf"estimator \(function\) has no {missing}\(\)"):
+    with pytest.raises(error, match=rf"estimator \(<lambda>\) {missing}"):
         use(best(study, objective))
 
 

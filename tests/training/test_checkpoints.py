@@ -5,7 +5,6 @@ import resource
 import runpy
 import shutil
 import signal
-import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,21 +14,13 @@ import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
+from torch import nn
 
 from optnas import record
 from optnas.errors import CheckpointError
-from optnas.storage.open import open_storage
-from optnas.training.checkpoints import (
-    Attempt,
-    _claim,
-    all_weights,
-    load_weights,
-    settle_folder,
-    study_folder,
-    tidy,
-    trial_folder,
-    weights_path,
-)
+from optnas.estimation.folders import trial_folder
+from optnas.training.checkpoints import Attempt, all_weights, clean, load_snapshot, tidy, weights_path
+from optnas.training.snapshot import take
 
 SCRIPT = Path(__file__).with_name("interrupted.py")
 EPOCHS = 5
@@ -95,6 +86,12 @@ def assert_same(one, other):
     weights = [torch.load(next(folder.rglob("weights.pt")), weights_only=True) for folder in (one, other)]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def learned(weight):
+    model = nn.Module()
+    model.w = nn.Parameter(weight)
+    return take(nn.ModuleDict({"model": model}), model, {"w": list(weight.shape)})
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +188,7 @@ def test_a_full_disk_has_a_clear_error(tmp_path):
         with pytest.raises(CheckpointError, match=r"Cannot write .*epoch-00000.ckpt.*Make room"):
             attempt.write(0, save)
         with pytest.raises(CheckpointError, match=r"Cannot write .*weights.pt.*Make room"):
-            attempt.write_weights({"w": torch.zeros(10_000)})
+            attempt.write_snapshot(learned(torch.zeros(10_000)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(attempt.folder.iterdir()) == []
@@ -241,9 +238,9 @@ def test_an_attempt_whose_folder_is_taken_meanwhile_gets_the_next(tmp_path, monk
 def test_a_former_owner_who_begins_late_costs_no_weights(tmp_path):
     owner, former = (Attempt(tmp_path / "trial-0000", "x") for _ in range(2))
     former.write(0, lambda path: path.write_bytes(b"state"))
-    owner.write_weights({"w": torch.ones(3)})
-    owner.end()
-    assert [path.parent for path in tmp_path.rglob("*.*")] == [owner.folder]
+    owner.write_snapshot(learned(torch.ones(3)))
+    clean(owner.trial_folder, keep_weights=True)
+    assert {path.parent for path in tmp_path.rglob("*.*")} == {owner.folder}
 
 
 def test_what_cannot_be_deleted_is_no_fault_of_a_trial(tmp_path, monkeypatch):
@@ -256,9 +253,9 @@ def test_what_cannot_be_deleted_is_no_fault_of_a_trial(tmp_path, monkeypatch):
         patch.setattr(Path, "unlink", refuse)
         for epoch in range(3):
             attempt.write(epoch, lambda path: path.write_bytes(b"state"))
-        attempt.end()
+        clean(attempt.trial_folder, keep_weights=True)
         assert len(list(attempt.folder.iterdir())) == 3
-    attempt.end()
+    clean(attempt.trial_folder, keep_weights=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -266,13 +263,15 @@ def test_nothing_is_left_of_a_file_whose_writer_was_killed(tmp_path):
     attempt = Attempt(tmp_path / "trial-0000", "x")
     for name in ("weights.pt.part", "epoch-00000.ckpt.part"):
         (attempt.folder / name).touch()
-    attempt.end()
+    clean(attempt.trial_folder, keep_weights=True)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_all_weights_are_those_that_each_trial_has(tmp_path):
     study = optuna.create_study()
     study.set_user_attr(record.FOLDER.name, str(tmp_path))
+    for _ in range(3):
+        study.ask()
     for number, attempt in ((0, 0), (2, 0), (2, 9), (2, 10)):
         file = tmp_path / f"trial-{number:04}" / f"attempt-{attempt}" / "weights.pt"
         file.parent.mkdir(parents=True)
@@ -290,32 +289,48 @@ def test_the_best_k_keep_their_weights(tmp_path, search, scripted):
     assert stored == [2, 4]
     assert record.DELETED.of(study) == [0, 1, 3, 5]
     assert tidy(study, 2) == []
-    assert sorted(path.name for path in (tmp_path / "runs").rglob("*.*t")) == ["weights.pt"] * 2
+    assert sorted(path.name for path in (tmp_path / "runs").rglob("*.pt")) == [
+        "module.pt",
+        "module.pt",
+        "weights.pt",
+        "weights.pt",
+    ]
 
 
 def test_what_workers_deleted_at_one_moment_is_recorded_by_the_next(tmp_path, monkeypatch):
     study = optuna.create_study(direction="maximize")
     study.set_user_attr(record.FOLDER.name, str(tmp_path))
 
-    def complete(host):
+    def complete():
         trial = study.ask()
-        trial.set_user_attr(record.ATTEMPTS.name, [{"host": host}])
-        Attempt(trial_folder(study, trial.number), "x").write_weights({})
+        Attempt(trial_folder(study, trial.number), "x").write_snapshot(learned(torch.ones(3)))
         study.tell(trial, float(trial.number))
 
-    def record(key, value):  # another worker tidies between our reading and our writing
+    def write(key, value):  # another worker tidies between our reading and our writing
         monkeypatch.undo()
-        complete(socket.gethostname())
-        assert tidy(study, 1) == [2]
+        complete()
+        assert tidy(study, 1) == [1]
         study.set_user_attr(key, value)
 
-    for host in (socket.gethostname(), "elsewhere", socket.gethostname()):
-        complete(host)
-    monkeypatch.setattr(study, "set_user_attr", record)
-    assert tidy(study, 1) == [0, 1]
-    assert record.DELETED.of(study) == [0, 1]
-    assert tidy(study, 1) == []
+    complete()
+    complete()
+    monkeypatch.setattr(study, "set_user_attr", write)
+    assert tidy(study, 1) == [0]
+    assert record.DELETED.of(study) == [0]
+    complete()
+    assert tidy(study, 1) == [2]
     assert record.DELETED.of(study) == [0, 1, 2]
+
+
+def test_weights_that_were_removed_by_hand_are_not_called_deleted(tmp_path, search, scripted):
+    estimator = scripted(tmp_path, [0.9], [0.8], [0.1], keep=1)
+    study = search(estimator, n_trials=2)
+    shutil.rmtree(tmp_path / "runs")
+    search(estimator, study=study)
+    tidy(study, 1)
+    assert record.DELETED.of(study) == [2]
+    with pytest.raises(FileNotFoundError, match=r"trial 0 are not below .*removed by hand"):
+        load_snapshot(study, study.trials[0])
 
 
 def test_twins_take_no_places_from_those_that_have_weights(tmp_path):
@@ -323,7 +338,7 @@ def test_twins_take_no_places_from_those_that_have_weights(tmp_path):
     study.set_user_attr(record.FOLDER.name, str(tmp_path))
     for value in (0.5, 0.9):
         trial = study.ask()
-        Attempt(trial_folder(study, trial.number), "x").write_weights({})
+        Attempt(trial_folder(study, trial.number), "x").write_snapshot(learned(torch.ones(3)))
         study.tell(trial, value)
     twin = study.ask()
     twin.set_user_attr(record.TWIN_OF.name, 1)
@@ -342,7 +357,8 @@ def test_tidy_leaves_running_and_waiting_trials_alone(tmp_path, search, scripted
         for name in ("weights.pt", "epoch-00000.ckpt"):
             (attempt / name).touch()
     tidy(study, 0)
-    left = sorted(str(path.relative_to(tmp_path / "runs")) for path in (tmp_path / "runs").rglob("*.*t"))
+    found = (tmp_path / "runs").glob("trial-*/*/*.*t")
+    left = sorted(str(path.relative_to(tmp_path / "runs")) for path in found)
     assert left == [f"trial-000{n}/attempt-0/{f}" for n in (2, 3) for f in ("epoch-00000.ckpt", "weights.pt")]
 
 
@@ -354,7 +370,7 @@ def test_folders_that_other_workers_delete_meanwhile_are_no_error(tmp_path):
     def come_and_go():
         while not stop.is_set():
             for number in range(10):
-                Attempt(tmp_path / f"trial-{number:04}", "x").write_weights({})
+                Attempt(tmp_path / f"trial-{number:04}", "x").write_snapshot(learned(torch.ones(3)))
                 shutil.rmtree(tmp_path / f"trial-{number:04}")
 
     with ThreadPoolExecutor() as pool:
@@ -387,49 +403,12 @@ def test_weights_are_loaded_and_missing_ones_say_why(tmp_path):
     study = optuna.create_study()
     study.set_user_attr(record.FOLDER.name, str(tmp_path))
     study.set_user_attr(record.DELETED.name, [1])
-    weights = {"w": torch.arange(3.0)}
-    Attempt(tmp_path / "trial-0000", "x").write_weights(weights)
-    assert torch.equal(load_weights(study, 0)["w"], weights["w"])
-    with pytest.raises(
-        FileNotFoundError, match="trial 1 were deleted, since only those of the best 1 trials"
-    ):
-        load_weights(study, 1)
-    with pytest.raises(FileNotFoundError, match=rf"trial 2 are not below {tmp_path}; run this where"):
-        load_weights(study, 2)
-
-
-@pytest.mark.parametrize("given", [True, False])
-def test_studies_of_one_name_have_folders_of_their_own(tmp_path, monkeypatch, given):
-    monkeypatch.chdir(tmp_path)
-    folder = Path("here") if given else None
-    studies = [optuna.create_study(study_name="s", storage=f"sqlite:///{i}.db") for i in range(3)]
-    for study in (*studies, *studies):
-        settle_folder(study, folder)
-        Attempt(trial_folder(study, 0), "x")
-    wanted = "here" if given else "runs/s"
-    assert [str(study_folder(study)) for study in studies] == [wanted, f"{wanted}-2", f"{wanted}-3"]
-    assert [len(os.listdir(trial_folder(study, 0))) for study in studies] == [2, 2, 2]
-    settle_folder(studies[1], Path("there"))  # whereto its user has moved it
-    assert study_folder(studies[1]) == Path("there")
-
-
-def test_a_folder_in_which_trials_are_is_another_studys(tmp_path):
-    Attempt(tmp_path / "runs" / "trial-0000", "x")  # of the time when nobody claimed folders
-    study = optuna.create_study()
-    settle_folder(study, tmp_path / "runs")
-    assert study_folder(study) == tmp_path / "runs-2"
-
-
-def test_workers_that_begin_a_study_at_one_moment_share_a_folder(tmp_path, monkeypatch):
-    url = f"sqlite:///{tmp_path}/nas.db"
-    study = optuna.create_study(study_name="s", storage=open_storage(url))
-
-    def begin_elsewhere(folder):
-        monkeypatch.undo()
-        settle_folder(optuna.load_study(study_name="s", storage=open_storage(url)), tmp_path / "runs")
-        return _claim(folder)
-
-    monkeypatch.setattr("optnas.training.checkpoints._claim", begin_elsewhere)
-    settle_folder(study, tmp_path / "runs")
-    assert study_folder(study) == tmp_path / "runs"
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["runs"]
+    for _ in range(3):
+        study.tell(study.ask(), 0.0)
+    Attempt(tmp_path / "trial-0000", "x").write_snapshot(learned(torch.arange(3.0)))
+    assert torch.equal(load_snapshot(study, study.trials[0]).weights["w"], torch.arange(3.0))
+    assert torch.equal(torch.load(weights_path(study, 0), weights_only=True)["w"], torch.arange(3.0))
+    with pytest.raises(FileNotFoundError, match="trial 1 were deleted, since only those of the best"):
+        load_snapshot(study, study.trials[1])
+    with pytest.raises(FileNotFoundError, match=rf"trial 2 are not below {tmp_path}.*Run this there"):
+        load_snapshot(study, study.trials[2])

@@ -26,7 +26,7 @@ def test_out_of_memory_is_a_violated_constraint(tmp_path, error, training, searc
     (trial,) = study.trials
     assert trial.state == TrialState.PRUNED
     assert trial.constraints == {"memory": 1.0}
-    assert trial.user_attrs["infeasible"] == record.why(trial)
+    assert record.end(trial) is record.End.INFEASIBLE
     assert "out of memory" in record.why(trial)
 
 

@@ -1,4 +1,5 @@
 import optuna
+import pytest
 import pytorch_lightning as pl
 from optuna.trial import TrialState
 from torch import nn
@@ -101,3 +102,57 @@ def test_a_diverging_loss_ends_the_trial_at_once(tmp_path, training, search):
     assert trial.state == TrialState.PRUNED
     assert record.why(trial) == "diverged: the training loss is nan in epoch 1"
     assert batches[-1] == 2
+
+
+class Stop(pl.Callback):
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_train_epoch_end(self, trainer, module):
+        trainer.should_stop |= trainer.current_epoch == self.epoch
+
+
+@pytest.mark.parametrize("options", [{"val_check_interval": 0.5}, {"max_steps": 10}, {"min_epochs": 4}, {}])
+def test_pruned_trials_end_pruned_and_at_once_whatever_ends_an_epoch(tmp_path, training, search, options):
+    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.ThresholdPruner(upper=-1))
+    study = search(training(tmp_path, max_epochs=5, **options), study=study)
+    (trial,) = study.trials
+    assert trial.state == TrialState.PRUNED
+    assert len(trial.intermediate_values) == 1
+    assert record.Reason.of(trial).kind is record.Why.PRUNED
+
+
+@pytest.mark.parametrize(
+    ("options", "n"),
+    [({"max_steps": 10}, 2), ({"max_epochs": 2, "val_check_interval": 0.5}, 4), ({"max_epochs": 2}, 2)],
+)
+def test_the_last_report_of_any_budget_prunes_nothing(tmp_path, training, search, options, n):
+    pruner = optuna.pruners.ThresholdPruner(upper=-1, n_warmup_steps=n - 1)
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    (trial,) = search(training(tmp_path, **{"max_epochs": 9, **options}), study=study).trials
+    assert (trial.state, len(trial.intermediate_values)) == (TrialState.COMPLETE, n)
+    assert record.why(trial) == ""
+
+
+@pytest.mark.parametrize(("min_epochs", "n"), [(None, 2), (3, 3)])
+def test_what_a_callback_stops_is_complete_and_says_so(tmp_path, training, search, min_epochs, n):
+    (trial,) = search(training(tmp_path, max_epochs=5, callbacks=[Stop(1)], min_epochs=min_epochs)).trials
+    assert (trial.state, len(trial.intermediate_values)) == (TrialState.COMPLETE, n)
+    assert record.Reason.of(trial).kind is record.Why.STOPPED
+    assert trial.value == max(trial.intermediate_values.values())
+
+
+def test_a_training_whose_time_is_over_before_a_validation_is_pruned_for_that(tmp_path, training, search):
+    options = {"max_epochs": 10**6, "check_val_every_n_epoch": 10**6, "max_time": {"seconds": 1}}
+    (trial,) = search(training(tmp_path, **options)).trials
+    assert trial.state == TrialState.PRUNED
+    assert record.Reason.of(trial).kind is record.Why.TIME
+
+
+def test_a_state_that_cannot_be_read_back_is_said_when_it_is_written(tmp_path, caplog, training, search):
+    class Odd(pl.Callback):
+        def state_dict(self):
+            return {"odd": TrialState.RUNNING}
+
+    search(training(tmp_path, callbacks=[Odd()]))
+    assert caplog.text.count("cannot be read back") == 1

@@ -1,7 +1,7 @@
+import copy
 import json
 import os
 import pickle
-from pathlib import Path
 
 import optuna
 import pytest
@@ -10,12 +10,15 @@ import torch
 from optuna.trial import TrialState
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.profilers import SimpleProfiler
 from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from optnas import record
 from optnas.data import Digits, TensorData
-from optnas.errors import UntestableError
+from optnas.errors import ParamsMismatchError, UntestableError
+from optnas.estimation.run import Run
 from optnas.tasks import Classification
 from optnas.training import tidy, trial_folder, weights_path
 from optnas.trial import Draw
@@ -74,14 +77,14 @@ def test_the_time_limit_ends_a_trial_with_what_it_has(tmp_path, training, search
 def test_keep_zero_leaves_no_weights(tmp_path, training, search):
     study = search(training(tmp_path, keep=0), n_trials=2)
     tidy(study, 0)
-    assert not list((tmp_path / "runs").rglob("*.*"))
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["study.json"]
 
 
 def test_folders_follow_the_study_unless_told(tmp_path, monkeypatch, training, search):
     monkeypatch.chdir(tmp_path)
     study = optuna.create_study(study_name="my study/1", direction="maximize")
     search(training(tmp_path, folder=None), study=study)
-    assert weights_path(study, 0) == Path("runs/my_study_1/trial-0000/attempt-0/weights.pt")
+    assert weights_path(study, 0) == tmp_path / "runs/my_study_1/trial-0000/attempt-0/weights.pt"
     study.set_user_attr(record.FOLDER.name, str(tmp_path / "there"))
     search(training(tmp_path, folder=None), study=study)
     assert weights_path(study, 1) == tmp_path / "there/trial-0001/attempt-0/weights.pt"
@@ -99,25 +102,24 @@ def test_stored_trials_train_without_files(tmp_path, linear, training, search):
     torch.manual_seed(2)  # weights that three epochs are enough for
     model = linear(None)
     again = training(tmp_path, folder=tmp_path / "other")
-    metrics = again(model, frozen)
+    metrics = again.estimate_and_test(model, Run.of(frozen))
     assert metrics["val_acc"] > 0.5
     assert not (tmp_path / "other").exists()
-    x, y = again.data.test
-    assert again.test(model, frozen)["test_acc"] == pytest.approx(
-        (model(x).argmax(1) == y).float().mean().item()
-    )
+    for metric, (x, y) in {"val_acc": again.data.val, "test_acc": again.data.test}.items():
+        assert metrics[metric] == pytest.approx((model(x).argmax(1) == y).float().mean().item())
 
 
-def test_what_cannot_be_tested_says_what_is_missing(tmp_path, points, linear, training):
+def test_what_cannot_be_tested_says_what_is_missing(tmp_path, points, linear, training, search):
     class Untested(pl.LightningModule):
         pass
 
     splits = points()
+    study = search(training(tmp_path))
     data = pl.LightningDataModule.from_datasets(splits.train, splits.val)
     with pytest.raises(UntestableError, match=r"LightningDataModule has no test_dataloader\(\)"):
-        training(tmp_path, data=data).test(linear(None), None)
+        training(tmp_path, data=data).test(linear(None), study, study.trials[0])
     with pytest.raises(UntestableError, match=r"Untested has no test_step\(\)"):
-        training(tmp_path, task=lambda model, trial: Untested()).test(linear(None), None)
+        training(tmp_path, lambda model, trial: Untested()).test(linear(None), study, study.trials[0])
 
 
 def test_callbacks_are_copied_for_every_trial(tmp_path, search, scripted):
@@ -201,6 +203,172 @@ def test_settings_tell_what_changes_the_result(tmp_path, training):
     ]
     assert len({json.dumps(estimator.settings) for estimator in [training(tmp_path), *others]}) == 9
     assert training(tmp_path, folder="elsewhere", keep=1).settings == same[0]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "max_epochs", "reports"),
+    [
+        ({}, 8, 8),
+        ({"val_check_interval": 0.5}, 8, 16),
+        ({"val_check_interval": 2}, 3, 6),
+        ({"val_check_interval": 2, "check_val_every_n_epoch": None}, 3, 7),
+        ({"max_steps": 10}, 100, 2),
+        ({"max_steps": 10}, -1, 2),
+        ({"max_steps": 5, "accumulate_grad_batches": 2}, 100, 2),
+        ({"limit_train_batches": 2, "val_check_interval": 1}, 3, 6),
+        ({"fast_dev_run": True}, 9, 1),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_reports_are_as_many_as_expected(tmp_path, training, search, trainer, max_epochs, reports):
+    estimator = training(tmp_path, max_epochs=max_epochs, **trainer)  # 5 batches an epoch
+    assert estimator.max_reports == reports
+    (trial,) = search(estimator).trials
+    assert trial.state == TrialState.COMPLETE
+    assert len(trial.intermediate_values) == reports
+    assert record.why(trial) == ""
+
+
+def test_a_training_without_an_end_is_refused(tmp_path, training):
+    for max_epochs in (None, -1):
+        with pytest.raises(ValueError, match="would never end"):
+            training(tmp_path, max_epochs=max_epochs)
+    with pytest.raises(ValueError, match="logs no metric"):
+        training(tmp_path, barebones=True)
+    assert training(tmp_path, max_epochs=None, time_limit=1).max_reports == 0
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"enable_checkpointing": False}, {"detect_anomaly": True}, {"precision": "bf16-mixed"},
+        {"accumulate_grad_batches": 2}, {"gradient_clip_val": 0.5}, {"profiler": "simple"}, {"logger": True},
+        {"overfit_batches": 2}, {"limit_val_batches": 1}, {"max_epochs": None, "max_steps": 7},
+        {"max_time": {"hours": 1}}, {"plugins": [TorchCheckpointIO()]}, {"num_sanity_val_steps": -1},
+        {"profiler": SimpleProfiler()},
+    ],
+)  # fmt: skip
+def test_arguments_of_the_trainer_work(tmp_path, monkeypatch, training, search, options):
+    monkeypatch.chdir(tmp_path)
+    for trial in search(training(tmp_path, **options), n_trials=2).trials:
+        assert trial.state == TrialState.COMPLETE
+        assert trial.value == max(trial.intermediate_values.values())
+
+
+class Head(pl.LightningModule):
+    """The head of what is trained is the task's; the space builds what is below it."""
+
+    def __init__(self, model, alter=lambda model: model):
+        super().__init__()
+        self.save_hyperparameters()  # the model too, and a function
+        self.model, self.head = alter(model), nn.Linear(2, 2)
+
+    def _log(self, part, batch):
+        self.log(f"{part}_acc", (self.head(self.model(batch[0])).argmax(1) == batch[1]).float().mean())
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self.head(self.model(batch[0])), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self._log("val", batch)
+
+    def test_step(self, batch, batch_idx):
+        self._log("test", batch)
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), 0.05)
+
+
+def weight_norm(model):
+    return torch.nn.utils.parametrizations.weight_norm(model)
+
+
+@pytest.mark.filterwarnings("ignore:Attribute")
+@pytest.mark.parametrize("alter", [lambda model: model, weight_norm, torch.nn.Sequential])
+def test_what_the_task_adds_and_alters_is_tested_as_it_was_scored(tmp_path, points, training, search, alter):
+    split = points().val
+    data = TensorData(split, val=split, test=split)
+    estimator = training(tmp_path, lambda model, trial: Head(model, alter), data)
+    study = search(estimator)
+    (trial,) = study.trials
+    tests = [estimator.test(nn.Linear(2, 2), study, trial)["test_acc"] for _ in range(2)]
+    assert tests == [trial.value, trial.value]
+    again = estimator.estimate_and_test(nn.Linear(2, 2), Run.of(trial))
+    assert again["test_acc"] == again["val_acc"]
+    assert not estimator.trained(nn.Linear(2, 2), study, trial).training
+
+
+def test_a_task_that_trains_a_copy_is_blamed_for_that(tmp_path, training, search):
+    estimator = training(tmp_path, lambda model, trial: Classification(2)(copy.deepcopy(model), trial))
+    study = search(estimator)
+    with pytest.raises(ParamsMismatchError, match="task trains a copy of the model"):
+        estimator.trained(nn.Linear(2, 2), study, study.trials[0])
+
+
+def test_what_a_callback_alters_is_not_blamed_on_the_space(tmp_path, training, search):
+    class Alter(pl.Callback):
+        def on_train_start(self, trainer, module):
+            weight_norm(module.model)
+
+    estimator = training(tmp_path, callbacks=[Alter()])
+    study = search(estimator)
+    with pytest.raises(ParamsMismatchError, match="a callback altered the network of trial 0"):
+        estimator.trained(nn.Linear(2, 2), study, study.trials[0])
+    with pytest.raises(ParamsMismatchError, match="space does not build the network"):
+        estimator.trained(nn.Linear(2, 3), study, study.trials[0])
+
+
+def test_several_trainings_in_one_trial_do_not_share_states(tmp_path, points, training):
+    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.NopPruner())
+    parts = points().train
+    folds = [
+        training(
+            tmp_path, data=pl.LightningDataModule.from_datasets(*[TensorDataset(*parts)] * 2, batch_size=n)
+        )
+        for n in (16, 16, 8)
+    ]
+    trial = study.ask()
+    values = [fold(nn.Linear(2, 2), trial)["train_loss"] for fold in folds]
+    assert len(set(values)) == 3
+    found = [path.parent.name for path in sorted((tmp_path / "runs").rglob("attempt-0"))]
+    assert found == ["trial-0000", "training-1", "training-2"]
+
+
+def test_a_rehearsal_finds_mistakes_and_leaves_nothing(tmp_path, monkeypatch, points, training):
+    monkeypatch.chdir(tmp_path)
+    generator = torch.Generator().manual_seed(1)
+    loader = DataLoader(TensorDataset(*points().train), batch_size=8, shuffle=True, generator=generator)
+    data = pl.LightningDataModule()
+    data.train_dataloader = data.val_dataloader = lambda: loader
+    seen = []
+    noisy = pl.callbacks.LambdaCallback(on_train_start=lambda trainer, module: seen.append(1))
+    model, run = nn.Linear(2, 2), Run.of(optuna.trial.FixedTrial({}))
+
+    def state():
+        return [generator.get_state(), torch.get_rng_state(), *model.state_dict().values()]
+
+    before = [value.clone() for value in state()]
+    training(tmp_path, data=data, callbacks=[noisy], logger=True).rehearse(model, run)
+    assert all(map(torch.equal, before, state()))
+    assert (seen, list(tmp_path.iterdir())) == ([], [])
+    for match, options in {
+        "val_accuracy": {"monitor": "val_accuracy"},
+        "n_classes=3": {"task": Classification(3)},
+        "val_los": {"callbacks": [EarlyStopping("val_los")]},
+        "precision|nonsense": {"precision": "nonsense"},
+    }.items():
+        with pytest.raises((ValueError, RuntimeError), match=match):
+            training(tmp_path, **{"data": data, **options}).rehearse(model, run)
+    assert all(map(torch.equal, before, state()))
+
+
+def test_a_network_too_large_is_no_mistake_in_the_settings(tmp_path, training):
+    class Large(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) + torch.empty(2**60).sum()
+
+    training(tmp_path).rehearse(Large(2, 2), Run.of(optuna.trial.FixedTrial({})))
 
 
 def test_an_estimator_travels_to_another_process(tmp_path, training, search):

@@ -1,0 +1,387 @@
+"""Who settles where a study's files lie: one folder a study, bound to it by a small file inside.
+
+    <folder>/study.json      the study's identity, its name, and where its database is
+    <folder>/trial-0007/     the files of trial 7; `owner` in it says which trial, if numbers were given twice
+
+A study in a SQLite file has its folder beside that file, wherever the search was started; any other study,
+where its search began. What the study records is relative to the database, if it lies beside it: the two can
+be moved together. A copy of a database, or of a study, finds the folder to be the original's, and gets one of
+its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import logging
+import os
+import re
+import shutil
+import socket
+import uuid
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from optnas import record
+from optnas.errors import CheckpointError
+
+_MARKER = "study.json"
+_OWNER = "owner"
+_LONGEST = 80  # bytes of a folder's name; file systems allow 255, paths often less
+_log = logging.getLogger(__name__)
+
+# Studies in memory that have a folder: identity to storage, of this process.
+_in_memory: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+
+
+def study_folder(study: optuna.Study) -> Path:
+    """The folder of a study's files: its own, or the one that it would get."""
+    return own_folder(study) or _usual(study, Path.cwd())
+
+
+def own_folder(study: optuna.Study) -> Path | None:
+    """The folder that the study recorded; None where it has none, or that is another study's.
+
+    It need not exist (on this machine).
+    """
+    known = _known(study)
+    if known is None:
+        return None
+    marker = _read_marker(known)
+    return known if marker is None or _is_ours(study, known, marker) else None
+
+
+def settle(study: optuna.Study, given: Path | None = None, base: Path | None = None) -> Path:
+    """The study's folder, chosen and made when it is first needed.
+
+    Args:
+        given: where its user wants it; None: `runs/<study name>` beside the database, or in `base`.
+        base: what a relative `given` is relative to; None: the working directory.
+
+    Raises:
+        CheckpointError: it cannot be made.
+    """
+    base = base or Path.cwd()
+    known = _known(study)
+    if known is not None and (given is None or _means(known, given, base)) and _enter(study, known):
+        return known
+    wanted = _usual(study, base) if given is None else base / given
+    for n in itertools.count(1):
+        folder = wanted if n == 1 else wanted.with_name(f"{wanted.name}-{n}")
+        if _enter(study, folder):
+            break
+    if known is not None:
+        _tell(study, known, folder)
+    _record(study, folder)
+    return folder
+
+
+def trial_folder(study: optuna.Study, number: int) -> Path:
+    """The folder of one trial's files, also the place for those of its logger (of a `Run`: `run.folder`)."""
+    trials = [t for t in study.get_trials(deepcopy=False) if t.number == number]
+    folder = study_folder(study)
+    return folder_of(folder, trials[-1]) if trials else _plain(folder, number)
+
+
+def folder_of(folder: Path, trial: FrozenTrial | optuna.Trial) -> Path:
+    """Where the files of a trial are, or would be, below its study's folder."""
+    plain = _plain(folder, trial.number)
+    if _owner(plain) in (None, _key(trial)):
+        return plain
+    return plain.with_name(f"{plain.name}-{_key(trial)}")
+
+
+def claim(folder: Path, trial: FrozenTrial | optuna.Trial) -> Path:
+    """The same, made, and known as this trial's from now on."""
+    while True:
+        path = folder_of(folder, trial)
+        with told(path):
+            path.mkdir(parents=True, exist_ok=True)
+            try:
+                if _create(path / _OWNER, _key(trial)) or _owner(path) == _key(trial):
+                    return path
+            except FileNotFoundError:  # another worker took the empty folder away just now
+                if path.is_symlink() or not path.parent.is_dir():
+                    raise
+
+
+def abandon(path: Path) -> None:
+    """Delete a trial's folder if nothing is left in it."""
+    with suppress(OSError):
+        if os.listdir(path) == [_OWNER]:
+            (path / _OWNER).unlink()
+        path.rmdir()
+
+
+def belongs_to(path: Path, trial: FrozenTrial | optuna.Trial) -> bool:
+    """Whether the folder of a trial of this number is this trial's."""
+    return _owner(path) in (None, _key(trial))
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """What cannot be written is said with the way out."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> CheckpointError:
+    """The error for a file or folder that cannot be written."""
+    return CheckpointError(
+        f"Cannot write {path}: {error.strerror or error}. Make room, or choose another place with "
+        "Training(folder=...)."
+    )
+
+
+# ---- which folder ----
+
+
+def _usual(study: optuna.Study, base: Path) -> Path:
+    file = _database_file(study)
+    return (base if file is None else file.parent) / "runs" / _as_name(study.study_name)
+
+
+def _as_name(study_name: str) -> str:
+    """A name that is one, harmless part of a path."""
+    name = re.sub(r"[^\w.-]+", "_", study_name).lstrip(".") or "_"
+    if len(name.encode()) <= _LONGEST:
+        return name
+    digest = hashlib.sha256(study_name.encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{name.encode()[:_LONGEST].decode(errors='ignore')}-{digest}"
+
+
+def _known(study: optuna.Study) -> Path | None:
+    recorded = record.FOLDER.of(study)
+    if recorded is None:
+        return None
+    file = _database_file(study)
+    return Path(recorded).absolute() if file is None else file.parent / recorded
+
+
+def _record(study: optuna.Study, folder: Path) -> None:
+    file = _database_file(study)
+    inside = file is not None and folder.is_relative_to(file.parent)
+    text = str(folder.relative_to(file.parent)) if file is not None and inside else str(folder)
+    if record.FOLDER.of(study) != text:
+        record.FOLDER.write(study, text)
+
+
+def _means(known: Path, given: Path, base: Path) -> bool:
+    """Whether the known folder is the one that its user names, maybe from another working directory."""
+    name = re.sub(r"-\d+$", "", known.name)
+    candidates = (known, known.with_name(name))
+    if base / given in candidates:
+        return True
+    parts = given.parts
+    return not given.is_absolute() and any(path.parts[-len(parts) :] == parts for path in candidates)
+
+
+def _tell(study: optuna.Study, known: Path, folder: Path) -> None:
+    marker = _read_marker(known)
+    if marker is not None and not _is_ours(study, known, marker):
+        _log.warning(
+            "Study %r was copied: the files in %s stay with the original, study %r. Those of this one go to "
+            "%s; weights of trials from before the copy are not in it.",
+            study.study_name, known, marker.get("name"), folder,
+        )  # fmt: skip
+    elif known.exists():
+        _log.warning(
+            "The files of study %r go to %s from now on; what is in %s stays there, out of its reach.",
+            study.study_name, folder, known,
+        )  # fmt: skip
+
+
+# ---- whose folder ----
+
+
+def _enter(study: optuna.Study, folder: Path) -> bool:
+    """Make the folder the study's, if it is or may become that."""
+    with told(folder):
+        for _ in range(3):  # others may begin here at the same moment
+            marker = _read_marker(folder)
+            if marker is None:
+                if folder != _known(study) and any(folder.glob("trial-*")):
+                    return False  # of a study from before there were markers
+                missing = not folder.exists()
+                folder.mkdir(parents=True, exist_ok=True)
+                if _create(folder / _MARKER, json.dumps(_marker(study, folder))):
+                    if missing and folder == _known(study):
+                        _log.warning(
+                            "The folder %s of study %r is not there any more, and made anew: weights of "
+                            "earlier trials are not in it.", folder, study.study_name,
+                        )  # fmt: skip
+                    _remember(study)
+                    return True
+            elif _is_ours(study, folder, marker):
+                if marker != _marker(study, folder):  # moved together with its database, or renamed
+                    _replace(folder / _MARKER, json.dumps(_marker(study, folder)))
+                _remember(study)
+                return True
+            elif _is_of_the_dead(marker):
+                for path in folder.glob("trial-*"):
+                    shutil.rmtree(path, ignore_errors=True)
+                _replace(folder / _MARKER, json.dumps(_marker(study, folder)))
+            else:
+                return False
+    return False
+
+
+def _marker(study: optuna.Study, folder: Path) -> dict[str, Any]:
+    about: dict[str, Any] = {"study": _identity(study), "name": study.study_name}
+    file, server = _database_file(study), _server(study)
+    if file is not None:
+        about["file"] = os.path.relpath(file, os.path.realpath(folder))
+    elif server is not None:
+        about["server"] = server
+    else:
+        about["process"] = [socket.gethostname(), os.getpid()]
+    return about
+
+
+def _is_ours(study: optuna.Study, folder: Path, marker: Mapping[str, Any]) -> bool:
+    if marker.get("study") != record.IDENTITY.of(study):
+        return False
+    file = _database_file(study)
+    if file is not None and isinstance(marker.get("file"), str):
+        other = Path(os.path.realpath(folder), marker["file"])
+        if other.exists() and not os.path.samefile(other, file):
+            return False  # ours is a copy: the original is still there
+    elif marker.get("server") != _server(study):
+        return False
+    if marker.get("name") == study.study_name:
+        return True
+    return marker.get("name") not in optuna.get_all_study_names(study._storage)  # renamed, not copied
+
+
+def _is_of_the_dead(marker: Mapping[str, Any]) -> bool:
+    """Whether the folder is of a study in memory that is gone with its process, or forgotten in this one."""
+    match marker.get("process"):
+        case [str(host), int(pid)] if host == socket.gethostname():
+            if pid == os.getpid():
+                return marker.get("study") not in _in_memory
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                return True
+            except OSError:
+                return False
+    return False
+
+
+def _remember(study: optuna.Study) -> None:
+    if _database_file(study) is None and _server(study) is None:
+        _in_memory[_identity(study)] = study._storage
+
+
+def _identity(study: optuna.Study) -> str:
+    known = record.IDENTITY.of(study)
+    if known is None:
+        settle_attr = getattr(study._storage, "settle_study_user_attr", study._storage.set_study_user_attr)
+        settle_attr(study._study_id, record.IDENTITY.name, uuid.uuid4().hex)
+        known = record.IDENTITY.of(study)
+    assert known is not None, "it was just written"
+    return known
+
+
+def _read_marker(folder: Path) -> Mapping[str, Any] | None:
+    try:
+        marker = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError):
+        return {}  # nobody's whom we know
+    return marker if isinstance(marker, dict) else {}
+
+
+# ---- where a study's database is ----
+
+
+def _innermost(study: optuna.Study) -> Any:
+    """The storage that holds the study, out of what wraps it."""
+    storage: Any = study._storage
+    while (inner := vars(storage).get("_storage")) is not None:
+        storage = inner
+    return storage._backend if isinstance(storage, optuna.storages._CachedStorage) else storage
+
+
+def _url(study: optuna.Study) -> Any:
+    """The URL of a study's database; None of one that is in none."""
+    match vars(_innermost(study)):
+        case {"_database": database}:  # ours
+            return database.url
+        case {"engine": engine}:  # Optuna's
+            return engine.url
+    return None
+
+
+def _database_file(study: optuna.Study) -> Path | None:
+    url = _url(study)
+    if url is None:
+        journal = vars(_innermost(study)).get("_backend")
+        file = None if journal is None else vars(journal).get("_file_path")
+    else:
+        file = url.database if url.get_backend_name() == "sqlite" else None
+    return None if file in (None, "", ":memory:") else Path(os.path.realpath(file))
+
+
+def _server(study: optuna.Study) -> str | None:
+    """The database on a server, without its host, which workers may call by different names."""
+    url = _url(study)
+    if url is not None:
+        return None if url.get_backend_name() == "sqlite" else f"{url.get_backend_name()}:{url.database}"
+    storage = _innermost(study)
+    in_memory = isinstance(storage, optuna.storages.InMemoryStorage)
+    return None if in_memory or _database_file(study) is not None else type(storage).__name__
+
+
+# ---- whose trial ----
+
+
+def _plain(folder: Path, number: int) -> Path:
+    return folder / f"trial-{number:04}"
+
+
+def _key(trial: FrozenTrial | optuna.Trial) -> str:
+    """Differs for two trials of one number, and for trials that got the id of a deleted one."""
+    began = next((attempt["started"] for attempt in record.attempts(trial)), None)
+    return f"{trial._trial_id}" if began is None else f"{trial._trial_id}-{int(began * 1000)}"
+
+
+def _owner(path: Path) -> str | None:
+    try:
+        return (path / _OWNER).read_text(encoding="utf-8")
+    except OSError:
+        return None
+
+
+def _create(file: Path, text: str) -> bool:
+    """Create the file with all of its text at once, unless there is one."""
+    aside = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
+    aside.write_text(text, encoding="utf-8")
+    try:
+        os.link(aside, file)
+    except FileExistsError:
+        return False
+    except OSError:  # no links on this file system
+        with suppress(FileExistsError), file.open("x", encoding="utf-8") as opened:
+            opened.write(text)
+            return True
+        return False
+    finally:
+        aside.unlink(missing_ok=True)
+    return True
+
+
+def _replace(file: Path, text: str) -> None:
+    aside = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, file)

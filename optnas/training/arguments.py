@@ -1,0 +1,119 @@
+"""Arguments that a training hands on to Lightning: which are refused, what of them trials share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from copy import copy, deepcopy
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.plugins.io import AsyncCheckpointIO
+
+
+def check_trainer(trainer: Mapping[str, Any], max_epochs: int | None, can_stop: bool) -> None:
+    """Raises ValueError for arguments of the Trainer that no trial can be trained with."""
+    devices = trainer.get("devices", 1)
+    one = devices in (1, "1") or (isinstance(devices, list | tuple) and len(devices) == 1)
+    if not one or trainer.get("num_nodes", 1) != 1:
+        raise ValueError(
+            f"Training(devices={devices!r}): a trial trains on one device. Leave devices out, or name one "
+            "such as devices=[0]; several workers use several devices."
+        )
+    if trainer.get("barebones"):
+        raise ValueError("Training(barebones=True): Lightning logs no metric then, so no trial has a value.")
+    plugins = trainer.get("plugins")
+    for plugin in plugins if isinstance(plugins, list | tuple) else [plugins]:
+        if isinstance(plugin, AsyncCheckpointIO):
+            raise ValueError(
+                "Training(plugins=AsyncCheckpointIO): a trial could not go on from a state that is still "
+                "being written when its epoch is over; leave the plugin out."
+            )
+    limits = (trainer.get("max_steps", -1) != -1, trainer.get("max_time"), trainer.get("fast_dev_run"))
+    if max_epochs in (None, -1) and not (any(limits) or can_stop):
+        raise ValueError(
+            f"Training(max_epochs={max_epochs}): a trial would never end. Give max_epochs, max_steps, "
+            "max_time, time_limit, or a callback that stops it."
+        )
+
+
+def check_callbacks(callbacks: Any, monitor: str) -> None:
+    """Raises TypeError for what is neither a list of callbacks nor a function that makes them."""
+    if callable(callbacks):
+        return
+    if isinstance(callbacks, pl.Callback):
+        raise TypeError(
+            f"callbacks={type(callbacks).__name__}(...): give a list, [{type(callbacks).__name__}(...)]."
+        )
+    for callback in callbacks:
+        if not isinstance(callback, pl.Callback):
+            raise TypeError(
+                f"callbacks holds {callback!r}, which is no Lightning callback; give objects such as "
+                "EarlyStopping(...), or a function of the trial that makes them all."
+            )
+
+
+def copies(thing: Any) -> Any:
+    """A deep copy, in which only what cannot be copied (a lock, an open file) is shared."""
+    if isinstance(thing, list | tuple):
+        return type(thing)(map(copies, thing))
+    try:
+        return deepcopy(thing)
+    except Exception:  # whatever the copying of an object of the user's raises
+        other = copy(thing)
+        for name, value in vars(thing).items():
+            try:
+                vars(other)[name] = deepcopy(value)
+            except Exception:  # as above
+                vars(other)[name] = value
+        return other
+
+
+def expected_reports(
+    trainer: Mapping[str, Any], max_epochs: int | None, n_batches: Callable[[], float | None]
+) -> int:
+    """How many values a training reports at most; 0: not known.
+
+    Args:
+        trainer: arguments of the Trainer.
+        n_batches: batches of an epoch, asked for only where the answer depends on it.
+    """
+    if trainer.get("fast_dev_run"):
+        return 1
+    interval, every = trainer.get("val_check_interval"), trainer.get("check_val_every_n_epoch", 1)
+    max_steps = trainer.get("max_steps", -1)
+    epochs = math.inf if max_epochs in (None, -1) else max_epochs
+    within = interval not in (None, 1.0) or every is None
+    if within and not isinstance(interval, int | float | None):
+        return 0  # by time
+    if not within and max_steps == -1:
+        return 0 if epochs == math.inf else int(epochs)
+    batches = _limited(n_batches(), trainer)
+    if batches is None and isinstance(interval, float) and max_steps == -1 and epochs < math.inf:
+        return int(epochs * round(1 / interval))
+    if batches is None or not batches:
+        return 0 if epochs == math.inf else int(epochs)
+    if max_steps != -1:
+        epochs = min(epochs, max_steps * trainer.get("accumulate_grad_batches", 1) / batches)
+    if epochs == math.inf:
+        return 0
+    if not within:
+        return math.ceil(epochs)
+    step = (
+        interval
+        if isinstance(interval, int)
+        else max(1, int(batches * (1.0 if interval is None else interval)))
+    )
+    if every is None:
+        return max(1, int(epochs * batches // step))
+    whole, part = divmod(epochs, 1)
+    return max(1, int(whole * (batches // step) + part * batches // step))
+
+
+def _limited(n: float | None, trainer: Mapping[str, Any]) -> int | None:
+    limit = trainer.get("overfit_batches") or trainer.get("limit_train_batches")
+    if isinstance(limit, int) and limit > 0:
+        return limit if n is None else int(min(n, limit))
+    if n is None:
+        return None
+    return int(n) if limit is None else int(n * limit)
