@@ -1,0 +1,192 @@
+"""What of a model no record of its operations shows: attributes, code beside `forward`, hooks on gradients.
+
+A loss may read `model.beta`, an optimizer `model.lr`; a LightningModule brings training code of its own.
+What torch itself sets on its modules is in the operations, so of those only what somebody added counts; of a
+class of somebody else's, every attribute does. Two models may so be told apart needlessly, never mixed up.
+"""
+
+from __future__ import annotations
+
+import dis
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import CodeType, FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import loss
+
+from optnas.facts.describe import Describer, UnseenError, is_code, is_of_framework, members, names_in
+
+TRUSTED = ("torch.nn.", "optnas.")
+_SAVED_BY_LIGHTNING = {"_hparams"}
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+# Code that runs under these names, or that they call, is in the record.
+_RECORDED = frozenset({"forward", "__init__"})
+
+
+@dataclass
+class Hidden:
+    """Rows that are equal where nothing hidden differs, and tensors that code beside the model may read."""
+
+    rows: list[Any] = field(default_factory=list)
+    tensors: list[tuple[str, Tensor]] = field(default_factory=list)
+    why: str = ""
+    """Why it is not all here, if so."""
+
+
+def hidden(model: nn.Module) -> Hidden:
+    """All that is hidden in a model as it is now."""
+    found = Hidden()
+    paths = {module: _shape_of(path) for path, module in model.named_modules()}
+    describer = Describer(paths)
+    classes: set[type] = set()
+    try:
+        for module, path in paths.items():
+            kind = type(module)
+            if vars(module).keys() <= attributes_of(kind) and is_trusted(kind):
+                row = _row_of_trusted(describer, module, path)
+            else:
+                row = _row(describer, module, path)
+                if kind not in classes and not is_trusted(kind):
+                    classes.add(kind)
+                    row += _code_beside_forward(describer, module, kind)
+            if row:
+                found.rows.append((path, *row))
+            found.tensors += _tensors_of_its_own(module, path)
+        found.rows += _hooks_on_parameters(describer, model)
+    except UnseenError as error:
+        found.why = str(error)
+    found.tensors += describer.tensors
+    return found
+
+
+def code_of_classes(model: nn.Module) -> list[Any]:
+    """The code of every class that is not torch's: what another step may run that the recorded one did not.
+
+    Raises:
+        UnseenError: a function holds what cannot be seen.
+    """
+    describer = Describer({module: _shape_of(path) for path, module in model.named_modules()})
+    kinds = {type(module): None for module in model.modules() if not is_trusted(type(module))}
+    return [describer.functions(kind, kind.__name__) for kind in kinds]
+
+
+def is_trusted(kind: type) -> bool:
+    """Whether all that modules of this class do is in the record of one pass in train mode."""
+    return kind.__module__.startswith(TRUSTED)
+
+
+def attributes_of(kind: type) -> frozenset[str]:
+    """Names of attributes that the framework's classes in `kind` set on their instances."""
+    if is_of_framework(kind):
+        return _names_of(kind)[0]
+    bases = (_names_of(base)[0] for base in kind.__mro__ if is_of_framework(base))
+    return frozenset().union(*bases)
+
+
+@lru_cache(4096)  # torch makes classes, too
+def _names_of(kind: type) -> tuple[frozenset[str], frozenset[str]]:
+    """Of a framework's class: attributes that it sets, and what may be a name of its parameters and buffers."""
+    names, strings = set(_OF_EVERY_MODULE), set()
+    for base in filter(is_of_framework, kind.__mro__):
+        for value in vars(base).values():
+            parts = (value.fget, value.fset) if isinstance(value, property) else (value,)
+            for code in (part.__code__ for part in parts if isinstance(part, FunctionType)):
+                names |= {i.argval for i in dis.get_instructions(code) if i.opname == "STORE_ATTR"}
+                strings |= {c for c in code.co_consts if isinstance(c, str)}
+    names -= _SAVED_BY_LIGHTNING
+    return frozenset(names), frozenset(names | strings)
+
+
+def _row_of_trusted(describer: Describer, module: nn.Module, path: str) -> list[Any]:
+    row = _hooks_and_compilation(describer, module, path)
+    if type(module).__module__ == loss.__name__:  # whoever calls it sees its result, not the model's
+        own = {n: v for n, v in vars(module).items() if n not in _OF_EVERY_MODULE}
+        row.append((type(module).__name__, describer.value(own, path)))
+    return row
+
+
+def _row(describer: Describer, module: nn.Module, path: str) -> list[Any]:
+    row = _hooks_and_compilation(describer, module, path)
+    kind = type(module)
+    if kind.__module__ == "torch._dynamo.eval_frame":
+        return [*row, "compiled"]
+    called = _names_recorded(kind)
+    for name in sorted(vars(module).keys() - attributes_of(kind)):
+        value = vars(module)[name]
+        # A function that `forward` calls is in the record, like the rest of `forward`.
+        if name != "forward" and not (callable(value) and name in called and not isinstance(value, type)):
+            row.append((name, describer.value(value, _place(path, name))))
+    return row
+
+
+def _hooks_and_compilation(describer: Describer, module: nn.Module, path: str) -> list[Any]:
+    row: list[Any] = []
+    if module._backward_hooks or module._backward_pre_hooks:
+        hooks = [*module._backward_hooks.values(), *module._backward_pre_hooks.values()]
+        row.append(("backward hooks", describer.value(hooks, f"a hook of {path or 'the model'}")))
+    if module._compiled_call_impl is not None:
+        row.append("compiled")
+    return row
+
+
+def _hooks_on_parameters(describer: Describer, model: nn.Module) -> list[Any]:
+    rows = []
+    for name, parameter in model.named_parameters():
+        for hooks in (parameter._backward_hooks, parameter._post_accumulate_grad_hooks):
+            if hooks:
+                rows.append((_shape_of(name), describer.value(list(hooks.values()), f"a hook of {name}")))
+    return rows
+
+
+def _code_beside_forward(describer: Describer, module: nn.Module, kind: type) -> list[Any]:
+    """Code of a class, and values in it, where some of it does not run when the model is called."""
+    reached = _names_recorded(kind)
+    beside = {name: value for name, value in members(kind) if name not in reached}
+    if not beside:
+        return []
+    row: list[Any] = ["code", describer.functions(kind, kind.__name__)]
+    mentioned = frozenset().union(*(names_in(v.__code__) for v in beside.values() if is_code(v)))
+    for name, child in module.named_children():
+        if name in mentioned:  # it is used in a way that no record shows
+            row += [
+                (name, _shape_of(path), type(m).__qualname__, m.extra_repr())
+                for path, m in child.named_modules()
+            ]
+    return row
+
+
+def _names_recorded(kind: type) -> frozenset[str]:
+    """All that code mentions which runs when a model is made and called, and the names it runs under."""
+    code: dict[str, list[FunctionType]] = {}
+    for name, value in members(kind):
+        if is_code(value):
+            code.setdefault(name, []).append(value)
+    reached, waiting = set(_RECORDED), list(_RECORDED)
+    while waiting:
+        for function in code.get(waiting.pop(), ()):
+            new = names_in(function.__code__) - reached
+            reached |= new
+            waiting += new
+    return frozenset(reached)
+
+
+def _tensors_of_its_own(module: nn.Module, path: str) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers that torch's own classes do not have."""
+    known: frozenset[str] = _names_of(type(module))[1] if is_trusted(type(module)) else frozenset()
+    for tensors in (module._parameters, module._buffers):
+        for name, tensor in tensors.items():
+            if tensor is not None and name not in known:
+                yield _place(path, name), tensor
+
+
+def _place(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _shape_of(path: str) -> str:
+    """A path without the numbers in it: a layer that computes nothing may stand before."""
+    return ".".join(part for part in path.split(".") if not part.isdigit())
