@@ -23,7 +23,7 @@ from optnas import record
 from optnas.errors import ParamsMismatchError, SpaceError, describe_error, failing_layer, is_infrastructure
 from optnas.estimation.estimator import Direction, Estimator, as_estimator
 from optnas.estimation.run import Run
-from optnas.facts import materialize, sketch
+from optnas.facts import Sketch, materialize, sketch
 from optnas.facts.fact import USUAL, Fact
 from optnas.record import End, Reason, Why
 from optnas.seeds import derive_seed, same_threads, seed_everything
@@ -159,7 +159,7 @@ class Objective:
         beyond_space = replay(params)
         example = self.example_for(beyond_space)
         of_space = replay(params)
-        fingerprint, _, _ = self._sketch(lambda: self.space(of_space), example)
+        fingerprint = self._sketch(lambda: self.space(of_space), example).fingerprint
         with torch.device("meta"):
             self.estimator.ask(self.space(replay(params)), beyond_space)
         return _identity(fingerprint, of_space.params, beyond_space.params)
@@ -221,9 +221,10 @@ class Objective:
     def _value(self, run: Run) -> float:
         example = self.example_for(run)
         answers = Draw(lambda name, distribution: ask(run.trial, name, distribution))
-        fingerprint, facts, missing = self._sketch(lambda: self.space(answers), example)
-        if fingerprint is not None:
-            record.FINGERPRINT.write(run, fingerprint)
+        known = self._sketch(lambda: self.space(answers), example, ordered=True)
+        facts, missing = dict(known.facts), dict(known.missing)
+        if known.fingerprint is not None:
+            record.FINGERPRINT.write(run, known.fingerprint)
         record.SETTINGS.write(run, self._settings_hash())
         self._record(run, facts, missing)
 
@@ -233,7 +234,7 @@ class Objective:
 
         seed_everything(_seed(run))
         model = self._build(answers, example)
-        record.INITIAL.write(run, _digest(model))
+        record.INITIAL.write(run, _digest(model, known.sequence))
         self._measure(run, model, example, facts, missing)
         metrics = self._estimate(run, model, counts=twin is None)
         value = self._pick_value(run, {**facts, **metrics})
@@ -259,20 +260,17 @@ class Objective:
         record.ASKED.write(run, dict(run.asked))
         return metrics
 
-    def _sketch(
-        self, build: Callable[[], nn.Module], example: Any
-    ) -> tuple[str | None, dict[str, float], dict[str, str]]:
+    def _sketch(self, build: Callable[[], nn.Module], example: Any, *, ordered: bool = False) -> Sketch:
         """Fingerprint, facts that need no real model, and why others are missing."""
         try:
-            found = sketch(build, example, self.facts)
+            return sketch(build, example, self.facts, ordered=ordered)
         except (optuna.TrialPruned, ParamsMismatchError):
             raise
         except Exception as error:
             if is_infrastructure(error):
                 raise
             # It may still build and run on a real device, which is tried next and judges.
-            return None, {}, {"sketch": describe_error(error)}
-        return found.fingerprint, dict(found.facts), dict(found.missing)
+            return Sketch(missing={"sketch": describe_error(error)})
 
     def _measure(
         self, run: Run, model: nn.Module, example: Any, facts: dict[str, float], missing: dict[str, str]
@@ -358,7 +356,7 @@ class Objective:
         """Compare the value of an audit with its twin's, and end all reuse where they differ."""
         other = float(twin.values[0])
         if record.INITIAL.of(run) == record.INITIAL.of(twin):
-            # The same weights to begin with, and the same random numbers: the same training.
+            # The same operations in the same order on the same weights: the same training.
             differ = not math.isclose(value, other, rel_tol=1e-6, abs_tol=1e-12)
         else:
             # Layers made in another order draw other weights: the values differ as those of two seeds do.
@@ -406,8 +404,9 @@ def _cause(error: Exception) -> str:
     return describe_error(error).split(": ", 1)[0]
 
 
-def _digest(model: nn.Module) -> str:
-    digest = hashlib.sha256()
+def _digest(model: nn.Module, sequence: str | None) -> str:
+    """Equal where a training does the same from the same weights."""
+    digest = hashlib.sha256(str(sequence).encode())
     for tensor in (*model.parameters(), *model.buffers()):
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
         digest.update(_bytes(tensor))

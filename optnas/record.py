@@ -118,7 +118,7 @@ AUDIT_OF = Key(f"{PREFIX}audit_of", int)
 """The number of the trial of which it is a twin that was trained all the same, from the same seed."""
 
 INITIAL = Key(f"{PREFIX}initial", str)
-"""A hash of the untrained network's tensors, one after the other."""
+"""A hash of the untrained network: its operations in their order, and its tensors, one after the other."""
 
 REPORTS = Key(f"{PREFIX}reports", dict)
 """Of a study of several objectives: step to metrics, which Optuna does not keep then."""

@@ -38,6 +38,12 @@ class CountingEstimator:
         return {"score": sum(p.numel() for p in model.parameters()) + lr, "weight": weight}
 
 
+@pytest.fixture
+def trusted(monkeypatch):
+    """Twins are believed at once."""
+    monkeypatch.setattr("optnas.objective.AUDITS", 0)
+
+
 def run(objective, params_list, study=None):
     study = study or optuna.create_study(directions=objective.directions)
     for params in params_list:
@@ -48,16 +54,18 @@ def run(objective, params_list, study=None):
 
 def test_facts_metrics_and_seed_are_recorded():
     study = run(Objective(mlp, CountingEstimator()), [{"width": 3, "skip": "identity", "lr": 0.1}])
-    attrs = study.trials[0].user_attrs
-    assert attrs["n_params"] == 4 * 3 + 3 + 3 + 1
-    assert attrs["flops"] == 2 * (4 * 3 + 3)
-    assert attrs["metrics"]["score"] == study.trials[0].value
-    assert attrs["asked"] == {"lr": 0.1}
-    assert attrs["attempts"][0]["pid"]
-    assert attrs["seed"] == derive_seed(study.study_name, 0)
+    [trial] = study.trials
+    assert record.facts(trial) == {"n_params": 4 * 3 + 3 + 3 + 1, "flops": 2 * (4 * 3 + 3)}
+    assert record.metrics(trial)["score"] == trial.value
+    assert record.ASKED.of(trial) == {"lr": 0.1}
+    assert record.attempts(trial)[0]["pid"]
+    assert record.SEED.of(trial) == derive_seed(study.study_name, 0)
+    # What people read in a dashboard.
+    assert trial.user_attrs["n_params"] == 19
+    assert trial.user_attrs["metrics"] == record.METRICS.of(trial)
 
 
-def test_twin_reuses_the_value_and_names_its_trial():
+def test_twin_reuses_the_value_and_names_its_trial(trusted):
     estimator = CountingEstimator()
     twins = [{"width": 3, "skip": s, "lr": 0.1} for s in ("identity", "dropout0")]
     study = run(Objective(mlp, estimator), twins)
@@ -67,6 +75,64 @@ def test_twin_reuses_the_value_and_names_its_trial():
     assert second.value == first.value
     assert record.TWIN_OF.of(second) == 0
     assert record.METRICS.of(second) == record.METRICS.of(first)
+
+
+TWINS = [{"width": w, "skip": s, "lr": 0.1} for w in (3, 4, 5) for s in ("identity", "dropout0")]
+
+
+def test_the_first_twins_are_trained_all_the_same_from_the_others_seed():
+    estimator = CountingEstimator()
+    study = run(Objective(mlp, estimator), TWINS)
+    assert estimator.calls == [0, 1, 2, 3, 4]
+    assert [record.AUDIT_OF.of(t) for t in study.trials] == [None, 0, None, 2, None, None]
+    assert [record.TWIN_OF.of(t) for t in study.trials] == [None] * 5 + [4]
+    seeds = [record.SEED.of(t) for t in study.trials]
+    assert (seeds[1], seeds[3]) == (seeds[0], seeds[2])
+    assert [record.counts(t) for t in study.trials] == [True, False, True, False, True, False]
+    assert record.TWINS_DIFFER.of(study) is None
+
+
+def test_twins_that_train_to_other_values_end_all_reuse_with_a_message(caplog):
+    class ReadsAnAnswerTheGraphDoesNotShow(CountingEstimator):
+        def __call__(self, model, trial):
+            metrics = super().__call__(model, trial)
+            return {**metrics, "score": metrics["score"] + (trial.params["skip"] == "identity") * 1e-3}
+
+    estimator = ReadsAnAnswerTheGraphDoesNotShow()
+    objective = Objective(mlp, estimator)
+    study = run(objective, TWINS)
+    assert estimator.calls == [0, 1, 2, 3, 4, 5]
+    assert all(record.TWIN_OF.of(t) is None for t in study.trials)
+    message = record.TWINS_DIFFER.of(study)
+    assert "trial 1 builds the same network as trial 0" in message.lower()
+    assert "skip: 'identity' or 'dropout0'" in message
+    assert message in caplog.text
+    assert not objective.trusts_twins(study)
+
+
+def test_layers_made_in_another_order_draw_other_weights_and_that_is_no_difference():
+    class Parallel(nn.Module):
+        def __init__(self, order):
+            super().__init__()
+            for name in order:
+                setattr(self, name, nn.Linear(4, 8))
+
+        def forward(self, x):
+            return self.a(x).relu() + self.b(x).sigmoid()
+
+    def space(trial):
+        return Parallel(trial.suggest_categorical("order", ["ab", "ba"]))
+
+    def estimate(model, trial):
+        return {"score": float(model.a.weight.detach().sum())}
+
+    objective = Objective(space, estimate, values={"score": "maximize"}, example=(2, 4))
+    study = run(objective, [{"order": "ab"}, {"order": "ba"}])
+    first, second = study.trials
+    assert record.AUDIT_OF.of(second) == 0
+    assert record.INITIAL.of(first) != record.INITIAL.of(second)
+    assert first.value != second.value
+    assert record.TWINS_DIFFER.of(study) is None
 
 
 @pytest.mark.parametrize(
@@ -82,7 +148,9 @@ def test_a_trial_that_somebody_told_while_it_ran_is_no_twin():
     objective = Objective(mlp, CountingEstimator(), values={"n_params": "minimize"})
     params = {"width": 3, "skip": "identity", "lr": 0.1}
     known = run(objective, [params]).trials[0].user_attrs
-    before_training = {name: known[name] for name in ("fingerprint", "settings", "n_params")}
+    before_training = {
+        key.name: known[key.name] for key in (record.FINGERPRINT, record.SETTINGS, record.FACTS)
+    }
     study = optuna.create_study()
     study.add_trial(optuna.trial.create_trial(value=5.0, user_attrs=before_training))
     run(objective, [params], study)
@@ -264,9 +332,12 @@ def test_a_later_attempt_uses_the_threads_of_the_first_where_there_are_as_many(r
             return super().__call__(model, trial)
 
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    objective = Objective(mlp, Counting())
+    estimator = Counting()
+    objective = Objective(mlp, estimator)
     study = optuna.create_study(direction="maximize")
-    attempts = [{"ended": 0.0, "how": "killed"}, {"threads": recorded}, {"threads": 7}]
+    attempts = [
+        {"started": 1.0, **more} for more in ({"how": "killed"}, {"threads": recorded}, {"threads": 7})
+    ]
     study.enqueue_trial({"width": 3}, user_attrs={record.ATTEMPTS.name: attempts})
     before = torch.get_num_threads()
     torch.set_num_threads(3)
@@ -275,5 +346,5 @@ def test_a_later_attempt_uses_the_threads_of_the_first_where_there_are_as_many(r
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
-    assert objective.estimator.threads == used
+    assert estimator.threads == used
     assert record.ATTEMPTS.of(study.trials[0])[-1]["threads"] == used

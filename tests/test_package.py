@@ -44,7 +44,7 @@ DOORS = {
     "hub": _PARTS,
     "objective": _PARTS | {"estimation"},
     "analysis": _PARTS | {"estimation", "objective"},
-    "progress": _PARTS | {"estimation", "objective", "search"},
+    "progress": _PARTS | {"estimation", "objective"},
     "export": {"facts", "errors"},
     "search": _PARTS | _WAYS | {"objective", "progress", "export"},
     "plots": _PARTS | {"objective", "analysis"},

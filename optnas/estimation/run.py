@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import BaseTrial
 
 from optnas import record
-from optnas.errors import TrialPaused
+from optnas.errors import ParamsMismatchError, TrialPaused
 from optnas.record import Reason, Why
-from optnas.trial import Draw, Trial, replay
+from optnas.trial import Draw, Trial, ask
 
 
 class Run(optuna.Trial):
@@ -23,52 +24,61 @@ class Run(optuna.Trial):
     Attributes:
         asked: what was asked through it, and the answers: all that the trial's value depends on beside the
             model.
-        lone: whether it belongs to no study: a training anew, of which nothing is stored.
         told_to_prune: whether `should_prune` has said yes.
     """
 
     asked: dict[str, Any]
-    lone: bool
     told_to_prune: bool
-    _replay: Draw | None
+    _given: Draw | None
 
     def __init__(self, study: optuna.Study, trial_id: int) -> None:
         super().__init__(study, trial_id)
-        self._begin(lone=False, replay=None)
+        self._begin(None)
 
-    def _begin(self, *, lone: bool, replay: Draw | None) -> None:
-        self.asked, self.lone, self._replay = {}, lone, replay
-        self.told_to_prune = False
+    def _begin(self, given: Draw | None) -> None:
+        self.asked, self.told_to_prune, self._given = {}, False, given
 
     @classmethod
     def of(cls, trial: BaseTrial | Trial) -> Run:
         """The run of a trial: itself if it is one; of a running trial of Optuna; or a lone one.
 
-        A lone run answers from the params of a stored, a fixed or a replayed trial, and from nothing else.
+        A lone run asks the given trial (a stored, a fixed or a replayed one), and belongs to no study.
 
         Raises:
-            ParamsMismatchError: (from a question to a lone run) it has no stored answer that fits.
+            ParamsMismatchError: (from a question to a lone run) the trial has no answer that fits.
         """
         if isinstance(trial, Run):
             return trial
         run = cls.__new__(cls)
         if isinstance(trial, optuna.Trial):
             run.__dict__ = trial.__dict__  # one trial: what either learns, both know
-            run._begin(lone=False, replay=None)
+            run._begin(None)
             return run
-        params: Mapping[str, Any] = trial.params  # type: ignore[union-attr]  # Draw and Optuna's trials have it
-        apart = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-        apart.enqueue_trial(dict(params))
-        run.__dict__ = apart.ask().__dict__
-        run._begin(lone=True, replay=replay(params))
+        run.__dict__ = _trial_apart().__dict__
+        run._begin(Draw(_asking(trial)))
         if isinstance(trial, BaseTrial) and (seed := record.SEED.of(trial)) is not None:
             record.SEED.write(run, seed)
         return run
 
     @property
+    def lone(self) -> bool:
+        """Whether it belongs to no study: a training anew, of which nothing is stored."""
+        return self._given is not None
+
+    @property
     def seed(self) -> int | None:
         """What the model and everything random after it were seeded with; None if nobody seeded them."""
         return record.SEED.of(self)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """As Optuna's."""
+        return super().params if self._given is None else dict(self._given.params)
+
+    @property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """As Optuna's."""
+        return super().distributions if self._given is None else dict(self._given.distributions)
 
     @property
     def trial(self) -> optuna.Trial:
@@ -79,25 +89,20 @@ class Run(optuna.Trial):
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """As Optuna's; the answer is noted in `asked`."""
-        if self._replay is not None:
-            self._replay.suggest_categorical(name, choices)
-        return self._note(name, super().suggest_categorical(name, choices))
+        who: Any = self._given or super()
+        return self._note(name, who.suggest_categorical(name, choices))
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         """As Optuna's; the answer is noted in `asked`."""
-        if self._replay is not None:
-            self._replay.suggest_int(name, low, high, step=step, log=log)
-        answer: int = self._note(name, super().suggest_int(name, low, high, step=step, log=log))
-        return answer
+        who: Any = self._given or super()
+        return int(self._note(name, who.suggest_int(name, low, high, step=step, log=log)))
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
         """As Optuna's; the answer is noted in `asked`."""
-        if self._replay is not None:
-            self._replay.suggest_float(name, low, high, step=step, log=log)
-        answer: float = self._note(name, super().suggest_float(name, low, high, step=step, log=log))
-        return answer
+        who: Any = self._given or super()
+        return float(self._note(name, who.suggest_float(name, low, high, step=step, log=log)))
 
     def _note(self, name: str, answer: Any) -> Any:
         self.asked[name] = answer
@@ -167,3 +172,25 @@ class Run(optuna.Trial):
             TrialPaused: always; a search takes it for what it says.
         """
         raise TrialPaused(f"Trial {self.number} pauses.")
+
+
+def _trial_apart() -> optuna.Trial:
+    """A trial of a study of its own, in memory, about which Optuna logs nothing."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        return optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def _asking(trial: BaseTrial | Trial) -> Callable[[str, BaseDistribution], Any]:
+    def pick(name: str, distribution: BaseDistribution) -> Any:
+        try:
+            return ask(trial, name, distribution)
+        except ParamsMismatchError:
+            raise
+        except ValueError as error:  # what optuna.trial.FixedTrial says of a name that it does not know
+            raise ParamsMismatchError(f"Parameter {name!r}: {error}") from error
+
+    return pick

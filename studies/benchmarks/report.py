@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-from optnas import report
+from optnas import record, report
 from optnas.analysis import explain
 from optnas.benchmarks.synthetic import loss
 
 
 def objective(trial: optuna.Trial) -> float:
     value = loss(trial)
-    trial.set_user_attr("n_params", int(1000 * 2 ** len(trial.params)))
-    trial.set_user_attr("flops", int(5000 * 2 ** len(trial.params)))
+    size = 2 ** len(trial.params)
+    record.write_facts(trial, {"n_params": 1000 * size, "flops": 5000 * size})
     noise = np.random.default_rng(trial.number)
     for step in range(10):
         trial.report(value + 2 * float(np.exp(-step / 3)) + float(noise.normal(0, 0.02)), step)
