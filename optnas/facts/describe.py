@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
 from hashlib import blake2b
 from pathlib import PurePath
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,10 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None), range, slice, type(
 _SHOWN = (torch.dtype, torch.device, torch.Size, torch.memory_format, torch.layout, np.generic, np.dtype)
 _SHOWN_TOO = (PurePath, inspect.Signature)
 _BUILT_IN = (BuiltinFunctionType, type(Tensor.add), type(str.join), type(object().__str__))
+
+
+class _Empty:
+    """As small as an object of a Python class can be."""
 
 
 class UnseenError(Exception):
@@ -77,6 +81,8 @@ class Describer:
         kind = type(value)
         if isinstance(value, np.ndarray) and not value.dtype.hasobject:
             return digest(value)
+        if isinstance(value, SimpleNamespace):
+            return "namespace", self.value(vars(value), where)
         if isinstance(value, Mapping):
             items = [(self.value(k, where), self.value(v, f"{where}.{k}")) for k, v in value.items()]
             return "mapping", tuple(items)
@@ -94,14 +100,10 @@ class Describer:
             return "class", self.functions(value, where)
         if isinstance(value, torch.Generator):
             return "generator", value.initial_seed()
-        try:
-            held = vars(value)
-        except TypeError:
-            raise UnseenError(f"{where} holds a {kind.__name__}, whose content cannot be seen") from None
-        # An object of a class in Python; one that keeps something in C besides cannot be told by `vars`.
-        if kind.__reduce_ex__ is not object.__reduce_ex__ or kind.__reduce__ is not object.__reduce__:
-            if not isinstance(value, nn.Module):
-                raise UnseenError(f"{where} holds a {kind.__name__}, whose content cannot be seen")
+        # `vars` tell all of an object of a Python class, but not what one keeps in C or in slots.
+        if kind.__basicsize__ > _Empty.__basicsize__ or not kind.__dictoffset__:
+            raise UnseenError(f"{where} holds a {kind.__name__}, whose content cannot be seen")
+        held = vars(value)
         items = [(name, self.value(held[name], f"{where}.{name}")) for name in sorted(held)]
         return "object", f"{kind.__module__}.{kind.__qualname__}", tuple(items)
 

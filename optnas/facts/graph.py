@@ -37,9 +37,7 @@ _PRODUCTS_PLUS = {
 }  # ... plus this
 
 
-def reduce(
-    nodes: list[Node], outputs: list[Read], note: str, held: Sequence[tuple[str, Read]] = ()
-) -> Graph:
+def reduce(nodes: list[Node], outputs: list[Read], note: str, held: Sequence[tuple[str, Read]] = ()) -> Graph:
     """The labels and the incoming edges of the graph that computes `outputs`; `note` labels its end.
 
     What is `held`, by name, counts as well: a tensor that something beside the model's call may read. One of

@@ -8,13 +8,12 @@ class of somebody else's, every attribute does. Two models may so be told apart 
 from __future__ import annotations
 
 import dis
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from types import CodeType, FunctionType
+from types import FunctionType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules import loss
 
@@ -23,8 +22,6 @@ from optnas.facts.describe import Describer, UnseenError, is_code, is_of_framewo
 TRUSTED = ("torch.nn.", "optnas.")
 _SAVED_BY_LIGHTNING = {"_hparams"}
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
-# Code that runs under these names, or that they call, is in the record.
-_RECORDED = frozenset({"forward", "__init__"})
 
 
 @dataclass
@@ -37,8 +34,12 @@ class Hidden:
     """Why it is not all here, if so."""
 
 
-def hidden(model: nn.Module) -> Hidden:
-    """All that is hidden in a model as it is now."""
+def hidden(model: nn.Module, *, recorded: bool = True) -> Hidden:
+    """All that is hidden in a model as it is now.
+
+    Unless the code of `forward` counts as `recorded`, it is hidden, too, in all classes but torch's: another
+    step may run what the recorded one did not.
+    """
     found = Hidden()
     paths = {module: _shape_of(path) for path, module in model.named_modules()}
     describer = Describer(paths)
@@ -49,10 +50,11 @@ def hidden(model: nn.Module) -> Hidden:
             if vars(module).keys() <= attributes_of(kind) and is_trusted(kind):
                 row = _row_of_trusted(describer, module, path)
             else:
-                row = _row(describer, module, path)
-                if kind not in classes and not is_trusted(kind):
+                beside = not recorded or _has_code_beside_forward(kind)
+                row = _row(describer, module, path, beside)
+                if beside and kind not in classes and not is_trusted(kind):
                     classes.add(kind)
-                    row += _code_beside_forward(describer, module, kind)
+                    row += _code(describer, module, kind)
             if row:
                 found.rows.append((path, *row))
             found.tensors += _tensors_of_its_own(module, path)
@@ -61,17 +63,6 @@ def hidden(model: nn.Module) -> Hidden:
         found.why = str(error)
     found.tensors += describer.tensors
     return found
-
-
-def code_of_classes(model: nn.Module) -> list[Any]:
-    """The code of every class that is not torch's: what another step may run that the recorded one did not.
-
-    Raises:
-        UnseenError: a function holds what cannot be seen.
-    """
-    describer = Describer({module: _shape_of(path) for path, module in model.named_modules()})
-    kinds = {type(module): None for module in model.modules() if not is_trusted(type(module))}
-    return [describer.functions(kind, kind.__name__) for kind in kinds]
 
 
 def is_trusted(kind: type) -> bool:
@@ -89,7 +80,7 @@ def attributes_of(kind: type) -> frozenset[str]:
 
 @lru_cache(4096)  # torch makes classes, too
 def _names_of(kind: type) -> tuple[frozenset[str], frozenset[str]]:
-    """Of a framework's class: attributes that it sets, and what may be a name of its parameters and buffers."""
+    """Of a framework's class: attributes that it sets, and these with possible names of its own tensors."""
     names, strings = set(_OF_EVERY_MODULE), set()
     for base in filter(is_of_framework, kind.__mro__):
         for value in vars(base).values():
@@ -109,15 +100,15 @@ def _row_of_trusted(describer: Describer, module: nn.Module, path: str) -> list[
     return row
 
 
-def _row(describer: Describer, module: nn.Module, path: str) -> list[Any]:
+def _row(describer: Describer, module: nn.Module, path: str, code_beside_forward: bool) -> list[Any]:
     row = _hooks_and_compilation(describer, module, path)
     kind = type(module)
     if kind.__module__ == "torch._dynamo.eval_frame":
         return [*row, "compiled"]
-    called = _names_recorded(kind)
+    # A function that `forward` calls is in the record, like the rest of `forward`.
+    called = frozenset() if code_beside_forward else names_reached(kind, "forward")
     for name in sorted(vars(module).keys() - attributes_of(kind)):
         value = vars(module)[name]
-        # A function that `forward` calls is in the record, like the rest of `forward`.
         if name != "forward" and not (callable(value) and name in called and not isinstance(value, type)):
             row.append((name, describer.value(value, _place(path, name))))
     return row
@@ -142,16 +133,23 @@ def _hooks_on_parameters(describer: Describer, model: nn.Module) -> list[Any]:
     return rows
 
 
-def _code_beside_forward(describer: Describer, module: nn.Module, kind: type) -> list[Any]:
-    """Code of a class, and values in it, where some of it does not run when the model is called."""
-    reached = _names_recorded(kind)
-    beside = {name: value for name, value in members(kind) if name not in reached}
-    if not beside:
-        return []
+def _beside_forward(kind: type) -> dict[str, Any]:
+    """What a class defines that does not run when the model is made and called, and values in it."""
+    reached = names_reached(kind, "forward", "__init__")
+    return {name: value for name, value in members(kind) if name not in reached or not is_code(value)}
+
+
+def _has_code_beside_forward(kind: type) -> bool:
+    return not is_trusted(kind) and bool(_beside_forward(kind))
+
+
+def _code(describer: Describer, module: nn.Module, kind: type) -> list[Any]:
+    """The code of a class, values in it, and what of its children runs in a way that no record shows."""
     row: list[Any] = ["code", describer.functions(kind, kind.__name__)]
+    beside = _beside_forward(kind)
     mentioned = frozenset().union(*(names_in(v.__code__) for v in beside.values() if is_code(v)))
     for name, child in module.named_children():
-        if name in mentioned:  # it is used in a way that no record shows
+        if name in mentioned:
             row += [
                 (name, _shape_of(path), type(m).__qualname__, m.extra_repr())
                 for path, m in child.named_modules()
@@ -159,13 +157,13 @@ def _code_beside_forward(describer: Describer, module: nn.Module, kind: type) ->
     return row
 
 
-def _names_recorded(kind: type) -> frozenset[str]:
-    """All that code mentions which runs when a model is made and called, and the names it runs under."""
+def names_reached(kind: type, *start: str) -> frozenset[str]:
+    """All that the code of a class mentions which runs under the names in `start`, and these names."""
     code: dict[str, list[FunctionType]] = {}
     for name, value in members(kind):
         if is_code(value):
             code.setdefault(name, []).append(value)
-    reached, waiting = set(_RECORDED), list(_RECORDED)
+    reached, waiting = set(start), list(start)
     while waiting:
         for function in code.get(waiting.pop(), ()):
             new = names_in(function.__code__) - reached
@@ -176,7 +174,8 @@ def _names_recorded(kind: type) -> frozenset[str]:
 
 def _tensors_of_its_own(module: nn.Module, path: str) -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers that torch's own classes do not have."""
-    known: frozenset[str] = _names_of(type(module))[1] if is_trusted(type(module)) else frozenset()
+    kind: type = type(module)
+    known: frozenset[str] = _names_of(kind)[1] if is_trusted(kind) else frozenset()
     for tensors in (module._parameters, module._buffers):
         for name, tensor in tensors.items():
             if tensor is not None and name not in known:

@@ -23,7 +23,7 @@ from optnas.facts.cost import Example, Inputs, as_inputs, batch_size, materializ
 from optnas.facts.describe import Describer, UnseenError
 from optnas.facts.fact import USUAL, Fact, Pass
 from optnas.facts.graph import reduce
-from optnas.facts.hidden import Hidden, code_of_classes, hidden
+from optnas.facts.hidden import Hidden, hidden
 from optnas.facts.modes import knows_its_mode
 from optnas.facts.trace import UNSEEN, Constants, Read, Tracer, untraced
 from optnas.seeds import random_state_kept
@@ -240,7 +240,9 @@ class _Recording:
         describer = Describer({module: path for path, module in self.model.named_modules()})
         try:
             if before.rows != after.rows:  # another step may do what this one did not
-                self.notes += [before.rows, code_of_classes(self.model)]
+                more = hidden(self.model, recorded=False)
+                self.tracer.blind = self.tracer.blind or more.why
+                self.notes += [before.rows, more.rows]
             self.notes.append(_own_gradients(describer, self.results))
             for hook, read in self.tracer.hooks:
                 self.held.append((repr(describer.value(hook, "a hook on a gradient")), read))
@@ -255,7 +257,9 @@ class _Recording:
         tracer.mark("parameter", self.model.parameters())
         labels, edges = reduce(tracer.nodes, self.outputs, repr(self.notes), self.held)
         if any(label.startswith(f"('{UNSEEN}'".encode()) for label in labels):
-            tracer.blind = "the model holds a meta tensor whose making was not seen; make all of it in `build`"
+            tracer.blind = (
+                "the model holds a meta tensor whose making was not seen; make all of it in `build`"
+            )
         self.why_not = self.why_not or tracer.blind
         if tracer.fault is not None:
             self.why_not = _fault(tracer.fault)
@@ -320,7 +324,8 @@ def _own_gradients(describer: Describer, outputs: list[Tensor]) -> list[Any]:
         content: Any = None
         if issubclass(type(function), BackwardCFunction):
             own = True
-            written, name = type(function)._forward_cls, type(function).__name__
+            kind: Any = type(function)
+            written, name = kind._forward_cls, kind.__name__
             content = describer.functions(written, name), describer.value(vars(function), name)
         following = [(f, port) for f, port in function.next_functions]
         rows.append((type(function).__module__, type(function).__qualname__, content, following))

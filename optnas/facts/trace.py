@@ -253,7 +253,7 @@ class _OperationError(Exception):
 
 
 class Constants(TorchFunctionMode):
-    """Tells a tracer what dispatch does not see: values made from numbers, initialization, hooks, autocast."""
+    """Tells a tracer what dispatch does not see: values made from numbers, hooks, autocast and the like."""
 
     def __init__(self, tracer: Tracer) -> None:
         super().__init__()
@@ -325,7 +325,7 @@ def _caller(frame: FrameType | None) -> tuple[FrameType, str]:
 
 def _surroundings() -> tuple[tuple[str, Any], ...]:
     """Autocast and hooks on saved tensors (checkpointing), which a pass on the meta device does not show."""
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks(True)
     if hooks is None and not torch._C._is_any_autocast_enabled():
         return ()
     devices = [d for d in torch._C._autocast_supported_devices() if torch.is_autocast_enabled(d)]
@@ -344,8 +344,9 @@ def untraced() -> Iterator[None]:
     with ExitStack() as stack:
         modes = []
         while torch._C._len_torch_function_stack():
-            modes.append(_pop_mode())
-        stack.callback(lambda: [_push_mode(mode) for mode in reversed(modes)])
+            modes.append(_pop_mode())  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        for mode in modes:
+            stack.callback(_push_mode, mode)  # the last one first
         stack.enter_context(_disable_current_modes())
         yield
 

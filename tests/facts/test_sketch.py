@@ -344,7 +344,8 @@ def test_failures_are_recorded_and_the_builds_own_errors_pass():
     def looks_at_values():
         return nn.Dropout(torch.linspace(0, 0.5, 3)[1].item())
 
-    assert set(sketch(looks_at_values, (2, 3)).missing) == {"n_params", "flops", "fingerprint"}
+    seen = sketch(looks_at_values, (2, 3))
+    assert (seen.facts, set(seen.missing)) == ({"n_params": 0, "flops": 0}, {"fingerprint"})
     with pytest.raises(ValueError, match="has no fingerprint: cannot be built on the meta device"):
         fingerprint(looks_at_values, (2, 3))
 
@@ -379,6 +380,11 @@ print(fingerprint(lambda: nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5)), (2, 3
     assert len(other.strip()) == 32
 
 
+class Zero(nn.Module):
+    def forward(self, x):
+        return x * 0.0
+
+
 class Cell(nn.Module):
     """A NAS-Bench-201 cell of real modules, without biases or norms."""
 
@@ -388,20 +394,20 @@ class Cell(nn.Module):
     def __init__(self, ops) -> None:
         super().__init__()
         make = {
-            "zero": nn.Identity,
+            "zero": Zero,
             "skip": nn.Identity,
             "conv1": lambda: nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 1, bias=False)),
             "conv3": lambda: nn.Sequential(nn.ReLU(inplace=False), nn.Conv2d(4, 4, 3, padding=1, bias=False)),
             "pool": lambda: nn.AvgPool2d(3, 1, 1),
         }
-        self.ops, self.modules_ = ops, nn.ModuleList(make[op]() for op in ops)
+        self.layers = nn.ModuleList(make[op]() for op in ops)
 
     def forward(self, x):
         values = [x]
         for node in (1, 2, 3):
             terms = [
-                module(values[start]) * (0.0 if op == "zero" else 1.0)
-                for (start, end), op, module in zip(self.EDGES, self.ops, self.modules_, strict=True)
+                layer(values[start])
+                for (start, end), layer in zip(self.EDGES, self.layers, strict=True)
                 if end == node
             ]
             values.append(sum(terms))
