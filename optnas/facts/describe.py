@@ -105,7 +105,7 @@ class Describer:
             raise UnseenError(f"{where} holds a {kind.__name__}, whose content cannot be seen")
         held = vars(value)
         items = [(name, self.value(held[name], f"{where}.{name}")) for name in sorted(held)]
-        return "object", f"{kind.__module__}.{kind.__qualname__}", tuple(items)
+        return "object", self.value(kind, where), tuple(items)
 
     def code(self, function: Any, where: str) -> Any:
         """A function by what it does, whatever its name: code, defaults, and values it has from outside."""
@@ -121,11 +121,24 @@ class Describer:
             except ValueError:
                 closed.append((name, "empty"))
         outer = [
-            (name, self.value(function.__globals__[name], f"{where}, global {name}"))
+            (name, self._global(function.__globals__[name], f"{where}, global {name}"))
             for name in sorted(names_in(function.__code__) & function.__globals__.keys())
-            if _tells(function.__globals__[name])
         ]
         return "function", code_digest(function.__code__), self.value(defaults, where), closed, outer
+
+    def _global(self, value: Any, where: str) -> Any:
+        """A global by its content where an answer may have been put into it, else by its class."""
+        plain = isinstance(value, _PLAIN)
+        if isinstance(value, tuple | list):
+            plain = all(isinstance(item, _PLAIN) for item in value)
+        elif isinstance(value, dict):
+            plain = all(isinstance(item, _PLAIN) for item in value.values())
+        try:
+            if plain or (isinstance(value, FunctionType) and not is_of_framework(value)):
+                return self.value(value, where)
+        except UnseenError:
+            pass
+        return type(value).__qualname__
 
     def functions(self, kind: type, where: str) -> Any:
         """A class by all functions and values of its own, without those of frameworks above it."""
@@ -192,14 +205,3 @@ def _const(value: Any) -> str:
     if isinstance(value, frozenset):  # in an order that is the same in every process
         return repr(sorted(map(repr, value)))
     return f"{type(value).__name__} {value!r}"
-
-
-def _tells(value: Any) -> bool:
-    """Whether a global may be what an answer was put into: a value, or a function that closes over one."""
-    if isinstance(value, FunctionType):
-        return not is_of_framework(value)
-    if isinstance(value, tuple | list):
-        return all(isinstance(item, _PLAIN) for item in value)
-    if isinstance(value, dict):
-        return all(isinstance(item, _PLAIN) for item in value.values())
-    return isinstance(value, _PLAIN)

@@ -8,7 +8,7 @@ class of somebody else's, every attribute does. Two models may so be told apart 
 from __future__ import annotations
 
 import dis
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import FunctionType
@@ -22,6 +22,7 @@ from optnas.facts.describe import Describer, UnseenError, is_code, is_of_framewo
 TRUSTED = ("torch.nn.", "optnas.")
 _SAVED_BY_LIGHTNING = {"_hparams"}
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+_OF_BUFFERS = {"persistent", "_is_buffer"}
 
 
 @dataclass
@@ -55,14 +56,48 @@ def hidden(model: nn.Module, *, recorded: bool = True) -> Hidden:
                 if beside and kind not in classes and not is_trusted(kind):
                     classes.add(kind)
                     row += _code(describer, module, kind)
+            if not recorded:
+                row += _forward_hooks(describer, module, path)
             if row:
                 found.rows.append((path, *row))
             found.tensors += _tensors_of_its_own(module, path)
-        found.rows += _hooks_on_parameters(describer, model)
+        found.rows += _on_tensors(describer, model)
     except UnseenError as error:
         found.why = str(error)
     found.tensors += describer.tensors
     return found
+
+
+def is_plain(model: nn.Module) -> bool:
+    """Whether all code of a model is torch's, with nothing added, so that only operations can tell."""
+    return all(
+        is_trusted(type(module))
+        and vars(module).keys() <= attributes_of(type(module))
+        and not module._forward_hooks
+        and not module._forward_pre_hooks
+        for module in model.modules()
+    )
+
+
+def unused(model: nn.Module, is_used: Callable[[Tensor], bool]) -> Iterator[tuple[str, nn.Module]]:
+    """Layers that a module has by name and that its call leaves alone: a loss may be what they are for.
+
+    A class that is torch's holds candidates, not parts with a name.
+    """
+    for path, module in model.named_modules():
+        if not is_trusted(type(module)):
+            for name, child in module.named_children():
+                own = list(child.parameters())
+                if own and not any(map(is_used, own)):
+                    yield _place(_shape_of(path), name), child
+
+
+def structure(module: nn.Module) -> list[Any]:
+    """The modules within a module, in words."""
+    return [
+        (_shape_of(path), type(inner).__qualname__, inner.extra_repr())
+        for path, inner in module.named_modules()
+    ]
 
 
 def is_trusted(kind: type) -> bool:
@@ -111,7 +146,17 @@ def _row(describer: Describer, module: nn.Module, path: str, code_beside_forward
         value = vars(module)[name]
         if name != "forward" and not (callable(value) and name in called and not isinstance(value, type)):
             row.append((name, describer.value(value, _place(path, name))))
+    if not is_trusted(kind):  # what Lightning sets, such as whether it optimizes on its own
+        by_frameworks = vars(module).keys() & attributes_of(kind) - _OF_EVERY_MODULE
+        values = [(name, vars(module)[name]) for name in sorted(by_frameworks)]
+        row += [(name, value) for name, value in values if isinstance(value, bool | int | float | str)]
     return row
+
+
+def _forward_hooks(describer: Describer, module: nn.Module, path: str) -> list[Any]:
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    own = [hook for hook in hooks if not is_trusted(type(hook)) and not is_of_framework(hook)]
+    return [describer.value(own, f"a hook of {path or 'the model'}")] if own else []
 
 
 def _hooks_and_compilation(describer: Describer, module: nn.Module, path: str) -> list[Any]:
@@ -124,8 +169,13 @@ def _hooks_and_compilation(describer: Describer, module: nn.Module, path: str) -
     return row
 
 
-def _hooks_on_parameters(describer: Describer, model: nn.Module) -> list[Any]:
-    rows = []
+def _on_tensors(describer: Describer, model: nn.Module) -> list[Any]:
+    """Attributes and hooks of parameters and buffers, which an optimizer may read."""
+    rows: list[Any] = []
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        added = {key: value for key, value in vars(tensor).items() if key not in _OF_BUFFERS}
+        if added:
+            rows.append((_shape_of(name), describer.value(added, name)))
     for name, parameter in model.named_parameters():
         for hooks in (parameter._backward_hooks, parameter._post_accumulate_grad_hooks):
             if hooks:
@@ -150,10 +200,7 @@ def _code(describer: Describer, module: nn.Module, kind: type) -> list[Any]:
     mentioned = frozenset().union(*(names_in(v.__code__) for v in beside.values() if is_code(v)))
     for name, child in module.named_children():
         if name in mentioned:
-            row += [
-                (name, _shape_of(path), type(m).__qualname__, m.extra_repr())
-                for path, m in child.named_modules()
-            ]
+            row.append((name, structure(child)))
     return row
 
 

@@ -28,6 +28,7 @@ _TELLTALE = frozenset(
         *("modules", "named_modules", "apply", "state_dict", "open", "input", "trainer", "_forward_hooks"),
     )
 )
+_INFERENCE = frozenset(("is_inference_mode_enabled", "is_inference"))
 _MODULES = {"torch", "math", "cmath", "operator", "functools", "itertools", "numpy", "collections", "typing"}
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), Tensor, nn.Module, torch.dtype, torch.device)
 _PLAIN_TOO = (torch.Size, range, slice, np.ndarray, np.generic, torch.memory_format)
@@ -45,6 +46,17 @@ def knows_its_mode(model: nn.Module) -> bool:
         if "forward" in vars(module) and reader.may_know(vars(module)["forward"]):
             return True
         if not is_trusted(kind) and reader.may_know_of(module):
+            return True
+    return False
+
+
+def asks_for_inference_mode(model: nn.Module) -> bool:
+    """Whether evaluation under `torch.inference_mode()` and under `torch.no_grad()` may differ."""
+    for module in model.modules():
+        code = [value for _, value in members(type(module))]
+        code += [*vars(module).values(), *module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+        functions = (value for value in code if isinstance(value, FunctionType))
+        if any(not _INFERENCE.isdisjoint(names_in(function.__code__)) for function in functions):
             return True
     return False
 

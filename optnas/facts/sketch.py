@@ -23,12 +23,15 @@ from optnas.facts.cost import Example, Inputs, as_inputs, batch_size, materializ
 from optnas.facts.describe import Describer, UnseenError
 from optnas.facts.fact import USUAL, Fact, Pass
 from optnas.facts.graph import reduce
-from optnas.facts.hidden import Hidden, hidden
-from optnas.facts.modes import knows_its_mode
+from optnas.facts.hidden import Hidden, hidden, is_plain, structure, unused
+from optnas.facts.modes import asks_for_inference_mode, knows_its_mode
 from optnas.facts.trace import UNSEEN, Constants, Read, Tracer, untraced
 from optnas.seeds import random_state_kept
 
 logger = logging.getLogger(__name__)
+
+_SEED = 4_815_162_342_108  # one that no model sets
+INSTEAD = "; networks are told apart by the answers that shape them"
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def sketch(
             return _without_recording(build, example, wanted, str(error))
         numbers, missing = _measured(wanted, recording.model, example, recording.train_pass)
     if recording.why_not:
-        missing["fingerprint"] = recording.why_not
+        missing["fingerprint"] = recording.why_not + INSTEAD
     sequence = _sequence(recording.tracer) if ordered and recording.fingerprint is not None else None
     return Sketch(numbers, recording.fingerprint, missing, sequence)
 
@@ -138,8 +141,7 @@ def _without_recording(
         except Exception as error:
             logger.debug("The model does not run on the CPU either.", exc_info=error)
         numbers, missing = _measured(facts, model, example, None)
-    missing["fingerprint"] = f"{why}; networks are told apart by the answers that shape them"
-    return Sketch(numbers, None, missing)
+    return Sketch(numbers, None, {**missing, "fingerprint": why + INSTEAD})
 
 
 class _UnrecordedError(Exception):
@@ -168,7 +170,7 @@ class _Recording:
         self.why_not = ""
         self.model = self._built(build)
         with _ours(self):
-            before = hidden(self.model)
+            before = None if is_plain(self.model) else hidden(self.model, recorded=False)
         modes = {module.training for module in self.model.modules()}
         if False in modes:
             self._run("as built")  # a training goes on in the modes that a space leaves behind
@@ -225,6 +227,9 @@ class _Recording:
             try:
                 with torch.no_grad():
                     self._run("eval")
+                if asks_for_inference_mode(self.model):
+                    with torch.inference_mode():
+                        self._run("eval")
             except _UnrecordedError:  # it attaches hooks to gradients, for example
                 self._run("eval")
         except _UnrecordedError as error:
@@ -233,23 +238,28 @@ class _Recording:
             torch.backends.mha.set_fastpath_enabled(fast)
             self.model.train()
 
-    def _look_at_what_is_hidden(self, before: Hidden) -> None:
-        after = hidden(self.model)
-        self.tracer.blind = self.tracer.blind or before.why or after.why
-        self.notes.append(after.rows)
+    def _look_at_what_is_hidden(self, before: Hidden | None) -> None:
+        now = hidden(self.model)
+        self.notes.append(now.rows)
+        if before is not None:
+            after = hidden(self.model, recorded=False)
+            if after.rows != before.rows:  # another step may do what this one did not
+                self.notes += [before.rows, after.rows]
+                now.why = now.why or before.why or after.why
+        self.tracer.blind = self.tracer.blind or now.why
         describer = Describer({module: path for path, module in self.model.named_modules()})
         try:
-            if before.rows != after.rows:  # another step may do what this one did not
-                more = hidden(self.model, recorded=False)
-                self.tracer.blind = self.tracer.blind or more.why
-                self.notes += [before.rows, more.rows]
             self.notes.append(_own_gradients(describer, self.results))
             for hook, read in self.tracer.hooks:
                 self.held.append((repr(describer.value(hook, "a hook on a gradient")), read))
         except UnseenError as error:
             self.tracer.blind = str(error)
-        for name, tensor in (*after.tensors, *describer.tensors):
-            self.held.append((name, self.tracer.read("0", tensor)))
+        tensors = [*now.tensors, *describer.tensors]
+        used = {read.source for node in self.tracer.nodes if not node.lasting for read in node.reads}
+        for name, module in unused(self.model, lambda p: self.tracer.read("0", p).source in used):
+            self.notes.append((name, structure(module)))
+            tensors += [(f"{name}.{inner}", p) for inner, p in module.named_parameters()]
+        self.held += [(name, self.tracer.read("0", tensor)) for name, tensor in tensors]
 
     def _name(self) -> None:
         tracer = self.tracer
@@ -352,7 +362,7 @@ def _python_random_state() -> tuple[object, ...]:
 def _same_random_numbers() -> Iterator[None]:
     """The same random numbers for every sketch, and none taken from the process."""
     with random_state_kept():
-        torch.default_generator.manual_seed(0)
+        torch.default_generator.manual_seed(_SEED)
         random.seed(0)
         np.random.seed(0)  # noqa: NPY002  # the generator of models that still use it
         yield

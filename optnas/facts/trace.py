@@ -80,7 +80,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
         failed: an operation raised.
         fault: an error of the tracer itself.
         hooks: the functions that were registered to see gradients, each with the node and port they sit at.
-        under: what else decides how operations compute or are differentiated: autocast, checkpointing.
+        under: what else decides what operations do: autocast, checkpointing, a seed.
     """
 
     def __init__(self) -> None:
@@ -93,6 +93,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
         self.flops = 0
         self.hooks: list[tuple[Any, Read]] = []
         self.under: tuple[tuple[str, Any], ...] = ()
+        self.seed = torch.default_generator.initial_seed()
         self._current: dict[int, tuple[int, int]] = {}  # storage -> the node and port it holds now
         self._alive: list[Any] = []  # an address names a storage only as long as the storage lives
 
@@ -161,7 +162,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
         args: list[tuple[str, Any]] = []
         for i, value in enumerate(values):
             self._sort(str(i), value, args, [])
-        self._record((how, tuple(args)), [], None, [tensor])
+        self._record((how, (*args, *self.under)), [], None, [tensor])
 
     def hooked(self, hook: Any, tensor: Tensor) -> None:
         """Somebody wants to see, or change, the gradient of `tensor`."""
@@ -264,7 +265,7 @@ class Constants(TorchFunctionMode):
     ) -> Any:
         if func in _WATCHED:
             return self._watched(func, args, kwargs or {})
-        self.tracer.under = _surroundings()
+        self.tracer.under = _surroundings(self.tracer.seed)
         return func(*args, **(kwargs or {}))
 
     def _watched(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -323,13 +324,19 @@ def _caller(frame: FrameType | None) -> tuple[FrameType, str]:
     return frame, module
 
 
-def _surroundings() -> tuple[tuple[str, Any], ...]:
-    """Autocast and hooks on saved tensors (checkpointing), which a pass on the meta device does not show."""
+def _surroundings(seed: int) -> tuple[tuple[str, Any], ...]:
+    """What a pass on the meta device does not show.
+
+    Autocast, hooks on saved tensors (checkpointing), and a seed that the model itself has set.
+    """
     hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks(True)
-    if hooks is None and not torch._C._is_any_autocast_enabled():
+    set_by_model = torch.default_generator.initial_seed()
+    if hooks is None and set_by_model == seed and not torch._C._is_any_autocast_enabled():
         return ()
     devices = [d for d in torch._C._autocast_supported_devices() if torch.is_autocast_enabled(d)]
     found: list[tuple[str, Any]] = [(f"autocast {d}", torch.get_autocast_dtype(d)) for d in devices]
+    if set_by_model != seed:
+        found.append(("seed", set_by_model))
     if hooks is not None:
         found.append(("saved by", f"{hooks[0].__module__}.{hooks[0].__qualname__}"))
     return tuple(found)

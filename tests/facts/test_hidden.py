@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import types
 from collections import defaultdict
@@ -55,8 +56,9 @@ def trained(build: Build) -> list[Tensor]:
         optimizer.step()
         results.append(loss.detach())
     model.eval()
-    with torch.no_grad():
-        results.append(model(x))
+    for evaluation in (torch.no_grad, torch.inference_mode):
+        with evaluation():
+            results.append(model(x).clone())
     return results
 
 
@@ -364,6 +366,70 @@ class Reset(nn.Module):
         return self.a(x) * self.factor ** len(self.history)
 
 
+@dataclasses.dataclass
+class Settings:
+    lr: float
+
+
+def by_hand(model: pl.LightningModule) -> nn.Module:
+    model.automatic_optimization = False
+    return model
+
+
+def with_head(width: int, init: Callable[[Tensor], Any] | None = None) -> Build:
+    def build() -> nn.Module:
+        model = Mine(plain, head=nn.Linear(8, width))
+        if init is not None:
+            init(model.head.weight)  # type: ignore[union-attr,arg-type]  # a Linear
+        return model
+
+    return build
+
+
+def after_calls(calls: int) -> Build:
+    def build() -> nn.Module:
+        counter: list[int] = []
+
+        def run(s: Any, x: Tensor) -> Tensor:
+            counter.append(1)
+            return s.b(s.a(x) * (2.0 if len(counter) > calls else 1.0))
+
+        return Mine(run)
+
+    return build
+
+
+def with_counting_hook(calls: int) -> Build:
+    def build() -> nn.Module:
+        counter: list[int] = []
+
+        def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+            counter.append(1)
+            return output * (2.0 if len(counter) > calls else 1.0)
+
+        model = net()
+        model[0].register_forward_hook(hook)  # type: ignore[index]  # a Sequential
+        return model
+
+    return build
+
+
+def in_inference_mode(scale: float) -> Callable[..., Tensor]:
+    return lambda s, x: s.b(s.a(x) * (scale if torch.is_inference_mode_enabled() else 1.0))
+
+
+def seeded(seed: int, *, forgotten: bool = False) -> Build:
+    def build() -> nn.Module:
+        before = torch.get_rng_state()
+        torch.manual_seed(seed)
+        model = net()
+        if forgotten:
+            torch.set_rng_state(before)
+        return model
+
+    return build
+
+
 # Every entry is its own network unless it stands in one of SAME.
 POOL: dict[str, Build] = {
     "plain": net,
@@ -401,7 +467,15 @@ POOL: dict[str, Build] = {
     "my class weight 6": mine(plain, class_weight=torch.full((2,), 6.0)),
     "array 5": mine(lambda s, x: s.b(s.a(x)), weights=np.full(2, 5.0)),
     "array 6": mine(lambda s, x: s.b(s.a(x)), weights=np.full(2, 6.0)),
+    "parameter with a multiplier 0.1": changed(lambda m: setattr(m.weight, "decay", 0.1)),
+    "parameter with a multiplier 0.9": changed(lambda m: setattr(m.weight, "decay", 0.9)),
+    "unused layer": with_head(3),
+    "unused layer, larger": with_head(4),
+    "unused layer, zeros": with_head(3, nn.init.zeros_),
+    "dataclass 0.1": mine(plain, settings=Settings(0.1)),
+    "dataclass 0.9": mine(plain, settings=Settings(0.9)),
     # training code of its own
+    "Lightning, optimized by hand": lambda: by_hand(Lit(8, 0.1)),
     "Lightning, lr 0.1": lambda: Lit(8, 0.1),
     "Lightning, lr 0.5": lambda: Lit(8, 0.5),
     "Lightning, wider": lambda: Lit(9, 0.1),
@@ -420,6 +494,12 @@ POOL: dict[str, Build] = {
     "annealed 0.9": mine(annealed(0.9), tau=1.0),
     "after 1 step": mine(after_steps(1), count=0),
     "after 2 steps": mine(after_steps(2), count=0),
+    "after 1 call": after_calls(1),
+    "after 2 calls": after_calls(2),
+    "hook after 1 call": with_counting_hook(1),
+    "hook after 2 calls": with_counting_hook(2),
+    "in inference mode 1.5": mine(in_inference_mode(1.5)),
+    "in inference mode 2": mine(in_inference_mode(2.0)),
     "history 1.1": lambda: Reset(1.1),
     "history 1.2": lambda: Reset(1.2),
     "in eval 0.1": mine(in_eval(0.1)),
@@ -470,6 +550,10 @@ POOL: dict[str, Build] = {
     "sparser": changed(lambda m: nn.init.sparse_(m.weight, 0.9)),
     "normal of half a layer": changed(lambda m: nn.init.orthogonal_(m.weight[:4].detach())),
     "normal of the other half": changed(lambda m: nn.init.orthogonal_(m.weight[4:].detach())),
+    "seed 1": seeded(1),
+    "seed 2": seeded(2),
+    "seed 1, forgotten after": seeded(1, forgotten=True),
+    "seed 2, forgotten after": seeded(2, forgotten=True),
     "zeros": changed(lambda m: nn.init.zeros_(m.weight)),
     "constant 0": changed(lambda m: nn.init.constant_(m.weight, 0.0)),
     "skipped on meta 0": skipped_on_meta(0.0),
