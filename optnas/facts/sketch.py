@@ -26,7 +26,6 @@ from optnas.facts.graph import reduce
 from optnas.facts.hidden import Hidden, hidden, is_plain, structure, unused
 from optnas.facts.modes import asks_for_inference_mode, knows_its_mode
 from optnas.facts.trace import UNSEEN, Constants, Read, Tracer, untraced
-from optnas.seeds import random_state_kept
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +177,8 @@ class _Recording:
         self._run("train" if False in modes else "")
         self.train_pass = Pass(self.tracer.flops, batch_size(self.inputs))
         with _ours(self):
-            self._run_in_eval_mode()
+            if before is not None and knows_its_mode(self.model):
+                self._run_in_eval_mode()
             self._look_at_what_is_hidden(before)
             self._name()
 
@@ -218,8 +218,6 @@ class _Recording:
             self.results += [tensor for _, tensor in tensors]
 
     def _run_in_eval_mode(self) -> None:
-        if not knows_its_mode(self.model):
-            return
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)  # its fused layers refuse the meta device
         self.model.eval()
@@ -255,11 +253,16 @@ class _Recording:
         except UnseenError as error:
             self.tracer.blind = str(error)
         tensors = [*now.tensors, *describer.tensors]
+        self.held += [(name, self.tracer.read("0", tensor)) for name, tensor in tensors]
+        if before is not None:
+            self._look_at_unused_layers()
+
+    def _look_at_unused_layers(self) -> None:
         used = {read.source for node in self.tracer.nodes if not node.lasting for read in node.reads}
         for name, module in unused(self.model, lambda p: self.tracer.read("0", p).source in used):
             self.notes.append((name, structure(module)))
-            tensors += [(f"{name}.{inner}", p) for inner, p in module.named_parameters()]
-        self.held += [(name, self.tracer.read("0", tensor)) for name, tensor in tensors]
+            parameters = module.named_parameters(name)
+            self.held += [(inner, self.tracer.read("0", parameter)) for inner, parameter in parameters]
 
     def _name(self) -> None:
         tracer = self.tracer
@@ -361,11 +364,17 @@ def _python_random_state() -> tuple[object, ...]:
 @contextmanager
 def _same_random_numbers() -> Iterator[None]:
     """The same random numbers for every sketch, and none taken from the process."""
-    with random_state_kept():
+    of_torch, of_python = torch.default_generator.get_state(), random.getstate()
+    of_numpy = np.random.get_state()  # noqa: NPY002  # the generator of models that still use it
+    try:
         torch.default_generator.manual_seed(_SEED)
         random.seed(0)
-        np.random.seed(0)  # noqa: NPY002  # the generator of models that still use it
+        np.random.seed(0)  # noqa: NPY002  # as above
         yield
+    finally:
+        torch.default_generator.set_state(of_torch)
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002  # as above
 
 
 def _reason(error: Exception) -> str:

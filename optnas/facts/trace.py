@@ -265,7 +265,10 @@ class Constants(TorchFunctionMode):
     ) -> Any:
         if func in _WATCHED:
             return self._watched(func, args, kwargs or {})
-        self.tracer.under = _surroundings(self.tracer.seed)
+        if _autocast() or _saved(True) is not None or _seed() != self.tracer.seed:
+            self.tracer.under = _surroundings(self.tracer.seed)
+        elif self.tracer.under:
+            self.tracer.under = ()
         return func(*args, **(kwargs or {}))
 
     def _watched(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -313,6 +316,9 @@ class Constants(TorchFunctionMode):
 _WATCHED = {_IS_META, _DEVICE, *_HOOKS, *_MADE_FROM_VALUES}
 
 
+_autocast = torch._C._is_any_autocast_enabled
+_saved: Callable[[bool], Any] = torch._C._autograd._top_saved_tensors_default_hooks
+_seed = torch.default_generator.initial_seed
 _PASSES_ON = {"torch.utils._device", "torch.overrides", "torch._tensor"}
 
 
@@ -329,10 +335,7 @@ def _surroundings(seed: int) -> tuple[tuple[str, Any], ...]:
 
     Autocast, hooks on saved tensors (checkpointing), and a seed that the model itself has set.
     """
-    hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks(True)
-    set_by_model = torch.default_generator.initial_seed()
-    if hooks is None and set_by_model == seed and not torch._C._is_any_autocast_enabled():
-        return ()
+    hooks, set_by_model = _saved(True), _seed()
     devices = [d for d in torch._C._autocast_supported_devices() if torch.is_autocast_enabled(d)]
     found: list[tuple[str, Any]] = [(f"autocast {d}", torch.get_autocast_dtype(d)) for d in devices]
     if set_by_model != seed:
