@@ -273,7 +273,7 @@ class Objective:
     def _sketch(self, build: Callable[[], nn.Module], example: Any, *, ordered: bool = False) -> Sketch:
         """Fingerprint, facts that need no real model, and why others are missing."""
         try:
-            return sketch(build, example, self.facts, ordered=ordered)
+            return sketch(build, example, (*USUAL, *self.facts) if ordered else (), ordered=ordered)
         except (optuna.TrialPruned, ParamsMismatchError):
             raise
         except Exception as error:

@@ -55,14 +55,21 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed all generators for a while; afterwards they go on as if nothing had been drawn."""
-    state = random_state()
-    seed_everything(seed)
+def random_state_kept() -> Iterator[None]:
+    """Whatever draws random numbers within leaves the generators of Python, NumPy and torch as they were."""
+    before = random_state()
     try:
         yield
     finally:
-        set_random_state(state)
+        set_random_state(before)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed all generators for a while; afterwards they go on as if nothing had been drawn."""
+    with random_state_kept():
+        seed_everything(seed)
+        yield
 
 
 @contextmanager
