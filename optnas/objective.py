@@ -19,7 +19,7 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor, nn
 
-from optnas import record
+from optnas import private, record
 from optnas.answers import params_key, same
 from optnas.errors import (
     ParamsMismatchError,
@@ -255,7 +255,7 @@ class Objective:
 
     def _estimate(self, run: Run, model: nn.Module, counts: bool) -> dict[str, float]:
         record.COUNTS.write(run, counts)
-        storage_of(run.study).flush(run._trial_id)  # what is known survives a crash of the training
+        storage_of(run.study).flush(private.trial_id(run))  # what is known survives a crash of the training
         started = time.perf_counter()
         estimate: Any = self.estimator(model, run)
         if not isinstance(estimate, Mapping):

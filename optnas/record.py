@@ -15,7 +15,10 @@ from enum import StrEnum
 from math import isfinite
 from typing import Any, Generic, Protocol, TypeVar
 
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
+
+from optnas import private
 
 PREFIX = "optnas:"
 
@@ -55,6 +58,46 @@ class Key(Generic[T]):
         """Record it; of a trial, before the trial ends."""
         holder.set_user_attr(self.name, value)
 
+
+@dataclass(frozen=True)
+class SystemKey(Generic[T]):
+    """One system attribute of a trial, which samplers write and people seldom see."""
+
+    name: str
+    kind: type[T]
+
+    def of(self, trial: FrozenTrial) -> T | None:
+        """What the trial recorded, or None."""
+        value = trial.system_attrs.get(self.name)
+        return value if self.kind is object or type(value) is self.kind else None
+
+    def write(self, study: Study, trial: FrozenTrial, value: T) -> None:
+        """Record it of a trial that runs."""
+        private.set_system_attr(study, trial, self.name, value)
+
+
+# ---- of a trial, by samplers ----
+
+PLAN = SystemKey(f"{PREFIX}plan", dict)
+"""What a sampler will answer: `params`, and how it came about (`how`, `redraws`). Other workers see it."""
+
+PADDED = SystemKey(f"{PREFIX}padded", dict)
+"""Answers to the questions that the trial was not asked."""
+
+CMA = SystemKey(f"{PREFIX}cma", dict)
+"""The point that CMA-ES drew, and of which generation."""
+
+PARENT = SystemKey(f"{PREFIX}parent", int)
+"""The number of the trial from which it was bred."""
+
+CHANGED = SystemKey(f"{PREFIX}changed", str)
+"""The decision in which it differs from its parent."""
+
+START = SystemKey(f"{PREFIX}start", int)
+"""The number of the trial at which a local search began."""
+
+TRIED = SystemKey(f"{PREFIX}tried", object)
+"""The answer to the changed decision."""
 
 # ---- of a study, and SEED of a trial too ----
 

@@ -19,7 +19,7 @@ PACKAGE = Path(optnas.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 HEAVY = {"torch", "pytorch_lightning", "optuna"}
 
-_WORDS = {"_lazy", "trial", "errors", "seeds", "answers", "record", "printable"}
+_WORDS = {"_lazy", "private", "trial", "errors", "seeds", "answers", "record", "printable"}
 _PARTS = _WORDS | {"space", "facts", "drawing", "storage", "surrogate"}
 _WAYS = {"estimation", "training", "tasks", "data", "strategy", "benchmarks", "hub"}
 # room -> the rooms it may import; doors open one way.
@@ -27,14 +27,15 @@ DOORS = {
     "_lazy": set(),
     "trial": {"answers", "errors"},
     "errors": set(),
+    "private": set(),
     "seeds": set(),
     "printable": set(),
     "answers": {"errors"},
-    "record": {"answers", "trial", "errors"},
+    "record": {"answers", "trial", "errors", "private"},
     "space": _WORDS,
     "facts": _WORDS,
     "drawing": _WORDS | {"facts"},
-    "storage": {"errors"},
+    "storage": {"errors", "private"},
     "surrogate": _WORDS,
     "estimation": _PARTS,
     "tasks": _PARTS,

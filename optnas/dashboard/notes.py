@@ -19,8 +19,8 @@ from optnas import record
 from optnas.analysis.leaderboard import leaderboard
 from optnas.analysis.lineage import NOT_ASKED, changes
 from optnas.analysis.words import as_markdown
+from optnas.record import PARENT
 from optnas.search.artifacts import drawing_id
-from optnas.strategy.evolution import PARENT
 from optnas.training.checkpoints import all_weights
 
 CURVES = "/optnas/curves"
@@ -92,7 +92,7 @@ class Notes:
         return words
 
     def _lineage(self, trial: FrozenTrial) -> str:
-        parent = self._trials.get(trial.system_attrs.get(PARENT, -1))
+        parent = self._trials.get(-1 if (bred_from := PARENT.of(trial)) is None else bred_from)
         if parent is None:
             return ""
         value = "" if parent.value is None else f" ({parent.value:.5g})"

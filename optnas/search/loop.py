@@ -18,7 +18,7 @@ import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas import record
+from optnas import private, record
 from optnas.answers import params_key
 from optnas.errors import (
     CheckpointError,
@@ -80,8 +80,8 @@ def work(
     """
     failures, unfinished, unasked, idle = Failures(), _Unfinished(), _Unasked(), 0
     halt = threading.Event() if halt is None else halt
-    with signals_raise(), _stoppable(study), _without_repeats(study, objective) as renew:
-        while not (study._stop_flag or halt.is_set()):
+    with signals_raise(), private.stoppable(study), _without_repeats(study, objective) as renew:
+        while not (private.is_stopped(study) or halt.is_set()):
             renew()
             if (end := _known_end(study, n_trials)) is not None:
                 _end_exhausted(study, end)
@@ -92,7 +92,7 @@ def work(
                 if trial_id is None:
                     return
                 error = run_trial(study, objective, trial_id, passage, watch)
-            finished = study._storage.get_trial(trial_id)
+            finished = private.storage(study).get_trial(trial_id)
             if not finished.state.is_finished():
                 unfinished.add(study, finished)
                 continue  # it waits for its next attempt, or another process has taken it over
@@ -288,7 +288,7 @@ def _next_trial(
 def _tell_of_own_trials(study: optuna.Study) -> None:
     storage = storage_of(study)
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    mine = [t.number for t in running if storage.owns(t._trial_id)]
+    mine = [t.number for t in running if storage.owns(private.trial_id(t))]
     if mine:
         logger.warning(
             "The search waits for trial %s, which this very process runs. Where it was asked for with "
@@ -353,17 +353,6 @@ def _in_one_process(number: int) -> Iterator[None]:
                 words = f"A process forked in trial {number} came back from the objective and is ended.\n"
                 os.write(2, words.encode())
             os._exit(status)  # nothing of the search or of what ends with it is the copy's
-
-
-@contextmanager
-def _stoppable(study: optuna.Study) -> Iterator[None]:
-    """Let `study.stop()` in the objective and in callbacks end the loop after the trial, as in Optuna's."""
-    study._stop_flag = False
-    study._thread_local.in_optimize_loop = True
-    try:
-        yield
-    finally:
-        study._thread_local.in_optimize_loop = False
 
 
 def _answers(trial: FrozenTrial) -> Hashable | None:

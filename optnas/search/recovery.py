@@ -13,7 +13,7 @@ import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas import record
+from optnas import private, record
 from optnas.errors import describe_error
 from optnas.record import Reason, Why
 from optnas.search.signals import signals_wait
@@ -43,7 +43,7 @@ def requeue(
     Number, parameters and reports stay. Where a shared storage does not answer now, this process does it as
     soon as it does.
     """
-    storage = study._storage
+    storage = private.storage(study)
     try:
         attempts = record.ATTEMPTS.within(storage.get_trial_user_attrs(trial_id)) or []
         attempts = _ended(attempts, Process.this(), how=how)
@@ -69,7 +69,7 @@ def requeue_or_give_up(study: optuna.Study, trial_id: int, error: BaseException)
     What the error is (a full disk, a storage that fails, `sys.exit` in the user's code) may pass, or lie in
     the trial: as with those that kill their process, `MAX_KILLS` losses at the same point end it.
     """
-    storage = study._storage
+    storage = private.storage(study)
     try:
         trial = storage.get_trial(trial_id)
         point, known = len(trial.intermediate_values), record.ATTEMPTS.of(trial) or []
@@ -119,7 +119,7 @@ def recover(study: optuna.Study) -> list[FrozenTrial]:
     storage = storage_of(study)
     storage.requeue_abandoned()
     given_up = []
-    for trial in storage.stale_trials(study._study_id):
+    for trial in storage.stale_trials(private.study_id(study)):
         with signals_wait():  # between the two steps nobody else would look after it
             if _recover(storage, trial) is Fate.GIVEN_UP:
                 given_up.append(storage.get_trial(trial.trial_id))
@@ -156,8 +156,8 @@ def _n_lost(attempts: list[dict[str, Any]], point: int) -> int:
 
 def _give_up(storage: optuna.storages.BaseStorage, trial: FrozenTrial, words: str) -> None:
     reason = asdict(Reason(Why.GAVE_UP, words, cause="gave up"))
-    storage.set_trial_user_attr(trial._trial_id, record.REASON.name, reason)
-    storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+    storage.set_trial_user_attr(private.trial_id(trial), record.REASON.name, reason)
+    storage.set_trial_state_values(private.trial_id(trial), TrialState.FAIL)
     logger.warning("Trial %d %s.", trial.number, words)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 from optuna.samplers import BaseSampler
 
-from optnas import record
+from optnas import private, record
 from optnas.errors import ParamsMismatchError
 from optnas.facts.fact import USUAL
 from optnas.objective import Objective
@@ -68,9 +68,9 @@ def create_study(
     check_values(study, objective)
     # Of several processes that begin a study at one moment, one decides.
     first = storage_of(study).settle_study_user_attr
-    first(study._study_id, record.SEED.name, secrets.randbelow(2**31) if seed is None else seed)
+    first(private.study_id(study), record.SEED.name, secrets.randbelow(2**31) if seed is None else seed)
     now = provenance(objective)
-    began = first(study._study_id, record.PROVENANCE.name, now)
+    began = first(private.study_id(study), record.PROVENANCE.name, now)
     record.write_fact_kinds(study, {fact.name: fact.kind for fact in (*USUAL, *objective.facts)})
     if study.metric_names is None:
         with _experimental():  # set_metric_names

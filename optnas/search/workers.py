@@ -21,7 +21,7 @@ import optuna
 from optuna.exceptions import OptunaError, StorageInternalError
 from optuna.trial import TrialState
 
-from optnas import record
+from optnas import private, record
 from optnas.errors import OptnasError, SearchFailedError, describe_error, is_infrastructure, is_users_code
 from optnas.objective import Objective
 from optnas.progress.progress import Progress, Show
@@ -255,7 +255,7 @@ def serve(secret: bytes, body: Any, halt: threading.Event, leave_now: Callable[[
             traceback.print_exc()
             return Farewell("failed", f"The search stops: {describe_error(error)}")
         return Farewell("failed", str(error))
-    return Farewell("stopped" if study._stop_flag else "done")
+    return Farewell("stopped" if private.is_stopped(study) else "done")
 
 
 @contextmanager
@@ -276,12 +276,12 @@ def _limited(
             words = f"ran longer than trial_timeout={seconds:g} s{_place(here)}"
             reason = asdict(Reason(Why.TIME, words, cause="trial_timeout"))
             try:
-                study._storage.set_trial_user_attr(trial_id, record.REASON.name, reason)
-                study._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+                private.storage(study).set_trial_user_attr(trial_id, record.REASON.name, reason)
+                private.storage(study).set_trial_state_values(trial_id, TrialState.FAIL)
             except Exception as error:  # told, taken over, or the storage is away: it is lost like any other
                 print(f"An overdue trial could not be ended: {error}", file=sys.stderr)
             else:
-                number = study._storage.get_trial_number_from_id(trial_id)
+                number = private.storage(study).get_trial_number_from_id(trial_id)
                 print(f"Trial {number} {words}.", file=sys.stderr)
             leave_now(Farewell("overdue"))
 

@@ -12,8 +12,8 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from optnas.private import BaseHeartbeat, FrozenStudy, kind, trial_id
 from optnas.storage.base import Claim, Storage, counted
-from optnas.storage.private import BaseHeartbeat, FrozenStudy, kind, trial_id
 
 _LACKS = (
     "storage={} does not know who runs a trial: one whose process is killed stays RUNNING for ever, and "

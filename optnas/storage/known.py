@@ -9,9 +9,9 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Connection
 
+from optnas.private import trial_id
 from optnas.storage import schema
 from optnas.storage.database import Database
-from optnas.storage.private import trial_id
 from optnas.storage.schema import Header
 
 

@@ -20,11 +20,11 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Connection
 
 from optnas.errors import StorageUnavailableError, TrialTakenError
+from optnas.private import trial_id as id_of
 from optnas.storage import owners, schema
 from optnas.storage.base import Claim
 from optnas.storage.database import Database
 from optnas.storage.leases import Heart, Loss, Process, StaleTrial, stale
-from optnas.storage.private import trial_id as id_of
 from optnas.storage.schema import Changes
 
 logger = logging.getLogger(__name__)

@@ -43,8 +43,9 @@ import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, get_storage
 from sqlalchemy.exc import SQLAlchemyError
 
+from optnas import private
 from optnas.errors import StorageUnavailableError
-from optnas.storage import private, schema
+from optnas.storage import schema
 from optnas.storage.base import Claim, Storage
 from optnas.storage.database import Database
 from optnas.storage.foreign import ForeignStorage

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from optnas.storage.private import models
+from optnas.private import models
 
 SCHEMA = "v3.2.0.a"
 

@@ -17,14 +17,14 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Connection
 
 from optnas.errors import StorageUnavailableError, StudyGoneError
+from optnas.private import FrozenStudy
+from optnas.private import trial_id as id_of
 from optnas.storage import owners, schema
 from optnas.storage.base import Claim, Storage
 from optnas.storage.database import Database
 from optnas.storage.known import KnownStudy, Rewound
 from optnas.storage.leases import StaleTrial
 from optnas.storage.ledger import Ledger, OtherStudy, Own, check_updatable
-from optnas.storage.private import FrozenStudy
-from optnas.storage.private import trial_id as id_of
 from optnas.storage.schema import Changes, Header
 
 T = TypeVar("T")

@@ -13,9 +13,9 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from optnas import private, record
 from optnas.answers import Pick
 
-PLAN = "optnas:plan"
 """System attribute of a trial: the answers that a sampler has planned for it, under `params`."""
 
 
@@ -62,7 +62,7 @@ class TrialSampler(BaseSampler, ABC):
                 f"{len(study.directions)}. Take NSGAIISampler or TPESampler from optuna.samplers, or "
                 "search for one value and limit the others by trial.set_constraint."
             )
-        place = study._study_id, trial.number
+        place = private.place(study, trial)
         redraws = self._picks[place][1] + 1 if place in self._picks else 0
         rng = np.random.default_rng((self.seed, trial.number, redraws))
         self._picks[place] = self.prepare(study, trial, rng), redraws
@@ -72,16 +72,16 @@ class TrialSampler(BaseSampler, ABC):
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """The answer to one question."""
-        if (study._study_id, trial.number) not in self._picks:
+        if private.place(study, trial) not in self._picks:
             self.sample_relative(study, trial, {})
-        pick, _ = self._picks[study._study_id, trial.number]
+        pick, _ = self._picks[private.place(study, trial)]
         return pick(param_name, param_distribution)
 
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
         """Forget how this trial was answered."""
-        self._picks.pop((study._study_id, trial.number), None)
+        self._picks.pop(private.place(study, trial), None)
 
 
 def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
 
 def expected_params(trial: FrozenTrial) -> dict[str, Any]:
     """What an unfinished trial was or will be answered, as far as anyone knows: planned, fixed, or given."""
-    return {**trial.system_attrs.get(PLAN, {}).get("params", {}), **fixed_params(trial)}
+    return {**(record.PLAN.of(trial) or {}).get("params", {}), **fixed_params(trial)}
 
 
 def is_sound(trial: FrozenTrial) -> bool:

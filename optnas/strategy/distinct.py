@@ -13,11 +13,11 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas import record
+from optnas import private, record
 from optnas.answers import draw, is_continuous, keep_or_draw, others, params_key
 from optnas.errors import ParamsMismatchError, SpaceExhausted
 from optnas.space.explore import enumerate_params, walk
-from optnas.strategy.base import PLAN, expected_params
+from optnas.strategy.base import expected_params
 from optnas.strategy.inner import Inner, PlanningSampler
 from optnas.trial import Draw, Space, replay
 
@@ -123,7 +123,7 @@ class DistinctSampler(PlanningSampler):
         for _ in range(CLAIMS):
             inner, found = self._plan(study, trial, fixed, rng)
             plan: Any = {"params": found.params, "how": found.how, "redraws": found.redraws}
-            study._storage.set_trial_system_attr(trial._trial_id, PLAN, plan)
+            record.PLAN.write(study, trial, plan)
             if found.how == "repeat" or self._is_new(found.params, self._seen(study, trial.number)):
                 break
         return inner, self._ask(replay(found.params))
@@ -201,8 +201,8 @@ class DistinctSampler(PlanningSampler):
     def _seen(self, study: Study, but: int | None = None) -> set[Hashable]:
         """What all trials are or will be, `but` one number."""
         seen = set()
-        for other in study._storage.get_all_trials(study._study_id, deepcopy=False):
-            place = (study._study_id, other.number)
+        for other in private.storage(study).get_all_trials(private.study_id(study), deepcopy=False):
+            place = private.place(study, other)
             if other.number == but:
                 continue
             key = self._finished[place] if place in self._finished else self._key_of(other)

@@ -10,10 +10,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optnas.answers import Pick, keep_or_draw, mutate
+from optnas.record import CHANGED, PARENT
 from optnas.strategy.base import TrialSampler, fixed_params, loss, sound_trials
-
-PARENT = "optnas:parent"
-CHANGED = "optnas:changed"
 
 
 class RegularizedEvolutionSampler(TrialSampler):
@@ -68,8 +66,9 @@ class RegularizedEvolutionSampler(TrialSampler):
             other = self._tournament(study, population, rng)
             inherited |= {k: v for k, v in other.params.items() if rng.random() < self.crossover}
         changed = _choose_decision(parent, trial, rng)
-        study._storage.set_trial_system_attr(trial._trial_id, PARENT, parent.number)
-        study._storage.set_trial_system_attr(trial._trial_id, CHANGED, changed)
+        PARENT.write(study, trial, parent.number)
+        if changed is not None:
+            CHANGED.write(study, trial, changed)
 
         keep = keep_or_draw(inherited, rng)
 

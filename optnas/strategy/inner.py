@@ -12,6 +12,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from optnas import private
 from optnas.answers import contains, options, settle
 
 
@@ -71,14 +72,14 @@ class PlanningSampler(BaseSampler, ABC):
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Plan the trial; its questions, and those that the inner sampler would answer jointly."""
         inner, answers, distributions = self.plan(study, trial)
-        self._relative[study._study_id, trial.number] = {**inner.relative, **answers}
+        self._relative[private.place(study, trial)] = {**inner.relative, **answers}
         return {**inner.relative_space, **distributions}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The planned answers."""
-        return self._relative.pop((study._study_id, trial.number))
+        return self._relative.pop(private.place(study, trial))
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

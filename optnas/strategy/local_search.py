@@ -11,11 +11,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optnas.answers import Key, Pick, draw, is_continuous, keep_or_draw, key, options, params_key, same
+from optnas.record import CHANGED, PARENT, START, TRIED
 from optnas.strategy.base import TrialSampler, fixed_params, loss, sound_trials
-from optnas.strategy.evolution import CHANGED, PARENT
-
-START = "optnas:start"
-TRIED = "optnas:tried"
 
 MANY = 32
 RANDOM_STEPS = 4
@@ -52,19 +49,20 @@ class LocalSearchSampler(TrialSampler):
         done = sound_trials(study)
         if len(done) < self.n_start:
             return keep_or_draw({}, rng)
-        start = max((t.system_attrs[START] for t in done if START in t.system_attrs), default=None)
-        path = [t for t in done if t.system_attrs.get(START) == start]
+        starts = [START.of(t) for t in done]
+        start = max((number for number in starts if number is not None), default=None)
+        path = [t for t in done if START.of(t) == start]
         current = min(path, key=lambda t: (loss(study, t), t.number))
         untried = self._untried(study, trial, current, rng)
         if not untried:
-            study._storage.set_trial_system_attr(trial._trial_id, START, trial.number)
+            START.write(study, trial, trial.number)
             return keep_or_draw({}, rng)
         changed, value = untried[rng.integers(len(untried))]
-        # The parent last: where it is, other workers look for the rest.
-        attributes = {CHANGED: changed, TRIED: value, START: start, PARENT: current.number}
-        for name, attribute in attributes.items():
-            if attribute is not None:
-                study._storage.set_trial_system_attr(trial._trial_id, name, attribute)
+        CHANGED.write(study, trial, changed)
+        TRIED.write(study, trial, value)
+        if start is not None:
+            START.write(study, trial, start)
+        PARENT.write(study, trial, current.number)  # the last: where it is, other workers look for the rest
         return keep_or_draw({**current.params, changed: value}, rng)
 
     def _untried(
@@ -72,11 +70,7 @@ class LocalSearchSampler(TrialSampler):
     ) -> list[tuple[str, Any]]:
         """The changes (decision, answer) of `current` that no trial has made or is making."""
         others = study.get_trials(deepcopy=False)
-        made = [
-            (t.system_attrs[CHANGED], key(t.system_attrs.get(TRIED)))
-            for t in others
-            if t.system_attrs.get(PARENT) == current.number
-        ]
+        made = [(CHANGED.of(t) or "", key(TRIED.of(t))) for t in others if PARENT.of(t) == current.number]
         seen = {params_key(t.params) for t in others if t.state.is_finished()}
         fixed = fixed_params(trial)
         return [

@@ -12,13 +12,12 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from optnas import private, record
 from optnas.answers import draw
 from optnas.space.nodes import MOST_ENUMERATED, questions
 from optnas.strategy.base import fixed_params
 from optnas.strategy.inner import Inner, PlanningSampler
 from optnas.trial import Space
-
-PADDED = "optnas:padded"
 
 Slots = Mapping[str, BaseDistribution]
 
@@ -67,7 +66,7 @@ class PaddedSampler(PlanningSampler):
         """The answers to all slots."""
         inner = Inner(self.sampler, self.view(study), trial, fixed_params(trial))
         padded = {name: inner(name, distribution) for name, distribution in self.slots.items()}
-        study._storage.set_trial_system_attr(trial._trial_id, PADDED, padded)
+        record.PADDED.write(study, trial, padded)
         return inner, padded, self.slots
 
     def view(self, study: Study) -> Study:
@@ -82,7 +81,7 @@ class PaddedSampler(PlanningSampler):
 
     def pad(self, trial: FrozenTrial) -> FrozenTrial:
         """A copy of the trial with an answer to every slot."""
-        answers = {**trial.system_attrs.get(PADDED, {}), **trial.params}
+        answers = {**(record.PADDED.of(trial) or {}), **trial.params}
         if not answers.keys() >= self.slots.keys():
             rng = np.random.default_rng(trial.number)
             answers = {name: draw(d, rng) for name, d in self.slots.items()} | answers
@@ -97,8 +96,8 @@ class PaddedSampler(PlanningSampler):
 
     def _padded(self, study: Study, trial: FrozenTrial) -> FrozenTrial:
         if not trial.state.is_finished():
-            return self.pad(trial) if PADDED in trial.system_attrs else trial
-        place = study._study_id, trial.number
+            return self.pad(trial) if record.PADDED.of(trial) is not None else trial
+        place = private.place(study, trial)
         if place not in self._finished:
             self._finished[place] = self.pad(trial)
         return self._finished[place]
@@ -108,7 +107,7 @@ class _PaddedStudy(Study):
     """The same study, whose trials have an answer to every slot."""
 
     def __init__(self, study: Study, sampler: PaddedSampler) -> None:
-        super().__init__(study.study_name, study._storage, sampler.sampler, study.pruner)
+        super().__init__(study.study_name, private.storage(study), sampler.sampler, study.pruner)
         self._study = study
         self._padding = sampler
 

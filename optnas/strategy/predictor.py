@@ -14,8 +14,9 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from optnas import private, record
 from optnas.answers import ParamsKey, Pick, keep_or_draw, params_key
-from optnas.strategy.base import PLAN, TrialSampler, expected_params, fixed_params, is_sound, loss
+from optnas.strategy.base import TrialSampler, expected_params, fixed_params, is_sound, loss
 from optnas.strategy.candidates import Candidates, Params, Questions
 from optnas.surrogate.model import Features, Surrogate
 from optnas.trial import Space
@@ -67,16 +68,16 @@ class PredictorSampler(TrialSampler):
     def prepare(self, study: Study, trial: FrozenTrial, rng: np.random.Generator) -> Pick:
         """Plan all answers."""
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        proposed = self._proposed.setdefault((study._study_id, trial.number), [])
+        proposed = self._proposed.setdefault(private.place(study, trial), [])
         plan = self._plan(study, others, proposed, fixed_params(trial), rng)
         proposed.append(plan)
-        study._storage.set_trial_system_attr(trial._trial_id, PLAN, {"params": plan})
+        record.PLAN.write(study, trial, {"params": plan})
         return keep_or_draw(plan, rng)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
         """Forget what was proposed for this trial."""
         super().after_trial(study, trial, state, values)
-        self._proposed.pop((study._study_id, trial.number), None)
+        self._proposed.pop(private.place(study, trial), None)
 
     def _plan(
         self,
@@ -108,7 +109,7 @@ class PredictorSampler(TrialSampler):
         return parents[0] if parents else _most_different(candidates, seen)
 
     def _answers_of(self, study: Study, trial: FrozenTrial) -> ParamsKey:
-        place = study._study_id, trial.number
+        place = private.place(study, trial)
         known = self._finished.get(place) or params_key(trial.params)
         if trial.state.is_finished():
             self._finished[place] = known

@@ -20,6 +20,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
+from optnas import private
 from optnas.answers import Pick, index, is_continuous, is_logarithmic, options
 from optnas.seeds import cpu_threads
 from optnas.strategy.base import TrialSampler, is_sound, loss
@@ -102,10 +103,10 @@ class ReinforceSampler(TrialSampler):
     def _learned(self, study: Study) -> _Learner:
         trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         trials.sort(key=lambda trial: (trial.datetime_complete, trial.number))
-        learner = self._learners.get(study._study_id)
+        learner = self._learners.get(private.study_id(study))
         if learner is None or learner.numbers != [t.number for t in trials[: len(learner.numbers)]]:
             learner = _Learner(self)
-            self._learners[study._study_id] = learner
+            self._learners[private.study_id(study)] = learner
         with cpu_threads(1):
             for trial in trials[len(learner.numbers) :]:
                 learner.learn(study, trial)

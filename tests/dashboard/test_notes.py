@@ -13,10 +13,10 @@ from torch import nn
 from optnas import record
 from optnas.dashboard.notes import CURVES, Notes
 from optnas.objective import Objective
+from optnas.record import CHANGED, PARENT
 from optnas.search.artifacts import drawing_id
 from optnas.search.optimize import optimize
 from optnas.search.study import create_study
-from optnas.strategy.evolution import CHANGED, PARENT
 from optnas.trial import Trial, scope
 
 ENQUEUED: list[dict[str, object]] = [
@@ -40,8 +40,8 @@ def space(trial: Trial) -> nn.Module:
 def estimate(model: nn.Module, trial: optuna.Trial) -> dict[str, float]:
     trial.report(0.5, 0)
     if trial.number == 1:  # as a sampler that breeds would, before the trial ends
-        trial.storage.set_trial_system_attr(trial._trial_id, PARENT, 0)
-        trial.storage.set_trial_system_attr(trial._trial_id, CHANGED, "depth")
+        trial.storage.set_trial_system_attr(trial._trial_id, PARENT.name, 0)
+        trial.storage.set_trial_system_attr(trial._trial_id, CHANGED.name, "depth")
     if trial.number == 3:
         raise optuna.TrialPruned("too `slow`")
     if trial.number == 4:
@@ -165,5 +165,7 @@ def test_none_is_an_answer_in_a_lineage() -> None:
     study = optuna.create_study()
     x = {"x": optuna.distributions.CategoricalDistribution((None, 1))}
     study.add_trial(create_trial(value=1.0, params={"x": 1}, distributions=x))
-    study.add_trial(create_trial(value=2.0, params={"x": None}, distributions=x, system_attrs={PARENT: 0}))
+    study.add_trial(
+        create_trial(value=2.0, params={"x": None}, distributions=x, system_attrs={PARENT.name: 0})
+    )
     assert lines(study, 1)["Lineage"].endswith("by `x` `1` → `None`")

@@ -15,8 +15,8 @@ from optuna.samplers import (
 from optuna.testing.pytest_samplers import MultiObjectiveSamplerTestCase
 
 from optnas.errors import SpaceExhausted
+from optnas.record import PLAN
 from optnas.space import count, enumerate_params
-from optnas.strategy.base import PLAN
 from optnas.strategy.cmaes import MixedCmaEsSampler
 from optnas.strategy.distinct import DistinctSampler
 from optnas.strategy.evolution import RegularizedEvolutionSampler
@@ -119,7 +119,7 @@ class Stubborn(RandomSampler):
 def test_when_redrawing_does_not_help_a_neighbor_is_taken_and_recorded() -> None:
     study = optuna.create_study(sampler=DistinctSampler(Stubborn(), space81, redraws=2, seed=0))
     study.optimize(objective, n_trials=30)
-    plans = [trial.system_attrs[PLAN] for trial in study.trials]
+    plans = [PLAN.of(trial) for trial in study.trials]
     assert plans[0]["how"] == "drawn"
     assert all(plan["params"] == trial.params for plan, trial in zip(plans, study.trials, strict=True))
     how = Counter(plan["how"] for plan in plans)
@@ -190,7 +190,7 @@ def test_enqueued_answers_win_even_when_they_repeat() -> None:
     rest = Counter(tuple(sorted(t.params.items())) for t in study.trials[2:])
     assert all(t.params["deep1.0"] == "b" for t in study.trials[2:])
     assert len(rest) == 9  # 3 * 3 are possible; after that, repeats
-    assert Counter(t.system_attrs[PLAN]["how"] == "repeat" for t in study.trials[2:]) == {True: 11, False: 9}
+    assert Counter(PLAN.of(t)["how"] == "repeat" for t in study.trials[2:]) == {True: 11, False: 9}
 
 
 def test_a_waiting_trial_is_not_anticipated() -> None:
