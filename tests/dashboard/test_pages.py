@@ -145,7 +145,7 @@ def test_a_study_at_rest_is_told_again_until_something_changes(tmp_path: Path) -
 
     steps: dict[str, Callable[[], object]] = {
         "kept in": train,
-        "deleted, as others are better": delete,
+        "none on this machine": delete,  # of the best, no list may say that others are better
         "mine": lambda: write_note(page, study._study_id, study.trials[0]._trial_id, "mine"),
         "came to the same network later": lambda: run(40, 50, 50),
         "running": study.ask,
