@@ -8,6 +8,7 @@ class of somebody else's, every attribute does. Two models may so be told apart 
 from __future__ import annotations
 
 import dis
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -56,12 +57,12 @@ def hidden(model: nn.Module, *, recorded: bool = True) -> Hidden:
                 if beside and kind not in classes and not is_trusted(kind):
                     classes.add(kind)
                     row += _code(describer, module, kind)
-            if not recorded:
-                row += _forward_hooks(describer, module, path)
+            if not recorded and (hooks := forward_hooks(module)):
+                row.append(describer.value(hooks, f"a hook of {path or 'the model'}"))
+            row += _on_tensors(describer, module, path)
             if row:
                 found.rows.append((path, *row))
             found.tensors += _tensors_of_its_own(module, path)
-        found.rows += _on_tensors(describer, model)
     except UnseenError as error:
         found.why = str(error)
     found.tensors += describer.tensors
@@ -73,8 +74,7 @@ def is_plain(model: nn.Module) -> bool:
     return all(
         is_trusted(type(module))
         and vars(module).keys() <= attributes_of(type(module))
-        and not module._forward_hooks
-        and not module._forward_pre_hooks
+        and not forward_hooks(module)
         for module in model.modules()
     )
 
@@ -118,6 +118,7 @@ def _names_of(kind: type) -> tuple[frozenset[str], frozenset[str]]:
     """Of a framework's class: attributes that it sets, and these with possible names of its own tensors."""
     names, strings = set(_OF_EVERY_MODULE), set()
     for base in filter(is_of_framework, kind.__mro__):
+        names |= inspect.get_annotations(base).keys()
         for value in vars(base).values():
             parts = (value.fget, value.fset) if isinstance(value, property) else (value,)
             for code in (part.__code__ for part in parts if isinstance(part, FunctionType)):
@@ -153,10 +154,12 @@ def _row(describer: Describer, module: nn.Module, path: str, code_beside_forward
     return row
 
 
-def _forward_hooks(describer: Describer, module: nn.Module, path: str) -> list[Any]:
+def forward_hooks(module: nn.Module) -> list[Any]:
+    """Those that are not torch's own, such as the one that gives a lazy module its shape."""
+    if not module._forward_hooks and not module._forward_pre_hooks:
+        return []
     hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-    own = [hook for hook in hooks if not is_trusted(type(hook)) and not is_of_framework(hook)]
-    return [describer.value(own, f"a hook of {path or 'the model'}")] if own else []
+    return [hook for hook in hooks if not is_trusted(type(hook)) and not is_of_framework(hook)]
 
 
 def _hooks_and_compilation(describer: Describer, module: nn.Module, path: str) -> list[Any]:
@@ -169,17 +172,19 @@ def _hooks_and_compilation(describer: Describer, module: nn.Module, path: str) -
     return row
 
 
-def _on_tensors(describer: Describer, model: nn.Module) -> list[Any]:
-    """Attributes and hooks of parameters and buffers, which an optimizer may read."""
+def _on_tensors(describer: Describer, module: nn.Module, path: str) -> list[Any]:
+    """Attributes and hooks of a module's own parameters and buffers, which an optimizer may read."""
     rows: list[Any] = []
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+    for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+        if tensor is None:
+            continue
+        place = _place(path, name)
         added = {key: value for key, value in vars(tensor).items() if key not in _OF_BUFFERS}
         if added:
-            rows.append((_shape_of(name), describer.value(added, name)))
-    for name, parameter in model.named_parameters():
-        for hooks in (parameter._backward_hooks, parameter._post_accumulate_grad_hooks):
+            rows.append((name, describer.value(added, place)))
+        for hooks in (tensor._backward_hooks, tensor._post_accumulate_grad_hooks):
             if hooks:
-                rows.append((_shape_of(name), describer.value(list(hooks.values()), f"a hook of {name}")))
+                rows.append((name, describer.value(list(hooks.values()), f"a hook of {place}")))
     return rows
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from optnas.facts.describe import is_of_framework, members, names_in
-from optnas.facts.hidden import is_trusted
+from optnas.facts.hidden import forward_hooks, is_trusted
 
 _TELLTALE = frozenset(
     (
@@ -40,8 +40,7 @@ def knows_its_mode(model: nn.Module) -> bool:
     reader = _Reader()
     for module in model.modules():
         kind = type(module)
-        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-        if any(reader.may_know(hook) for hook in hooks if not is_trusted(type(hook))):
+        if any(map(reader.may_know, forward_hooks(module))):
             return True
         if "forward" in vars(module) and reader.may_know(vars(module)["forward"]):
             return True
