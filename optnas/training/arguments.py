@@ -83,7 +83,7 @@ def expected_reports(
     interval, every = trainer.get("val_check_interval"), trainer.get("check_val_every_n_epoch", 1)
     max_steps = trainer.get("max_steps", -1)
     epochs = math.inf if max_epochs in (None, -1) else max_epochs
-    within = interval not in (None, 1.0) or every is None
+    within = validates_within_epochs(1.0 if interval is None else interval, every)
     if within and not isinstance(interval, int | float | None):
         return 0  # by time
     if not within and max_steps == -1:
@@ -94,11 +94,11 @@ def expected_reports(
     if batches is None or not batches:
         return 0 if epochs == math.inf else int(epochs)
     if max_steps != -1:
-        epochs = min(epochs, max_steps * trainer.get("accumulate_grad_batches", 1) / batches)
+        epochs = min(epochs, max_steps / math.ceil(batches / trainer.get("accumulate_grad_batches", 1)))
     if epochs == math.inf:
         return 0
     if not within:
-        return math.ceil(epochs)
+        return max(1, int(epochs))
     step = (
         interval
         if isinstance(interval, int)
@@ -108,6 +108,11 @@ def expected_reports(
         return max(1, int(epochs * batches // step))
     whole, part = divmod(epochs, 1)
     return max(1, int(whole * (batches // step) + part * batches // step))
+
+
+def validates_within_epochs(interval: Any, every: int | None) -> bool:
+    """Whether `val_check_interval` and `check_val_every_n_epoch` ask for validations before an epoch ends."""
+    return interval != 1.0 or isinstance(interval, int) or every is None
 
 
 def _limited(n: float | None, trainer: Mapping[str, Any]) -> int | None:

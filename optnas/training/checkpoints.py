@@ -188,6 +188,7 @@ class Attempt:
     def __init__(self, trial_folder: Path, identity: str, part: int = 0) -> None:
         self.trial_folder = trial_folder
         self.identity = identity
+        self.part = part
         place = trial_folder / f"training-{part}" if part else trial_folder
         self.earlier = _attempts(place)
         first = _index(self.earlier[-1]) + 1 if self.earlier else 0

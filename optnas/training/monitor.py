@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from optnas.estimation.run import Run
 from optnas.record import Reason, Why
 from optnas.seeds import random_state, set_random_state
+from optnas.training.arguments import expected_reports, validates_within_epochs
 from optnas.training.checkpoints import Attempt
 from optnas.training.snapshot import Snapshot, is_plain, take
 
@@ -78,8 +79,8 @@ class Monitor(Checkpoint):
         self._run = run
         self._attempt = attempt
         self._time_limit = time_limit
-        # Optuna prunes studies of one objective only.
-        self._reports = len(run.study.directions) == 1
+        # Optuna prunes studies of one objective only, by one curve: the first training of a trial draws it.
+        self._reports = len(run.study.directions) == 1 and (attempt is None or attempt.part == 0)
         self._reported: set[int] = set()
         self._history: list[tuple[int, float]] = []
         self._best: Scored | None = None
@@ -262,18 +263,23 @@ class Monitor(Checkpoint):
         self._end(trainer, Reason(Why.DIVERGED, words))
         return False
 
-    def _report(self) -> None:
-        for step, value in self._history:
-            if self._reports and step not in self._reported:
-                self._run.report(value, step)
-                self._reported.add(step)
+    def _report(self) -> bool:
+        """Tell the trial what it has not been told; whether that was anything."""
+        news = [(step, value) for step, value in self._history if step not in self._reported]
+        for step, value in news if self._reports else ():
+            self._run.report(value, step)
+            self._reported.add(step)
+        return self._reports and bool(news)
 
     def _judge(self, trainer: pl.Trainer | None, ended: bool) -> None:
         """Tell the trial what it has not been told, and ask whether it is to be pruned."""
-        self._report()
-        # After the last step everything is paid for: let the trial be COMPLETE.
-        over = self._over if trainer is None else self._has_ended(trainer, ended)
-        if self._history and not over and self._early is None and self._run.should_prune():
+        news = self._report()
+        # After the last validation everything is paid for: let the trial be COMPLETE.
+        if trainer is None:
+            asks = self._reports and bool(self._history) and not self._over
+        else:
+            asks = news and not self._has_ended(trainer, ended) and len(self._history) < _expected(trainer)
+        if asks and self._early is None and self._run.should_prune():
             step, value = self._history[-1]
             words = f"pruned at step {step}: {self._metric} is {value:.6g}"
             self._end(trainer, Reason(Why.PRUNED, words))
@@ -341,7 +347,20 @@ def _may_stop(trainer: pl.Trainer, ended: bool) -> bool:
 
 
 def _validates_within_epochs(trainer: pl.Trainer) -> bool:
-    return trainer.val_check_interval != 1.0 or trainer.check_val_every_n_epoch is None
+    return validates_within_epochs(trainer.val_check_interval, trainer.check_val_every_n_epoch)
+
+
+def _expected(trainer: pl.Trainer) -> float:
+    """How many validations a training has, where it has several an epoch; else no matter."""
+    if not _validates_within_epochs(trainer) or trainer.num_training_batches == math.inf:
+        return math.inf
+    given = {
+        "val_check_interval": trainer.val_check_interval,
+        "check_val_every_n_epoch": trainer.check_val_every_n_epoch,
+        "max_steps": trainer.max_steps,
+        "accumulate_grad_batches": trainer.accumulate_grad_batches,
+    }
+    return expected_reports(given, trainer.max_epochs, lambda: trainer.num_training_batches) or math.inf
 
 
 def _metrics(trainer: pl.Trainer) -> dict[str, float]:

@@ -32,7 +32,7 @@ def test_only_the_call_must_be_written():
 
 
 def test_what_an_estimator_cannot_do_it_says_by_its_name():
-    estimator, model, trial = Least(), nn.Linear(1, 1), replay({})
+    estimator, model = Least(), nn.Linear(1, 1)
     study = optuna.create_study()
     study.add_trial(optuna.trial.create_trial(value=1.0))
     assert not estimator.keeps_weights
@@ -41,7 +41,7 @@ def test_what_an_estimator_cannot_do_it_says_by_its_name():
     with pytest.raises(NotImplementedError, match=r"\(Least\) has no epochs"):
         estimator.with_max_epochs(3)
     with pytest.raises(UntestableError, match=r"\(Least\) has no test"):
-        estimator.test(model, trial)
+        estimator.test(model, study, study.trials[0])
 
 
 def test_a_plain_function_is_wrapped_and_its_code_is_its_settings():

@@ -214,7 +214,7 @@ def test_settings_tell_what_changes_the_result(tmp_path, training):
         ({"val_check_interval": 2, "check_val_every_n_epoch": None}, 3, 7),
         ({"max_steps": 10}, 100, 2),
         ({"max_steps": 10}, -1, 2),
-        ({"max_steps": 5, "accumulate_grad_batches": 2}, 100, 2),
+        ({"max_steps": 6, "accumulate_grad_batches": 2}, 100, 2),
         ({"limit_train_batches": 2, "val_check_interval": 1}, 3, 6),
         ({"fast_dev_run": True}, 9, 1),
     ],
