@@ -16,6 +16,7 @@ from typing import Any
 
 import optuna
 import torch
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor, nn
 
@@ -31,7 +32,7 @@ from optnas.errors import (
 )
 from optnas.estimation.estimator import Direction, Estimator, as_estimator
 from optnas.estimation.run import Run
-from optnas.facts import Sketch, materialize, sketch
+from optnas.facts import Sketch, materialize, sketch, untraced
 from optnas.facts.fact import USUAL, Fact
 from optnas.record import End, Reason, Why
 from optnas.seeds import derive_seed, same_threads, seed_everything
@@ -231,7 +232,12 @@ class Objective:
 
     def _value(self, run: Run) -> float:
         example = self.example_for(run)
-        answers = Draw(run.answer)
+
+        def answer(name: str, distribution: BaseDistribution) -> Any:
+            with untraced():  # a sampler that computes with torch is no part of the network
+                return run.answer(name, distribution)
+
+        answers = Draw(answer)
         known = self._sketch(lambda: self.space(answers), example, ordered=True)
         facts, missing = dict(known.facts), dict(known.missing)
         if known.fingerprint is not None:
@@ -296,7 +302,6 @@ class Objective:
                 missing[fact.name] = describe_error(error)
         if wanted:
             self._record(run, facts, missing)
-            seed_everything(_seed(run))  # whatever they drew
 
     def _record(self, run: Run, facts: Mapping[str, float], missing: Mapping[str, str]) -> None:
         record.write_facts(run, facts)
