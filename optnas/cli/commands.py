@@ -27,8 +27,8 @@ from optnas.cli.options import (
     Trials,
     Workers,
 )
-from optnas.cli.passwords import without_password, without_secrets
 from optnas.cli.results import best_values, export_best, show_best, show_trials
+from optnas.passwords import without_password, without_secrets
 
 if TYPE_CHECKING:
     import optuna

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from optnas.cli.messages import fail
-from optnas.cli.passwords import without_password, without_secrets
+from optnas.passwords import without_password, without_secrets
 
 if TYPE_CHECKING:
     import optuna

@@ -21,9 +21,10 @@ from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import DBAPIError
 
 from optnas.errors import StorageUnavailableError
+from optnas.passwords import without_password, without_secrets
 from optnas.storage import owners, schema
 from optnas.storage.faults import advice, database_error, is_answer, passes, without_parameters
-from optnas.storage.location import check_file, file_id, has_wal_format, hide, secrets_of, shown
+from optnas.storage.location import check_file, file_id, has_wal_format
 
 T = TypeVar("T")
 
@@ -104,7 +105,7 @@ class Database:
             )
 
     def __str__(self) -> str:
-        return shown(self.url)
+        return without_password(self.url)
 
     def __repr__(self) -> str:
         return f"Database({str(self)!r})"
@@ -327,12 +328,12 @@ class Database:
     def _text(self, error: DBAPIError | FileNotFoundError) -> str:
         """What the driver says, without what nobody may see."""
         text = " ".join(str(getattr(error, "orig", error)).split()).rstrip(".?")
-        return hide(text, secrets_of(self.url))
+        return without_secrets(text, self.url)
 
     def _harmless(self, error: DBAPIError | FileNotFoundError) -> BaseException | None:
         """The driver's error as a cause; SQLAlchemy's repeats statement and values in its message."""
         cause = without_parameters(error)
-        return None if any(secret in str(cause) for secret in secrets_of(self.url)) else cause
+        return None if without_secrets(str(cause), self.url) != str(cause) else cause
 
 
 def _journal_mode(connection: Connection) -> str:

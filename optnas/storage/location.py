@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from sqlalchemy.engine import URL, make_url
@@ -21,9 +20,6 @@ NETWORK_FILESYSTEMS = frozenset((
 ))
 # fmt: on
 
-
-# What a URL's options may be shown as; others may be secrets (passwords, tokens, what was typed by mistake).
-_SHOWN_OPTIONS = frozenset(("host", "port", "user", "dbname", "sslmode", "gssencmode", "timeout", "mode"))
 
 _UNREADABLE = (
     "storage is not a URL that can be read. Write sqlite:///nas.db or "
@@ -54,34 +50,6 @@ def parse_url(storage: str) -> URL:
     if url.drivername == "sqlite" and url.database not in (None, "", ":memory:"):
         return url.set(database=str(Path(str(url.database)).expanduser().absolute()))
     return url
-
-
-def shown(storage: str | URL) -> str:
-    """A storage's URL as it may be printed, however it was mistyped: neither password nor unknown options."""
-    text = storage if isinstance(storage, str) else storage.render_as_string(hide_password=False)
-    if "://" not in text:
-        return "***" if _ALMOST_A_URL.match(text) else text
-    if not text.startswith("sqlite"):  # the path of a file may hold an @
-        scheme, _, rest = text.partition("://")
-        if "@" in rest.partition("?")[2]:  # of a password or of an option: nobody can tell
-            return f"{scheme}://***"
-        text = re.sub(r"://[^@]*(:|@).*@", "://***@", text)
-    return re.sub(rf"([?&](?!(?:{'|'.join(sorted(_SHOWN_OPTIONS))})=)[^=&]+=)[^&]*", r"\1***", text)
-
-
-def secrets_of(url: URL) -> list[str]:
-    """What no message may repeat: the password, and options that may hold one; long ones first."""
-    options = [value for name, value in url.query.items() if name not in _SHOWN_OPTIONS]
-    values = [value for option in options for value in ([option] if isinstance(option, str) else option)]
-    if url.password:
-        values.append(str(url.password))
-    return sorted(filter(None, values), key=len, reverse=True)
-
-
-def hide(text: str, secrets: Iterable[str]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text
 
 
 def filesystem(path: Path, mounts: str) -> str:

@@ -45,11 +45,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from optnas import private
 from optnas.errors import StorageUnavailableError
+from optnas.passwords import without_password, without_secrets
 from optnas.storage import schema
 from optnas.storage.base import Claim, Storage
 from optnas.storage.database import Database
 from optnas.storage.foreign import ForeignStorage
-from optnas.storage.location import hide, parse_url, secrets_of, shown
+from optnas.storage.location import parse_url
 from optnas.storage.shared import SharedStorage
 
 
@@ -88,10 +89,10 @@ def open_storage(
     if in_memory or url.get_backend_name() not in ("sqlite", "postgresql"):
         text = url.render_as_string(hide_password=False)
         try:
-            return ForeignStorage(get_storage(text), shown(url))
+            return ForeignStorage(get_storage(text), without_password(url))
         except (SQLAlchemyError, ImportError, ValueError) as error:
-            secrets = [text, str(storage), *secrets_of(url)]
-            raise StorageUnavailableError(f"storage={shown(url)}: {hide(str(error), secrets)}") from None
+            reason = without_secrets(str(error), text)
+            raise StorageUnavailableError(f"storage={without_password(url)}: {reason}") from None
     database = Database(url, patience=patience, full_sync=full_sync, read_only=read_only)
     if database.version != schema.SCHEMA:
         warnings.warn(

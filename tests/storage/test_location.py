@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from optnas.errors import StorageUnavailableError
-from optnas.storage.location import NETWORK_FILESYSTEMS, file_id, filesystem, parse_url, shown
+from optnas.passwords import without_password
+from optnas.storage.location import NETWORK_FILESYSTEMS, file_id, filesystem, parse_url
 from optnas.storage.open import open_storage
 
 SECRET = "tUlip-4711"
@@ -98,9 +99,9 @@ def _mounts() -> str:
 @pytest.mark.parametrize(
     ("mistyped", "printed"),
     [
-        (f"postgresql:/nas:{SECRET}@127.0.0.1/n1", "***"),
-        (f"postgresql//nas:{SECRET}@127.0.0.1/n1", "***"),
-        (f"nas:{SECRET}@127.0.0.1/n1", "***"),
+        (f"postgresql:/nas:{SECRET}@127.0.0.1/n1", "***@127.0.0.1/n1"),
+        (f"postgresql//nas:{SECRET}@127.0.0.1/n1", "***@127.0.0.1/n1"),
+        (f"nas:{SECRET}@127.0.0.1/n1", "***@127.0.0.1/n1"),
         (f"postgresql://nas:{SECRET}@127.0.0.1:no-port/n1", "postgresql://***@127.0.0.1:no-port/n1"),
         (f"postgresql://nas:a@{SECRET}@127.0.0.1/n1", "postgresql://***@127.0.0.1/n1"),
     ],
@@ -109,7 +110,7 @@ def test_a_mistyped_url_is_refused_without_its_password(mistyped: str, printed: 
     with pytest.raises(ValueError, match="storage is not a URL that can be read") as caught:
         open_storage(mistyped)
     assert SECRET not in str(caught.value)
-    assert shown(mistyped) == printed
+    assert without_password(mistyped) == printed
 
 
 @pytest.mark.parametrize(
@@ -133,11 +134,11 @@ def test_no_error_shows_a_password(url: str) -> None:
     while error is not None:
         assert SECRET not in "".join(traceback.format_exception_only(error))
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    assert SECRET not in shown(url)
+    assert SECRET not in without_password(url)
 
 
 @pytest.mark.parametrize("path", ["a@b/nas.db", "/tmp/a:b/nas.db", "./x@y.db", "C:/x/nas.db"])
 def test_paths_that_look_a_little_like_urls(path: str) -> None:
     assert parse_url(path).database == str(Path(path).absolute())
-    assert shown(path) == path
-    assert shown(f"sqlite:///{path}") == f"sqlite:///{path}"
+    assert without_password(path) == path
+    assert without_password(f"sqlite:///{path}") == f"sqlite:///{path}"

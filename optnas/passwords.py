@@ -7,21 +7,28 @@ else is shown, and the rest is not.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
 
 _SQLITE = re.compile(r"sqlite[^:/@]*:")  # its URLs and files have no passwords
 _PLAIN_HOST = re.compile(r"[^:/?]*(:\d*)?(?=[/?]|$)")
+# What options of a URL are shown as; others may be secrets (tokens, what was typed by mistake).
+_SHOWN_OPTIONS = frozenset(("host", "port", "user", "dbname", "sslmode", "gssencmode", "timeout", "mode"))
 _SHORTEST = 4  # characters of what is looked for in other texts
 
 
-def without_password(url: str) -> str:
-    """A storage's URL as it may be printed: `postgresql://***@host/database?sslmode=***`."""
-    shown, _ = _split(url)
+def without_password(url: str | URL) -> str:
+    """A storage's URL as it may be printed: `postgresql://***@host/database?sslmode=require&x=***`."""
+    shown, _ = _split(_written(url))
     return shown
 
 
-def without_secrets(text: str, url: str) -> str:
+def without_secrets(text: str, url: str | URL) -> str:
     """Somebody's message about a storage, without the parts of the URL that are not printed."""
+    url = _written(url)
     _, hidden = _split(url)
     parts = {part for secret in hidden for part in (secret, *re.split(r"[:/@?&=#]", secret))}
     parts |= {unquote(part) for part in parts}
@@ -30,6 +37,10 @@ def without_secrets(text: str, url: str) -> str:
         if len(part) >= _SHORTEST:
             text = re.sub(rf"(?<![^\W_]){re.escape(part)}(?![^\W_])", "***", text)
     return text
+
+
+def _written(url: str | URL) -> str:
+    return url if isinstance(url, str) else url.render_as_string(hide_password=False)
 
 
 def _split(url: str) -> tuple[str, list[str]]:
@@ -47,6 +58,12 @@ def _split(url: str) -> tuple[str, list[str]]:
     place, question, query = rest.partition("?")
     if question:
         pairs = [pair.partition("=") for pair in query.split("&")]
-        hidden += [value or name for name, _, value in pairs]
-        query = "&".join(f"{name}=***" if equals else "***" for name, equals, _ in pairs)
+        hidden += [value or name for name, _, value in pairs if name not in _SHOWN_OPTIONS]
+        query = "&".join(_option(*pair) for pair in pairs)
     return f"{scheme}{mark}{user}{at}{place}{question}{query}", hidden
+
+
+def _option(name: str, equals: str, value: str) -> str:
+    if not equals:
+        return "***"
+    return f"{name}={value}" if name in _SHOWN_OPTIONS else f"{name}=***"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from optnas.cli.passwords import without_password, without_secrets
+from optnas.passwords import without_password, without_secrets
 
 PW = "s3cr3t-PW"
 
