@@ -337,7 +337,22 @@ class Training(Estimator):
 
     def _data_for(self, trial: Any) -> pl.LightningDataModule:
         """The data, as an object of its own: what a callback or a Trainer sets on it ends with the trial."""
-        return copy(self._data(trial))
+        kept = self._data(trial)
+        own = copy(kept)
+
+        def setup(*args: Any, **kwargs: Any) -> None:
+            """Set up the kept data, once for all trials, and take over what that set."""
+            before = dict(vars(kept))
+            kept.trainer = own.trainer
+            try:
+                kept.setup(*args, **kwargs)
+            finally:
+                kept.trainer = None
+            news = {name: value for name, value in vars(kept).items() if before.get(name) is not value}
+            vars(own).update({name: value for name, value in news.items() if name != "trainer"})
+
+        own.setup = setup  # type: ignore[method-assign]
+        return own
 
     def _make(self, model: nn.Module, trial: Any) -> pl.LightningModule:
         module = self.task(model, trial)

@@ -286,12 +286,15 @@ def weight_norm(model):
 
 @pytest.mark.filterwarnings("ignore:Attribute")
 @pytest.mark.parametrize("alter", [lambda model: model, weight_norm, torch.nn.Sequential])
-def test_what_the_task_adds_and_alters_is_tested_as_it_was_scored(tmp_path, points, training, search, alter):
+def test_what_the_task_adds_and_alters_is_tested_as_it_was_scored(
+    tmp_path, caplog, points, training, search, alter
+):
     split = points().val
     data = TensorData(split, val=split, test=split)
     estimator = training(tmp_path, lambda model, trial: Head(model, alter), data)
     study = search(estimator)
     (trial,) = study.trials
+    assert "cannot be read back" not in caplog.text  # in spite of its hyperparameters
     tests = [estimator.test(nn.Linear(2, 2), study, trial)["test_acc"] for _ in range(2)]
     assert tests == [trial.value, trial.value]
     again = estimator.estimate_and_test(nn.Linear(2, 2), Run.of(trial))
@@ -369,6 +372,26 @@ def test_a_network_too_large_is_no_mistake_in_the_settings(tmp_path, training):
             return super().forward(x) + torch.empty(2**60).sum()
 
     training(tmp_path).rehearse(Large(2, 2), Run.of(optuna.trial.FixedTrial({})))
+
+
+def test_data_that_sets_up_its_test_only_for_a_test_is_tested(tmp_path, points, training, search):
+    class Late(pl.LightningDataModule):
+        def setup(self, stage):
+            setattr(self, stage, points())
+
+        def train_dataloader(self):
+            return self.fit.train_dataloader()
+
+        def val_dataloader(self):
+            return self.fit.val_dataloader()
+
+        def test_dataloader(self):
+            return self.test.test_dataloader()
+
+    estimator = training(tmp_path, data=Late())
+    study = search(estimator)
+    for _ in range(2):
+        assert "test_acc" in estimator.test(nn.Linear(2, 2), study, study.trials[0])
 
 
 def test_an_estimator_travels_to_another_process(tmp_path, training, search):
