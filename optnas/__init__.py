@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from optnas.analysis.explain import explain as explain
     from optnas.analysis.importance import importance as importance
     from optnas.benchmarks.tabular import Tabular as Tabular
-    from optnas.data import Digits as Digits
-    from optnas.data import TensorData as TensorData
+    from optnas.data.digits import Digits as Digits
+    from optnas.data.tensors import TensorData as TensorData
     from optnas.drawing.difference import draw_difference as draw_difference
     from optnas.drawing.draw import draw as draw
     from optnas.drawing.draw_cell import draw_cell as draw_cell
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     from optnas.search.optimize import optimize as optimize
     from optnas.search.study import create_study as create_study
     from optnas.space import blocks as blocks
-    from optnas.space.explore import count as count
     from optnas.space.explore import enumerate_params as enumerate_params
     from optnas.space.explore import neighbors as neighbors
     from optnas.space.explore import sample as sample
     from optnas.space.nodes import Chain as Chain
     from optnas.space.nodes import Choice as Choice
     from optnas.space.nodes import Repeat as Repeat
+    from optnas.space.nodes import count as count
     from optnas.storage.open import open_storage as open_storage
     from optnas.strategy.cmaes import MixedCmaEsSampler as MixedCmaEsSampler
     from optnas.strategy.distinct import DistinctSampler as DistinctSampler
@@ -53,8 +53,8 @@ if TYPE_CHECKING:
     from optnas.strategy.padded import PaddedSampler as PaddedSampler
     from optnas.strategy.predictor import PredictorSampler as PredictorSampler
     from optnas.strategy.reinforce import ReinforceSampler as ReinforceSampler
-    from optnas.tasks import Classification as Classification
-    from optnas.tasks import Regression as Regression
+    from optnas.tasks.classification import Classification as Classification
+    from optnas.tasks.regression import Regression as Regression
     from optnas.training.training import Training as Training
     from optnas.trial import Draw as Draw
     from optnas.trial import Trial as Trial

@@ -3,11 +3,13 @@
     OptnasError
     ├── SpaceError               the sampled model does not run
     ├── ParamsMismatchError      stored answers do not fit what is asked today
+    │   └── ChoicesError         a study cannot keep the choices that a name offers
     ├── SpaceExhausted           every architecture of the space is known
     ├── SearchFailedError        trials fail again and again for the same reason
     ├── UntestableError          there is nothing to test with
     ├── CheckpointError          files of a training cannot be written
     ├── StorageUnavailableError  the database cannot be reached, opened or written
+    │   └── StudyGoneError       the study is not in it any more, or is another one
     ├── TrialTakenError          another attempt owns the trial now
     ├── TrialPaused              an estimate wants to go on later; no fault
     └── ConformanceError         a part of yours does not do what it must
@@ -44,6 +46,10 @@ class ParamsMismatchError(OptnasError, ValueError):
     """Stored answers do not fit the questions that a space asks today."""
 
 
+class ChoicesError(ParamsMismatchError):
+    """A study cannot keep what a name offers: other choices than before, or two that it takes for one."""
+
+
 class SpaceExhausted(OptnasError):
     """Every architecture of a finite space has been tried: the search is done."""
 
@@ -62,6 +68,12 @@ class CheckpointError(OptnasError, OSError):
 
 class StorageUnavailableError(OptnasError, StorageInternalError):
     """The database could not be reached, opened or written; the message has the reason and the way out."""
+
+
+class StudyGoneError(StorageUnavailableError, KeyError):
+    """The study, or the trial, was deleted, or the database put back to an older copy, while it was open."""
+
+    __str__ = Exception.__str__  # KeyError would put the sentence into quotes
 
 
 class TrialTakenError(OptnasError, UpdateFinishedTrialError):
@@ -96,41 +108,38 @@ def _installed() -> Iterator[str]:
 _INSTALLED = tuple(_installed())
 
 
-# Numbers of errors that say something of the machine, its disks and its network, and nothing of the code.
-_MACHINE = frozenset((
-    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS, errno.ENOMEM, errno.EMFILE,
-    errno.ENFILE, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENODEV, errno.ENXIO, errno.ENETDOWN,
-    errno.ENETUNREACH, errno.ENETRESET, errno.ECONNRESET, errno.ECONNABORTED, errno.EHOSTDOWN,
-    errno.EHOSTUNREACH, errno.ENOTCONN,
-))  # fmt: skip
-
-# What torch says when a process that loads data was killed, or found no room to hand its batch over.
-_WORKER_LOST = (
-    "is killed by signal",
-    "exited unexpectedly",
-    "unable to open shared memory object",
-    "received 0 items of ancdata",
-    "Too many open files",
+# Of the machine, its disks and its networks, and not of the code that meets them.
+_OF_MACHINES = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+    | {errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH}
+    | {errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.ENETRESET}
+    | {errno.EROFS, errno.EREMOTEIO, errno.ENODEV, errno.ENXIO}
 )
-
-
-def _number(error: OSError) -> int | None:
-    """The number of an error; of one that a process loading data passed on, it is in the text alone."""
-    if error.errno is None and (found := re.search(r"\[Errno (\d+)\]", str(error))):
-        return int(found[1])
-    return error.errno
+# What torch says when a process that loads data died, or found no room to hand its batch over.
+_LOADER_DIED = re.compile(
+    r"DataLoader worker \(pid.*\) (is killed by signal|exited unexpectedly)"
+    "|unable to open shared memory object|received 0 items of ancdata|Too many open files"
+)
+_ERRNO = re.compile(r"\[Errno (\d+)\]")
 
 
 def is_infrastructure(error: BaseException) -> bool:
     """Whether an attempt ended by no fault of its trial, which goes on later or elsewhere.
 
-    The storage, the disk, the network or the machine failed, or another process has taken the trial over.
+    The storage, the disk, the memory or the network of the machine failed, a process that loads data was
+    killed, or another process has taken the trial over.
     """
-    if isinstance(error, OSError) and _number(error) in _MACHINE:
+    if isinstance(error, OSError) and error_number(error) in _OF_MACHINES:
         return True
-    if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _WORKER_LOST):
+    if isinstance(error, RuntimeError) and _LOADER_DIED.search(str(error)):
         return True
     return isinstance(error, StorageInternalError | UpdateFinishedTrialError | CheckpointError)
+
+
+def error_number(error: OSError) -> int | None:
+    """Its errno, of one too that comes out of a DataLoader's process, where only the words are left of it."""
+    found = _ERRNO.findall(str(error)) if error.errno is None else []
+    return int(found[-1]) if found else error.errno
 
 
 def describe_error(error: BaseException) -> str:

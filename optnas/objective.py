@@ -16,17 +16,28 @@ from typing import Any
 
 import optuna
 import torch
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor, nn
 
-from optnas import record
-from optnas.errors import ParamsMismatchError, SpaceError, describe_error, failing_layer, is_infrastructure
+from optnas import private, record
+from optnas.answers import params_key, same
+from optnas.errors import (
+    ParamsMismatchError,
+    SpaceError,
+    TrialPaused,
+    describe_error,
+    failing_layer,
+    is_infrastructure,
+)
 from optnas.estimation.estimator import Direction, Estimator, as_estimator
 from optnas.estimation.run import Run
-from optnas.facts import Sketch, materialize, sketch
+from optnas.facts import Sketch, materialize, sketch, untraced
 from optnas.facts.fact import USUAL, Fact
 from optnas.record import End, Reason, Why
 from optnas.seeds import derive_seed, same_threads, seed_everything
+from optnas.space.explore import on_meta
+from optnas.storage.open import storage_of
 from optnas.trial import Draw, Space, Trial, ask, replay
 
 AUDITS = 2
@@ -117,6 +128,8 @@ class Objective:
                     kind = Why.PRUNED if run.told_to_prune else Why.REFUSED
                     Reason(kind, str(pruned) or "pruned").write(run)
                 raise
+            except TrialPaused:
+                raise
             except Exception as error:
                 # A finished trial is immutable: the reason is written while the trial still runs.
                 if not is_infrastructure(error):  # that ends an attempt, not the trial
@@ -160,8 +173,7 @@ class Objective:
         example = self.example_for(beyond_space)
         of_space = replay(params)
         fingerprint = self._sketch(lambda: self.space(of_space), example).fingerprint
-        with torch.device("meta"):
-            self.estimator.ask(self.space(replay(params)), beyond_space)
+        on_meta(lambda: self.estimator.ask(self.space(replay(params)), beyond_space))
         return _identity(fingerprint, of_space.params, beyond_space.params)
 
     def recorded_identity(self, trial: FrozenTrial) -> Hashable | None:
@@ -220,7 +232,12 @@ class Objective:
 
     def _value(self, run: Run) -> float:
         example = self.example_for(run)
-        answers = Draw(lambda name, distribution: ask(run.trial, name, distribution))
+
+        def answer(name: str, distribution: BaseDistribution) -> Any:
+            with untraced():  # a sampler that computes with torch is no part of the network
+                return run.answer(name, distribution)
+
+        answers = Draw(answer)
         known = self._sketch(lambda: self.space(answers), example, ordered=True)
         facts, missing = dict(known.facts), dict(known.missing)
         if known.fingerprint is not None:
@@ -244,8 +261,7 @@ class Objective:
 
     def _estimate(self, run: Run, model: nn.Module, counts: bool) -> dict[str, float]:
         record.COUNTS.write(run, counts)
-        if hasattr(run.storage, "flush"):
-            run.storage.flush(run._trial_id)  # what is known survives a crash of the training
+        storage_of(run.study).flush(private.trial_id(run))  # what is known survives a crash of the training
         started = time.perf_counter()
         estimate: Any = self.estimator(model, run)
         if not isinstance(estimate, Mapping):
@@ -263,7 +279,7 @@ class Objective:
     def _sketch(self, build: Callable[[], nn.Module], example: Any, *, ordered: bool = False) -> Sketch:
         """Fingerprint, facts that need no real model, and why others are missing."""
         try:
-            return sketch(build, example, self.facts, ordered=ordered)
+            return sketch(build, example, (*USUAL, *self.facts) if ordered else (), ordered=ordered)
         except (optuna.TrialPruned, ParamsMismatchError):
             raise
         except Exception as error:
@@ -286,7 +302,6 @@ class Objective:
                 missing[fact.name] = describe_error(error)
         if wanted:
             self._record(run, facts, missing)
-            seed_everything(_seed(run))  # whatever they drew
 
     def _record(self, run: Run, facts: Mapping[str, float], missing: Mapping[str, str]) -> None:
         record.write_facts(run, facts)
@@ -329,7 +344,7 @@ class Objective:
                 # The estimate of an equal network starts with the same question as the other's did, and goes
                 # on with the same as long as the answers agree: asking here commits to nothing new.
                 and all(
-                    ask(run.trial, name, other.distributions[name]) == answer
+                    same(ask(run.trial, name, other.distributions[name]), answer)
                     for name, answer in asked.items()
                     if name in other.distributions
                 )
@@ -346,7 +361,7 @@ class Objective:
 
     def _is_to_be_audited(self, run: Run, twin: FrozenTrial) -> bool:
         """Whether this twin is trained all the same, from the other's seed; if so, it says that."""
-        if twin.params == run.params or len(_audited(run.study)) >= AUDITS:
+        if params_key(twin.params) == params_key(run.params) or len(_audited(run.study)) >= AUDITS:
             return False
         record.AUDIT_OF.write(run, twin.number)
         record.SEED.write(run, _seed(twin))
@@ -369,7 +384,7 @@ class Objective:
         changed = [
             f"{name}: {twin.params.get(name, 'not asked')!r} or {run.params.get(name, 'not asked')!r}"
             for name in {**twin.params, **run.params}
-            if twin.params.get(name, _NOTHING) != run.params.get(name, _NOTHING)
+            if not same(twin.params.get(name, _NOTHING), run.params.get(name, _NOTHING))
         ]
         words = (
             f"Trial {run.number} builds the same network as trial {twin.number}, and trained from the same "
@@ -385,7 +400,7 @@ _NOTHING = object()
 
 
 def _identity(fingerprint: str | None, of_space: Mapping[str, Any], beyond: Mapping[str, Any]) -> Hashable:
-    return fingerprint or tuple(sorted(of_space.items())), tuple(sorted(beyond.items()))
+    return fingerprint or params_key(of_space), params_key(beyond)
 
 
 def _audited(study: optuna.Study) -> list[int]:

@@ -9,13 +9,16 @@ stands a second time under its plain name, and the metrics under `metrics`; optn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from math import isfinite
 from typing import Any, Generic, Protocol, TypeVar
 
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
+
+from optnas import private
 
 PREFIX = "optnas:"
 
@@ -56,6 +59,46 @@ class Key(Generic[T]):
         holder.set_user_attr(self.name, value)
 
 
+@dataclass(frozen=True)
+class SystemKey(Generic[T]):
+    """One system attribute of a trial, which samplers write and people seldom see."""
+
+    name: str
+    kind: type[T]
+
+    def of(self, trial: FrozenTrial) -> T | None:
+        """What the trial recorded, or None."""
+        value = trial.system_attrs.get(self.name)
+        return value if self.kind is object or type(value) is self.kind else None
+
+    def write(self, study: Study, trial: FrozenTrial, value: T) -> None:
+        """Record it of a trial that runs."""
+        private.set_system_attr(study, trial, self.name, value)
+
+
+# ---- of a trial, by samplers ----
+
+PLAN = SystemKey(f"{PREFIX}plan", dict)
+"""What a sampler will answer: `params`, and how it came about (`how`, `redraws`). Other workers see it."""
+
+PADDED = SystemKey(f"{PREFIX}padded", dict)
+"""Answers to the questions that the trial was not asked."""
+
+CMA = SystemKey(f"{PREFIX}cma", dict)
+"""The point that CMA-ES drew, and of which generation."""
+
+PARENT = SystemKey(f"{PREFIX}parent", int)
+"""The number of the trial from which it was bred."""
+
+CHANGED = SystemKey(f"{PREFIX}changed", str)
+"""The decision in which it differs from its parent."""
+
+START = SystemKey(f"{PREFIX}start", int)
+"""The number of the trial at which a local search began."""
+
+TRIED = SystemKey(f"{PREFIX}tried", object)
+"""The answer to the changed decision."""
+
 # ---- of a study, and SEED of a trial too ----
 
 SEED = Key(f"{PREFIX}seed", int)
@@ -83,6 +126,9 @@ TWINS_DIFFER = Key(f"{PREFIX}twins_differ", str)
 """Why values are reused no more: two trials that were taken for one trained to different values."""
 
 # ---- of a trial ----
+
+ORIGIN = Key(f"{PREFIX}origin", str)
+"""Of a trial outside its study (trained anew): the `origin` of the study, which seeds its data."""
 
 ATTEMPTS = Key(f"{PREFIX}attempts", list)
 """Who tried it: `{"host", "pid", "threads", "started"}` each, and once it is over `ended` and `how`."""
@@ -289,6 +335,11 @@ def write_retrained(
     RETRAINED.write(study, [*others, this])
 
 
+def number_in_words(number: int | float) -> str:
+    """`1,234,567` of a count; five digits of anything else."""
+    return f"{number:,}" if isinstance(number, int) else f"{number:.5g}"
+
+
 @dataclass(frozen=True)
 class FactKind:
     """What a fact is to its reader: its title and unit; `better` is "lower", "higher" or ""."""
@@ -298,6 +349,24 @@ class FactKind:
     unit: str = ""
     better: str = ""
 
+    @property
+    def label(self) -> str:
+        """The head of a column or an axis: `parameters`, `FLOPs per sample`, `energy (mJ)`."""
+        if self._rate or not self.unit:
+            return f"{self.title} {self.unit}".rstrip()
+        return f"{self.title} ({self.unit})"
+
+    def words(self, number: int | float) -> str:
+        """A number of this kind: `1,000 FLOPs per sample`, `energy 12.5 mJ`."""
+        shown = number_in_words(number)
+        if isinstance(number, int) and (self._rate or not self.unit):
+            return f"{shown} {self.label}"
+        return f"{self.title} {shown} {self.unit}".rstrip()
+
+    @property
+    def _rate(self) -> bool:
+        return self.unit.startswith("per ")
+
 
 _USUAL = {
     "n_params": FactKind("n_params", "parameters", "", "lower"),
@@ -305,17 +374,27 @@ _USUAL = {
 }
 
 
-def fact_kinds(study: Holder) -> dict[str, FactKind]:
+def fact_kinds(study: Holder, trials: Iterable[Holder] = ()) -> dict[str, FactKind]:
     """What the facts of a study's trials mean, in the order in which they are shown.
 
-    A study that says nothing (it began without `create_study`) has the usual two.
+    A study that says nothing (it began without `create_study`) has the usual two. Facts that `trials` have
+    and the study says nothing of stand last, under their names.
     """
     found = {}
     for name, about in (FACT_KINDS.of(study) or {}).items():
         if isinstance(about, dict) and all(isinstance(value, str) for value in about.values()):
             known = {key: about[key] for key in ("title", "unit", "better") if key in about}
             found[name] = FactKind(name, **{"title": name, **known})
-    return found or dict(_USUAL)
+    found = found or dict(_USUAL)
+    for name in (name for trial in trials for name in facts(trial)):
+        found.setdefault(name, FactKind(name, name))
+    return found
+
+
+def facts_in_words(study: Holder, trial: Holder) -> list[str]:
+    """What is known of the trial's network, each with its title and unit, in the order of `fact_kinds`."""
+    found = facts(trial)
+    return [kind.words(found[name]) for name, kind in fact_kinds(study, [trial]).items() if name in found]
 
 
 def write_fact_kinds(study: Writer, kinds: Mapping[str, FactKind]) -> None:

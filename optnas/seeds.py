@@ -55,6 +55,24 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 
 @contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Whatever draws random numbers within leaves the generators of Python, NumPy and torch as they were."""
+    before = random_state()
+    try:
+        yield
+    finally:
+        set_random_state(before)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed all generators for a while; afterwards they go on as if nothing had been drawn."""
+    with random_state_kept():
+        seed_everything(seed)
+        yield
+
+
+@contextmanager
 def cpu_threads(n: int) -> Iterator[None]:
     """Let torch compute with `n` CPU threads."""
     before = torch.get_num_threads()

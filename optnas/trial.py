@@ -6,7 +6,7 @@ study, a stored trial, a random generator, an enumeration) is no business of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from optuna.distributions import (
@@ -16,6 +16,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from optnas.answers import Pick, contains, settle
 from optnas.errors import ParamsMismatchError
 
 T_co = TypeVar("T_co", covariant=True)
@@ -73,7 +74,8 @@ class _Scoped:
 class Draw:
     """A trial whose every answer comes from `pick(name, distribution)`.
 
-    `params` and `distributions` hold what was asked so far, in the order of the questions.
+    `params` and `distributions` hold what was asked so far, in the order of the questions, with answers as a
+    storage would give them back; `refusal` is what was raised instead of an answer, if anything was.
 
     Raises:
         ValueError: one name is asked with two different distributions.
@@ -81,10 +83,11 @@ class Draw:
         TypeError: a choice that Optuna cannot store.
     """
 
-    def __init__(self, pick: Callable[[str, BaseDistribution], Any]) -> None:
+    def __init__(self, pick: Pick) -> None:
         self._pick = pick
         self.params: dict[str, Any] = {}
         self.distributions: dict[str, BaseDistribution] = {}
+        self.refusal: Exception | None = None
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         for choice in choices:
@@ -96,12 +99,14 @@ class Draw:
         return self._ask(name, CategoricalDistribution(tuple(choices)))
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        return int(self._ask(name, IntDistribution(low, high, log=log, step=step)))
+        answer: int = self._ask(name, IntDistribution(low, high, log=log, step=step))
+        return answer
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
-        return float(self._ask(name, FloatDistribution(low, high, log=log, step=step)))
+        answer: float = self._ask(name, FloatDistribution(low, high, log=log, step=step))
+        return answer
 
     def _ask(self, name: str, distribution: BaseDistribution) -> Any:
         if name in self.distributions:
@@ -112,12 +117,16 @@ class Draw:
                     "for example with scope(trial, ...)."
                 )
             return self.params[name]
-        value = self._pick(name, distribution)
-        if not contains(distribution, value):
-            raise ParamsMismatchError(
-                f"Parameter {name!r} is {value!r}, but the space asks for {distribution}. {_CHANGED}"
-            )
-        self.params[name] = value
+        try:
+            value = self._pick(name, distribution)
+            if not contains(distribution, value):
+                raise ParamsMismatchError(
+                    f"Parameter {name!r} is {value!r}, but the space asks for {distribution}. {_CHANGED}"
+                )
+        except Exception as error:
+            self.refusal = error
+            raise
+        self.params[name] = value = settle(distribution, value)
         self.distributions[name] = distribution
         return value
 
@@ -131,6 +140,12 @@ def ask(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
     if isinstance(distribution, IntDistribution):
         return trial.suggest_int(name, int(low), int(high), step=int(step or 1), log=log)
     return trial.suggest_float(name, low, high, step=step, log=log)
+
+
+def name_of(space: Space[Any]) -> str:
+    """What a space is called: the user's function by its own name, anything else by that of its class."""
+    name: str = getattr(space, "__name__", type(space).__name__)
+    return name
 
 
 def replay(params: Mapping[str, Any]) -> Draw:
@@ -151,23 +166,3 @@ def replay(params: Mapping[str, Any]) -> Draw:
         return params[name]
 
     return Draw(pick)
-
-
-def contains(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether `value` is a possible answer: in range and, where there is a step, on the grid."""
-    if type(value) is str:  # most answers, and samplers ask this some thousand times for a suggestion
-        return isinstance(distribution, CategoricalDistribution) and value in distribution.choices
-    if not isinstance(distribution, (IntDistribution, FloatDistribution)):
-        assert isinstance(distribution, CategoricalDistribution)
-        # True == 1 in Python, yet they are two choices.
-        return any(type(value) is type(c) and value == c for c in distribution.choices)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    if not distribution.low <= value <= distribution.high:  # nan is not
-        return False
-    if isinstance(distribution, IntDistribution):
-        return int(value) == value and (int(value) - distribution.low) % distribution.step == 0
-    if distribution.step is None:
-        return True
-    steps = (value - distribution.low) / distribution.step
-    return abs(steps - round(steps)) < 1e-8

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from optnas.export import to_onnx, to_torch_export
+from optnas.export import _compare, to_onnx, to_torch_export
 from optnas.facts import materialize
 from optnas.space import Repeat, blocks, sample
 from optnas.trial import replay
@@ -228,3 +228,121 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_torch_wants_its_suffix(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must end in \.pt2"):
         to_torch_export(nn.Linear(2, 2), (1, 2), tmp_path / "model.bin")
+
+
+class Shaped(nn.Module):
+    """Returns what `shape` makes of its linear layer's output and its input."""
+
+    def __init__(self, shape: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.layer, self.shape = nn.Linear(8, 4), shape
+
+    def forward(self, x: Tensor) -> Any:
+        return self.shape(self.layer(x), x)
+
+
+OUTPUTS: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "infinite": lambda h, x: h.masked_fill(torch.tensor([True, False, False, False]), -torch.inf),
+    "not a number outside of the data": lambda h, x: h + x.sqrt().sum(-1, keepdim=True),
+    "not a number": lambda h, x: torch.where(h > 0, h, torch.nan),
+    "bool": lambda h, x: (h, h > 0),
+    "integers": lambda h, x: h.argmax(1),
+    "none": lambda h, x: (h, None),
+    "empty": lambda h, x: (h, h[:, :0]),
+    "nested": lambda h, x: {"a": (h, [h + 1]), "b": {"c": h * 2}},
+    "half": lambda h, x: h.half(),
+    "dropout": lambda h, x: nn.Dropout(0.9)(h) if h.requires_grad else h,
+}
+
+
+@pytest.mark.parametrize("export", [to_onnx, to_torch_export])
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_whatever_a_model_returns_is_exported(export: Callable[..., Path], name: str, tmp_path: Path) -> None:
+    assert export(Shaped(OUTPUTS[name]), torch.rand(20, 8), tmp_path / "model.pt2").exists()
+
+
+def test_numbers_beside_tensors_stay_in_torchs_file_and_are_refused_by_onnx(tmp_path: Path) -> None:
+    model = Shaped(lambda h, x: (h, 3.5))
+    path = to_torch_export(model, torch.rand(20, 8), tmp_path / "model.pt2")
+    assert torch.export.load(path).module()(torch.rand(3, 8))[1] == 3.5
+    with pytest.raises(ValueError, match=r"returns \[3.5\] beside tensors"):
+        to_onnx(model, torch.rand(20, 8), tmp_path / "model.onnx")
+
+
+class Masked(nn.Module):
+    """Attention over tokens, some of which are padding; the mask of what comes later has no batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.5, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2)
+        self.embed = nn.Embedding(20, 8)
+
+    def forward(self, tokens: Tensor, later: Tensor, unused: Tensor | None = None) -> Tensor:
+        x = self.embed(tokens)
+        encoded: Tensor = self.encoder(x, mask=later, src_key_padding_mask=tokens == 0, is_causal=False)
+        return encoded
+
+
+@pytest.mark.parametrize("export", [to_onnx, to_torch_export])
+@pytest.mark.parametrize("form", ["positional", "keywords", "both", "with one that is ignored"])
+def test_masks_and_every_way_to_pass_inputs(export: Callable[..., Path], form: str, tmp_path: Path) -> None:
+    tokens = torch.randint(1, 20, (3, 7))
+    tokens[:, 5:] = 0
+    later = torch.ones(7, 7).triu(1).bool()
+    example: Any = {
+        "positional": (tokens, later),
+        "keywords": {"tokens": tokens, "later": later},
+        "both": (tokens, {"later": later}),
+        "with one that is ignored": {"tokens": tokens, "later": later, "unused": torch.zeros(3, 2)},
+    }[form]
+    assert export(Masked(), example, tmp_path / "model.pt2").exists()
+
+
+class Packed(nn.Module):
+    """What exporters cannot follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.GRU(8, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = x[:, None].expand(-1, 3, -1)
+        packed = nn.utils.rnn.pack_padded_sequence(steps, torch.full((len(x),), 3), batch_first=True)
+        last: Tensor = self.recurrent(packed)[1][-1]
+        return last
+
+
+class Uncopyable(nn.Linear):
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise RuntimeError("there is one of me")
+
+
+@pytest.mark.parametrize("export", [to_onnx, to_torch_export])
+@pytest.mark.parametrize(
+    ("model", "message"), [(Packed(), "Packed cannot be"), (Uncopyable(8, 2), "one of me")]
+)
+def test_whatever_an_exporter_meets_is_one_error(
+    export: Callable[..., Path], model: nn.Module, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        export(model, torch.rand(4, 8), tmp_path / "model.pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("actual", "message"),
+    [
+        ([torch.tensor([1.0, torch.nan])], "infinite or not a number"),
+        ([torch.tensor([torch.inf, 2.0])], "infinite or not a number"),
+        ([torch.tensor([1.0, 2.1])], "by 0.1"),
+        ([torch.tensor([[1.0, 2.0]])], "shape"),
+        ([torch.tensor([1.0, 2.0])] * 2, "returns 2 tensors, the model 1"),
+    ],
+)
+def test_outputs_that_differ_are_found(actual: list[Tensor], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _compare("Model", torch.tensor([1.0, 2.0]), actual)
+    _compare("Model", torch.tensor([1.0, torch.nan, torch.inf]), [torch.tensor([1.0, torch.nan, torch.inf])])
+    with pytest.raises(ValueError, match="infinite or not a number"):
+        _compare("Model", torch.tensor([torch.inf]), [torch.tensor([-torch.inf])])

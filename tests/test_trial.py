@@ -1,21 +1,13 @@
 """Trials that answer without a study, and the names under which they are asked."""
 
-import math
 from typing import Any
 
 import optuna
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 
+from optnas.answers import contains, params_key
 from optnas.errors import ParamsMismatchError
-from optnas.trial import Draw, Trial, ask, contains, replay, scope
+from optnas.trial import Draw, Trial, ask, replay, scope
 
 
 def constant(value: Any) -> Draw:
@@ -146,47 +138,12 @@ def test_answers_of_others_do_not_disturb_a_replay() -> None:
     assert trial.params == {"width": 8}
 
 
-@pytest.mark.parametrize(
-    ("distribution", "inside", "outside"),
-    [
-        (CategoricalDistribution((True, "1", None)), [True, "1", None], [1, 1.0, False, "True", 0]),
-        (CategoricalDistribution((0, 1.5)), [0, 1.5], [False, 0.0, None, 1]),
-        (
-            IntDistribution(-3, 9, step=4),
-            [-3, 1, 5, 9, 5.0],
-            [0, 4.5, 13, True, "1", None, math.nan, math.inf],
-        ),
-        (IntDistribution(1, 1), [1], [True, 0, 2]),
-        (FloatDistribution(0.1, 0.7, step=0.2), [0.1, 0.3, 0.5, 0.7], [0.2, 0.69, 0.9, True, "0.1"]),
-        (FloatDistribution(0.0, 2.0, step=0.5), [0, 1, 2, 1.5], [0.25, -0.5, 2.5]),
-        (FloatDistribution(1e-3, 1.0, log=True), [1e-3, 0.5, 1], [0.0, 1.1, True, math.nan, math.inf, None]),
-    ],
-)
-def test_contains_knows_range_grid_and_type(
-    distribution: BaseDistribution, inside: list[Any], outside: list[Any]
-) -> None:
-    assert [value for value in inside if not contains(distribution, value)] == []
-    assert [value for value in outside if contains(distribution, value)] == []
-
-
-@given(st.data())
-def test_contains_agrees_with_optuna_on_integers(data: st.DataObject) -> None:
-    low = data.draw(st.integers(-20, 20))
-    step = data.draw(st.integers(1, 5))
-    distribution = IntDistribution(low, low + step * data.draw(st.integers(0, 8)), step=step)
-    value = data.draw(st.integers(-30, 70))
-    assert contains(distribution, value) == distribution._contains(value)
-
-
-@given(st.integers(-300, 300), st.sampled_from([0.01, 0.1, 0.3, 0.7]), st.integers(1, 60), st.data())
-def test_contains_takes_every_point_of_a_grid_however_it_was_rounded(
-    first: int, step: float, n: int, data: st.DataObject
-) -> None:
-    low = round(first * 0.01, 2)
-    distribution = FloatDistribution(low, round(low + n * step, 2), step=step)
-    i = data.draw(st.integers(0, n))
-    value = round(low + i * step, 2)
-    for rounded in (value, math.nextafter(value, -math.inf), math.nextafter(value, math.inf)):
-        if low <= rounded <= distribution.high:
-            assert contains(distribution, rounded)
-    assert not contains(distribution, low + (i + 0.5) * step)
+def test_an_answer_is_kept_as_a_storage_would_give_it_back() -> None:
+    trial = replay({"rate": 1, "depth": 2.0})
+    assert (trial.suggest_float("rate", 0, 1), trial.suggest_int("depth", 1, 3)) == (1, 2)
+    study = optuna.create_study()
+    study.enqueue_trial({"rate": 1, "depth": 2.0})
+    stored = study.ask()
+    stored.suggest_float("rate", 0, 1)
+    stored.suggest_int("depth", 1, 3)
+    assert params_key(trial.params) == params_key(study.trials[0].params)

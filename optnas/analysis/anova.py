@@ -21,7 +21,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from scipy.stats import f
 
-from optnas.analysis.trials import answer_key, choices_of, finished, objective_value
+from optnas.analysis.trials import choices_of, finished, objective_value
+from optnas.answers import key
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -202,8 +203,8 @@ def _means(values: Floats, group: Ints) -> Floats:
 
 
 def _named_classes(values: Sequence[Any]) -> Ints:
-    keys = {key: i for i, key in enumerate(dict.fromkeys(map(answer_key, values)))}
-    return np.array([keys[answer_key(v)] for v in values], dtype=np.int64)
+    keys = {known: i for i, known in enumerate(dict.fromkeys(map(key, values)))}
+    return np.array([keys[key(v)] for v in values], dtype=np.int64)
 
 
 def _number_classes(values: Sequence[float], levels: int) -> Ints:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from optuna.study import Study
-from optuna.trial import TrialState
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
@@ -95,7 +94,7 @@ class Comparison(Shown):
         plain = asdict(self)
         return plain | {"differences": [a | b for a, b in zip(plain["differences"], sentences, strict=True)]}
 
-    def __rich__(self) -> Group:
+    def _table(self) -> Group:
         budget = "" if self.n_trials is None else f", best of {self.n_trials} trials"
         table = Table(title=f"Comparison of studies{budget}")
         table.add_column("")
@@ -120,7 +119,7 @@ def compare(
     the first `n_trials` trials that count (default: as many as the shortest study has, so that budgets are
     equal), or `score(study)`, better in the studies' direction.
 
-    Two groups are paired by their studies' user attribute `seed` where both have the same distinct seeds, by
+    Two groups are paired by their studies' seeds where both have the same distinct seeds, by
     position where `paired` is True, and otherwise compared by Welch's test. Intervals are Student's, and hold
     with 95 % for all pairs of groups together (Bonferroni). A bootstrap would be far too narrow with the few
     seeds that searches get.
@@ -151,14 +150,15 @@ def compare(
 
 
 def best_so_far(study: Study) -> Floats:
-    """Best value after each trial that counts (COMPLETE or PRUNED, neither twin nor infeasible); NaN until
-    the first COMPLETE one with a finite value."""
-    values = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
-        kind = end(trial)
-        if kind in (End.COMPLETE, End.PRUNED):
-            value = np.nan if kind is End.PRUNED or trial.value is None else trial.value
-            values.append(value if np.isfinite(value) else np.nan)
+    """Best value after each trial that counts toward `n_trials` (`record.counts`); NaN until the first
+    COMPLETE and feasible one with a finite value."""
+    values = [
+        trial.value
+        if end(trial) is End.COMPLETE and trial.value is not None and np.isfinite(trial.value)
+        else np.nan
+        for trial in study.get_trials(deepcopy=False)
+        if record.counts(trial)
+    ]
     best = np.fmax if maximizes(study) else np.fmin
     result: Floats = best.accumulate(np.array(values, dtype=np.float64))
     return result

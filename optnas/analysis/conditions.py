@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
-from optnas.analysis.trials import answer_key, same
+from optnas.answers import key, same
 
 _MIN_REPEATS = 5
 
@@ -32,7 +32,7 @@ class Conditions:
         self._brings: dict[str, dict[str, set[Any]]] = {}  # decision -> question -> answers that bring it
         asked = np.array([[name in params for name in names] for params in self._params], dtype=bool)
         for name, column in zip(names, asked.T, strict=True):
-            given = [answer_key(params[name]) for params in self._params if name in params]
+            given = [key(params[name]) for params in self._params if name in params]
             self._answers[name] = set(given)
             if len(given) - len(set(given)) >= _MIN_REPEATS:
                 self._brings[name] = _brought(given, asked[column], asked[~column], names)
@@ -49,20 +49,20 @@ class Conditions:
 
     def brings(self, name: str, value: Any) -> bool:
         """Whether this answer brings questions that others do not."""
-        return any(answer_key(value) in answers for answers in self._brings.get(name, {}).values())
+        return any(key(value) in answers for answers in self._brings.get(name, {}).values())
 
     def change(self, params: Mapping[str, Any], name: str, value: Any) -> dict[str, Any]:
         """`params` with another answer to `name`, without the questions that this takes away, and with those
         that it brings. An answer that no trial gave changes nothing else."""
         changed = {**params, name: value}
-        if answer_key(value) not in self._answers[name]:
+        if key(value) not in self._answers[name]:
             return changed
         for other, answers in self._brings.get(name, {}).items():
-            if answer_key(value) not in answers:
+            if key(value) not in answers:
                 for gone in {other, *self.dependent(other)}:
                     changed.pop(gone, None)
         for other, answers in self._brings.get(name, {}).items():
-            if answer_key(value) in answers and other not in changed:
+            if key(value) in answers and other not in changed:
                 donor = next(p for p in self._params if other in p and same(p[name], value))
                 changed = self.change(changed, other, donor[other])
         return changed

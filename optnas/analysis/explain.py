@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
 
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.analysis.importance import Importance, importance
+from optnas.analysis.importance import Importance, importance, too_few
 from optnas.analysis.lineage import NOT_ASKED, Step, path_to_best
 from optnas.analysis.narrow import Narrowed, negligible, smaller_space
 from optnas.analysis.trials import choices_of, maximizes, objective_value, scored
@@ -86,21 +87,14 @@ def explain(study: Study, *, n_bootstrap: int = 100) -> Explanation:
         ValueError: fewer than two such trials, several objectives, values beyond 1e150, or choices that a
             database does not keep: others than None, bool, int, float and str, or other ones in each trial.
     """
-    if len(study.directions) > 1:
-        raise ValueError(
-            f"Study {study.study_name!r} has {len(study.directions)} objectives; an explanation is of one. "
-            "See plots.plot_front(study), and importance(study, target=...) for each objective."
-        )
+    if words := why_unexplained(study):
+        raise ValueError(words)
     value = objective_value(study, None)
     trials = scored(study)
-    if len(trials) < 2:
-        raise ValueError(
-            "An explanation compares at least two COMPLETE trials with a finite value; study "
-            f"{study.study_name!r} has {len(trials)}. Run more trials."
-        )
-    _check_that_it_can_be_modeled(study)
     best = (max if maximizes(study) else min)(trials, key=value)
-    shares, notes = _importance(study, n_bootstrap)
+    few = too_few(study, len(trials))
+    shares = None if few else importance(study, n_bootstrap=n_bootstrap)
+    notes = shares.notes if shares else (few,)
     return Explanation(
         study=study.study_name,
         maximize=maximizes(study),
@@ -117,13 +111,28 @@ def explain(study: Study, *, n_bootstrap: int = 100) -> Explanation:
     )
 
 
-def _check_that_it_can_be_modeled(study: Study) -> None:
+def why_unexplained(study: Study) -> str:
+    """Why `explain` would raise, in words; "" where it explains."""
+    if len(study.directions) > 1:
+        return (
+            f"Study {study.study_name!r} has {len(study.directions)} objectives; an explanation is of one. "
+            "See plots.plot_front(study), and importance(study, target=...) for each objective."
+        )
+    if (n_trials := len(scored(study))) < 2:
+        return (
+            "An explanation compares at least two COMPLETE trials with a finite value; study "
+            f"{study.study_name!r} has {n_trials}. Run more trials."
+        )
+    return _why_not_modeled(study)
+
+
+def _why_not_modeled(study: Study) -> str:
     """The surrogate squares values, and knows the choices of a decision from any trial."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
     reports = [t.intermediate_values[t.last_step] for t in trials if t.last_step is not None and not t.values]
     values = [*reports, *(t.values[0] for t in trials if t.values)]
     if (largest := max(abs(value) for value in values if isfinite(value))) > _LARGEST:
-        raise ValueError(
+        return (
             f"Values of study {study.study_name!r} reach {largest:.3g}, too much to be explained: return "
             f"their logarithm, or a multiple below {_LARGEST:.0g}, and report that too."
         )
@@ -134,23 +143,20 @@ def _check_that_it_can_be_modeled(study: Study) -> None:
             continue
         for choice in every:
             if not (choice is None or isinstance(choice, str | int | float)):
-                raise ValueError(
+                return (
                     f"Parameter {name!r} offers {choice!r}; an explanation needs choices that are None, "
                     "bool, int, float or str. Offer names and look the object up in a dict."
                 )
-        if any(len(getattr(t.distributions[name], "choices", ())) < len(every) for t in asked):
-            raise ValueError(
+        if any(_n_choices(t.distributions[name]) < len(every) for t in asked):
+            return (
                 f"Parameter {name!r} has other choices in some trials of study {study.study_name!r} than in "
                 "others; an explanation needs trials of one space. Give the changed question another name."
             )
+    return ""
 
 
-def _importance(study: Study, n_bootstrap: int) -> tuple[Importance | None, tuple[str, ...]]:
-    try:
-        shares = importance(study, n_bootstrap=n_bootstrap)
-    except ValueError as error:
-        return None, (str(error),)
-    return shares, shares.notes
+def _n_choices(distribution: BaseDistribution) -> int:
+    return len(distribution.choices) if isinstance(distribution, CategoricalDistribution) else 0
 
 
 def _caveats(best: FrozenTrial, trials: Sequence[FrozenTrial]) -> tuple[str, ...]:

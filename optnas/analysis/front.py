@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import FunctionType
 
 import numpy as np
 from optuna.study import Study
@@ -12,16 +13,10 @@ from optuna.trial import FrozenTrial
 
 from optnas import record
 from optnas.analysis.trials import finished, maximizes, objective_names, objective_target
+from optnas.record import FactKind
 
 Quantity = str | Callable[[FrozenTrial], float]
 """A name, as `quantity` reads it, or a function of a trial."""
-
-
-_LABELS = {
-    "n_params": "parameters",
-    "flops": "FLOPs per sample",
-    "duration": "duration of the estimate (s)",
-}
 
 
 @dataclass(frozen=True)
@@ -42,14 +37,21 @@ class Axes:
         if len(names) > 1 and x is None and y is None:
             up = maximize or (maximizes(study, 0), maximizes(study, 1))
             return cls(objective_target(0), objective_target(1), (names[0], names[1]), up)
-        x, y = x or "n_params", y or "value"
-        return cls(x, y, (_label(x, names), _label(y, names)), maximize or (False, maximizes(study)))
+        kinds = record.fact_kinds(study, study.get_trials(deepcopy=False))
+        x, y = x or next(iter(kinds)), y or "value"
+        labels = {name: kind.label for name, kind in kinds.items()} | {"value": names[0]}
+        titles = (_title(x, labels), _title(y, labels))
+        return cls(x, y, titles, maximize or (_is_better_higher(x, kinds), maximizes(study)))
 
 
-def _label(what: Quantity, names: Sequence[str]) -> str:
-    if callable(what):
-        return getattr(what, "__name__", "")
-    return names[0] if what == "value" else _LABELS.get(what, what)
+def _title(what: Quantity, labels: Mapping[str, str]) -> str:
+    if isinstance(what, str):
+        return labels.get(what, what)
+    return what.__name__ if isinstance(what, FunctionType) else ""
+
+
+def _is_better_higher(what: Quantity, kinds: Mapping[str, FactKind]) -> bool:
+    return isinstance(what, str) and what in kinds and kinds[what].better == "higher"
 
 
 def quantity(trial: FrozenTrial, what: Quantity) -> float:
@@ -74,15 +76,31 @@ def points(study: Study, x: Quantity, y: Quantity) -> list[tuple[float, float, F
     Raises:
         ValueError: no trial has both numbers; the message lists what trials have.
     """
-    trials = [t for t in finished(study) if record.TWIN_OF.of(t) is None]
-    found = [(quantity(t, x), quantity(t, y), t) for t in trials]
-    found = [point for point in found if math.isfinite(point[0]) and math.isfinite(point[1])]
+    trials = _measured(study)
+    found = _points(trials, x, y)
     if trials and not found:
         raise ValueError(
             f"No COMPLETE trial of study {study.study_name!r} has both {x!r} and {y!r}. "
             f"Choose x= and y= among {', '.join(quantities(trials))}."
         )
     return found
+
+
+def has_points(study: Study, x: Quantity | None = None, y: Quantity | None = None) -> bool:
+    """Whether a trial has both numbers, by default those of `pareto_front`: without, there is no front."""
+    axes = Axes.of(study, x, y, None)
+    return bool(_points(_measured(study), axes.x, axes.y))
+
+
+def _measured(study: Study) -> list[FrozenTrial]:
+    return [trial for trial in finished(study) if record.TWIN_OF.of(trial) is None]
+
+
+def _points(
+    trials: Sequence[FrozenTrial], x: Quantity, y: Quantity
+) -> list[tuple[float, float, FrozenTrial]]:
+    found = [(quantity(t, x), quantity(t, y), t) for t in trials]
+    return [point for point in found if math.isfinite(point[0]) and math.isfinite(point[1])]
 
 
 def quantities(trials: Sequence[FrozenTrial]) -> list[str]:
@@ -112,9 +130,10 @@ def pareto_front(
 ) -> list[FrozenTrial]:
     """Trials that no other trial beats in both numbers, in the order of x.
 
-    `x`, `y`: "value", a fact, a metric, or a function of a trial; by default "n_params" and "value", and of a
-    study with several objectives its first two. `maximize`: whether larger is better, of x and of y; unless
-    given, less of x is better, and y is read as the study's first objective.
+    `x`, `y`: "value", a fact, a metric, or a function of a trial; by default the first fact that the study
+    records ("n_params") and "value", and of a study with several objectives its first two. `maximize`:
+    whether larger is better, of x and of y; unless given, less of x is better (but of a fact that says that
+    more is), and y is read as the study's first objective.
 
     Raises:
         ValueError: no trial has both numbers.

@@ -31,7 +31,9 @@ from optnas.analysis.shown import Shown
 from optnas.analysis.trials import finished, objective_value, scored
 from optnas.record import End, Target, end
 
-_MIN_TRIALS = 10
+MIN_TRIALS = 10
+"""COMPLETE, feasible trials with a finite value that importance needs."""
+
 _FEW_TRIALS = 12  # below, a decision's interval itself is a rough guess
 _MAX_PAIRS = 10
 _PAIR_LEVELS = 4  # numbers in four classes: sixteen cells of a pair still get several trials each
@@ -69,7 +71,7 @@ class Importance(Shown):
         """Plain values, ready for JSON."""
         return asdict(self)
 
-    def __rich__(self) -> RichTable:
+    def _table(self) -> RichTable:
         table = RichTable(
             title=f"Importance, {self.n_trials} trials", caption=escape("\n".join(self.notes)) or None
         )
@@ -114,11 +116,8 @@ def importance(
     """
     value = objective_value(study, target)
     trials = scored(study, target)
-    if len(trials) < _MIN_TRIALS:
-        raise ValueError(
-            f"Importance needs at least {_MIN_TRIALS} COMPLETE trials with a finite value; study "
-            f"{study.study_name!r} has {len(trials)}. Run more trials."
-        )
+    if words := too_few(study, len(trials)):
+        raise ValueError(words)
     anova = evaluator if isinstance(evaluator, ConditionalAnovaEvaluator) else ConditionalAnovaEvaluator()
     if pad and evaluator in (None, anova):
         raise ValueError("pad=True is for Optuna's evaluators; give one with evaluator=, or leave pad out.")
@@ -172,6 +171,16 @@ def importance(
         else type(evaluator).__name__ + ", padded" * pad,
         n_trials=len(trials),
         notes=_notes(study, table, len(finished(study)) - len(trials)),
+    )
+
+
+def too_few(study: Study, n_scored: int) -> str:
+    """Why so many COMPLETE trials with a finite value have no importance; "" if they have."""
+    if n_scored >= MIN_TRIALS:
+        return ""
+    return (
+        f"Importance needs at least {MIN_TRIALS} COMPLETE trials with a finite value; study "
+        f"{study.study_name!r} has {n_scored}. Run more trials."
     )
 
 

@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
 from optuna.study import Study
-from optuna.trial import FrozenTrial
 from rich.table import Table
 from rich.text import Text
 
 from optnas import record
-from optnas.analysis.front import quantity
 from optnas.analysis.trials import maximizes, objective_value, scored
 from optnas.analysis.words import answer_in_words
-from optnas.record import Target
+from optnas.printable import printable
+from optnas.record import FactKind, Target
 
 
 @dataclass(frozen=True)
 class Row:
-    """One architecture. `n_params` and `flops` (per sample) are None where not recorded; `params` in words:
-    `depth=2, block.0.op=conv`. `twins` are the numbers of trials that carry this one's value."""
+    """One architecture. `facts`: what is known of it without training, by name, such as `facts["flops"]`;
+    `kinds`: what they mean. `params` in words: `depth=2, block.0.op=conv`. `twins` are the numbers of trials
+    that carry this one's value."""
 
     rank: int
     trial: int
     value: float
-    n_params: int | None
-    flops: int | None
+    facts: Mapping[str, int | float]
     params: str
     twins: tuple[int, ...]
+    kinds: Mapping[str, FactKind] = field(default_factory=dict, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self)
+        """Plain values, ready for JSON; without `kinds`, which are the study's."""
+        return {name: value for name, value in asdict(self).items() if name != "kinds"}
 
 
 def leaderboard(study: Study, k: int = 5, *, target: Target | None = None) -> list[Row]:
@@ -49,6 +49,7 @@ def leaderboard(study: Study, k: int = 5, *, target: Target | None = None) -> li
     value = objective_value(study, target)
     trials = [t for t in scored(study, target) if record.TWIN_OF.of(t) is None]
     sign = -1.0 if maximizes(study) else 1.0
+    kinds = record.fact_kinds(study, trials)
     twins: dict[int, list[int]] = {}
     for trial in study.get_trials(deepcopy=False):
         if (original := record.TWIN_OF.of(trial)) is not None:
@@ -58,10 +59,10 @@ def leaderboard(study: Study, k: int = 5, *, target: Target | None = None) -> li
             rank=rank,
             trial=trial.number,
             value=float(value(trial)),
-            n_params=_fact(trial, "n_params"),
-            flops=_fact(trial, "flops"),
+            facts=record.facts(trial),
             params=params_in_words(trial.params),
             twins=tuple(twins.get(trial.number, ())),
+            kinds=kinds,
         )
         for rank, trial in enumerate(sorted(trials, key=lambda t: (sign * value(t), t.number))[:k], start=1)
     ]
@@ -72,18 +73,24 @@ def params_in_words(params: dict[str, Any]) -> str:
     return ", ".join(f"{name}={answer_in_words(answer)}" for name, answer in params.items())
 
 
+def fact_columns(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """A column for each fact that some row has: its head, and a cell for each row."""
+    kinds = {name: kind for row in rows for name, kind in row.kinds.items()}
+    return {
+        kind.label: [record.number_in_words(row.facts[name]) if name in row.facts else "" for row in rows]
+        for name, kind in kinds.items()
+        if any(name in row.facts for row in rows)
+    }
+
+
 def leaderboard_table(rows: list[Row]) -> Table:
     """For a terminal: `rich.print(leaderboard_table(leaderboard(study)))`."""
     table = Table(title="Best architectures")
-    for title in ("rank", "trial", "value", "parameters", "FLOPs"):
-        table.add_column(title, justify="right")
+    columns = fact_columns(rows)
+    for title in ("rank", "trial", "value", *columns):
+        table.add_column(Text(printable(title)), justify="right")
     table.add_column("decisions")
-    for row in rows:
-        numbers = ("" if n is None else f"{n:,}" for n in (row.n_params, row.flops))
-        table.add_row(str(row.rank), str(row.trial), f"{row.value:.5g}", *numbers, Text(row.params))
+    for i, row in enumerate(rows):
+        facts = [Text(cells[i]) for cells in columns.values()]
+        table.add_row(str(row.rank), str(row.trial), f"{row.value:.5g}", *facts, Text(printable(row.params)))
     return table
-
-
-def _fact(trial: FrozenTrial, name: str) -> int | None:
-    number = quantity(trial, name)
-    return int(number) if np.isfinite(number) else None

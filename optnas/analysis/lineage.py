@@ -11,9 +11,9 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optnas.analysis.trials import finished, maximizes, same
-
-_PARENT = "optnas:parent"  # system attribute of a trial that a sampler bred from another
+from optnas.analysis.trials import finished, maximizes
+from optnas.answers import same
+from optnas.record import PARENT
 
 
 class NotAsked(StrEnum):
@@ -43,7 +43,7 @@ def path_to_best(study: Study, best: FrozenTrial) -> tuple[Step, ...]:
     trial that was the best so far. `gain` is an improvement where positive, whatever the direction."""
     by_number = {t.number: t for t in finished(study)}
     ancestors = [best]
-    while (parent := by_number.get(ancestors[-1].system_attrs.get(_PARENT, -1))) and parent not in ancestors:
+    while (parent := by_number.get(_parent(ancestors[-1]))) and parent not in ancestors:
         ancestors.append(parent)
     ancestors.reverse()
     way = _improvements(study, ancestors[0]) + ancestors
@@ -80,3 +80,9 @@ def _improvements(study: Study, until: FrozenTrial) -> list[FrozenTrial]:
 
 def _value(trial: FrozenTrial) -> float:
     return float("nan") if trial.value is None else trial.value
+
+
+def _parent(trial: FrozenTrial) -> int:
+    """The number of the trial from which it was bred; -1 where it has none."""
+    number = PARENT.of(trial)
+    return -1 if number is None else number

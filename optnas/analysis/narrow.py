@@ -15,8 +15,9 @@ from scipy.stats import t as student
 from optnas.analysis.anova import ConditionalAnovaEvaluator, Floats, Ints, decompose, tabulate
 from optnas.analysis.conditions import Conditions
 from optnas.analysis.importance import Importance
-from optnas.analysis.trials import answer_key, choices_of, maximizes, objective_value, scored
+from optnas.analysis.trials import choices_of, maximizes, objective_value, scored
 from optnas.analysis.words import answer_in_words, shorten
+from optnas.answers import key
 
 _NEGLIGIBLE = 0.05
 _MIN_TRIALS = 20
@@ -138,13 +139,9 @@ def _cut(
         return None
     every = choices_of(asked, name)
     if every is not None:
-        keep, drop = {answer_key(v) for v in kept}, {answer_key(v) for v in dropped}
-        choices = tuple(c for c in every if answer_key(c) in keep or answer_key(c) not in drop)
-        out = [
-            shorten(answer_in_words(c), 60)
-            for c in every
-            if answer_key(c) not in keep and answer_key(c) in drop
-        ]
+        keep, drop = {key(v) for v in kept}, {key(v) for v in dropped}
+        choices = tuple(c for c in every if key(c) in keep or key(c) not in drop)
+        out = [shorten(answer_in_words(c), 60) for c in every if key(c) not in keep and key(c) in drop]
         if not out:
             return None
         why = f"{_listed(out)} clearly worse on average, and in none of the best trials"

@@ -9,7 +9,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from optnas.space.explore import draw_value
+from optnas.answers import draw
 
 
 def padded(trials: Sequence[FrozenTrial], seed: int = 0) -> list[FrozenTrial]:
@@ -27,6 +27,6 @@ def padded(trials: Sequence[FrozenTrial], seed: int = 0) -> list[FrozenTrial]:
         missing = {name: d for name, d in asked.items() if name not in trial.params}
         other = copy.copy(trial)
         other.distributions = {**trial.distributions, **missing}
-        other.params = {**trial.params, **{name: draw_value(d, rng) for name, d in missing.items()}}
+        other.params = {**trial.params, **{name: draw(d, rng) for name, d in missing.items()}}
         filled.append(other)
     return filled

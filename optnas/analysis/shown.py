@@ -8,12 +8,18 @@ from abc import ABC, abstractmethod
 from rich.console import Console, RenderableType
 from rich.jupyter import JupyterMixin
 
+from optnas.printable import Printable
+
 
 class Shown(JupyterMixin, ABC):
     """`str()` of a result is its table in plain text; a notebook's cell that ends with it shows the table."""
 
     @abstractmethod
-    def __rich__(self) -> RenderableType: ...
+    def _table(self) -> RenderableType:
+        """The result as rich shows it; text in it may be anybody's."""
+
+    def __rich__(self) -> RenderableType:
+        return Printable(self._table())
 
     def __str__(self) -> str:
         text = io.StringIO()

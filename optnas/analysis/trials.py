@@ -11,6 +11,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas import record
+from optnas.answers import key, params_key
 from optnas.record import End, Target, end
 
 
@@ -43,7 +44,7 @@ def finished(study: Study) -> list[FrozenTrial]:
     def repeats(trial: FrozenTrial) -> bool:
         number = record.TWIN_OF.of(trial)
         original = None if number is None else by_number.get(number)
-        return original is not None and params_key(original) == params_key(trial)
+        return original is not None and params_key(original.params) == params_key(trial.params)
 
     complete = (t for t in by_number.values() if t.state == TrialState.COMPLETE)
     return [t for t in complete if end(t) is not End.INFEASIBLE and not repeats(t)]
@@ -82,21 +83,5 @@ def choices_of(trials: Sequence[FrozenTrial], name: str) -> tuple[Any, ...] | No
     for distribution, answer in asked:
         options = distribution.choices if isinstance(distribution, CategoricalDistribution) else (answer,)
         for option in options:
-            found.setdefault(answer_key(option), option)
+            found.setdefault(key(option), option)
     return tuple(found.values())
-
-
-def params_key(trial: FrozenTrial) -> tuple[tuple[str, Any], ...]:
-    """Equal for equal params; True and 1 differ."""
-    return tuple((name, answer_key(value)) for name, value in sorted(trial.params.items()))
-
-
-def answer_key(value: Any) -> tuple[type, Any]:
-    """Equal for equal answers; True and 1 differ. Of lists, too, which Optuna lets pass with a warning."""
-    plain = value is None or isinstance(value, str | int | float)
-    return type(value), value if plain and value == value else repr(value)
-
-
-def same(one: Any, other: Any) -> bool:
-    """Equal answers; True and 1 differ."""
-    return answer_key(one) == answer_key(other)

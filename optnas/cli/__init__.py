@@ -10,4 +10,13 @@ __all__ = ["main"]
 
 def main() -> None:
     """The entry point of the `optnas` command."""
-    app()
+    import sys
+    import traceback
+
+    from optnas.cli.messages import warn
+
+    try:
+        app()
+    except Exception:  # as Python would, but for what a terminal would obey
+        warn(traceback.format_exc().rstrip())
+        sys.exit(1)

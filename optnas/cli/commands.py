@@ -8,12 +8,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from optnas.cli.job import DEFAULT_STORAGE, Job, load_job, load_only_study, open_existing, without_password
-from optnas.cli.messages import fail, say
+from optnas.cli.job import DEFAULT_STORAGE, Job, load_job, load_only_study, open_existing
+from optnas.cli.messages import fail, say, warn
 from optnas.cli.options import (
     DEFAULT_TRIALS,
     Epochs,
@@ -27,6 +27,7 @@ from optnas.cli.options import (
     Trials,
     Workers,
 )
+from optnas.cli.passwords import without_password, without_secrets
 from optnas.cli.results import best_values, export_best, show_best, show_trials
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def best(
     study_name: StudyName = None,
 ) -> None:
     """Show the best architecture, its score on test data, and its scores when trained anew."""
+    from optnas.search.best import best as find_best
     from optnas.search.study import check_values
 
     job = load_job(file, storage, study_name)
@@ -113,12 +115,13 @@ def best(
     with _fitting(job):
         check_values(study, job.objective)
         _tell_changes(job, study)
-        show_trials(study)
+        if not show_trials(study):
+            _fail_without_value(job, study)
         if finalists > 1:
             say(
                 f"\nThe best {finalists} are trained anew from {retrain or 3} seeds each; the best mean wins."
             )
-        show_best(job, _best(job, study, finalists, retrain or 3), retrain, epochs)
+        show_best(job, find_best(study, job.objective, finalists, retrain or 3), retrain, epochs)
 
 
 @app.command()
@@ -136,13 +139,20 @@ def export(
     job = load_job(file, storage, study_name)
     if not job.objective.estimator.keeps_weights:
         fail("There are no weights to export: the objective's estimator keeps none (optnas.Training does).")
+    from optnas.analysis import leaderboard
+    from optnas.search.best import best
+    from optnas.search.study import check_values
+
     study = job.load_study()
     _tell_changes(job, study)
     with _fitting(job):
+        check_values(study, job.objective)
+        if not leaderboard(study, 1):
+            _fail_without_value(job, study)
+        winner = best(study, job.objective)
         try:
-            winner = _best(job, study)
             say(f"Trial {winner.trial.number} is in {export_best(winner, path)}.")
-        except (FileNotFoundError, ImportError) as error:
+        except (OSError, ImportError, TypeError, ValueError) as error:
             fail(str(error))
 
 
@@ -152,7 +162,7 @@ def ls(storage: StorageUrl = DEFAULT_STORAGE) -> None:
     import optuna
     from rich.table import Table
 
-    opened = open_existing(storage)
+    opened = open_existing(storage, read_only=True)
     table = Table(
         "study", "complete", "pruned", "failed", "running", "waiting", "best", "last trial", box=None
     )
@@ -192,13 +202,14 @@ def report(
 
     if file is not None:
         job = load_job(file, storage, study_name)
-        study, objective = job.load_study(), job.objective
+        study, objective = job.load_study(read_only=True), job.objective
     else:
-        study, objective = load_only_study(storage or DEFAULT_STORAGE, study_name), None
+        study = load_only_study(storage or DEFAULT_STORAGE, study_name, read_only=True)
+        objective = None
     try:
         say(f"The report is in {report(study, path, objective)}.")
-    except (OSError, ValueError) as error:
-        fail(str(error))
+    except OSError as error:
+        fail(f"The report cannot be written: {error}")
 
 
 @app.command()
@@ -209,6 +220,7 @@ def dashboard(
 ) -> None:
     """Serve optuna-dashboard on a storage, to this machine only unless told otherwise."""
     opened = open_existing(storage)
+    from optnas.dashboard.guard import is_local
     from optnas.dashboard.pages import keep_plots
     from optnas.dashboard.serve import make_server
 
@@ -217,6 +229,12 @@ def dashboard(
     except OSError as error:
         fail(f"Cannot listen on {host}:{port} ({error.strerror}); choose another one with --port.")
     say(f"http://{host}:{server.server_port}/ shows {without_password(storage)}; Ctrl-C ends it.")
+    if not is_local(host):
+        warn(
+            "Everybody who reaches this machine over the network can read, change and delete these studies: "
+            "the dashboard asks for no password. To keep it to yourself, leave --host out here, and on your "
+            f"own machine run: ssh -L {server.server_port}:localhost:{server.server_port} THIS_MACHINE"
+        )
     stop = threading.Event()
     plots = threading.Thread(target=keep_plots, args=(opened, stop), daemon=True)
     plots.start()
@@ -243,17 +261,20 @@ def _search(job: Job, trials: int | None, timeout: float | None, workers: int, j
         with _fitting(job):
             study = job.create_study()
     for warning in caught:
-        typer.echo(str(warning.message), err=True)
+        warn(str(warning.message))
     with _fitting(job):
         n_done = record.n_counted(study.get_trials(deepcopy=False))
         if n_trials is not None and n_done >= n_trials and not json:
-            say(f"Study {study.study_name!r} has its {n_trials} trials; nothing is searched again.")
+            say(
+                f"Study {study.study_name!r} has its {n_trials} trials; nothing is searched again. "
+                f"For more: {job.command('resume', '--trials', str(2 * n_trials))}"
+            )
             return study
         try:
             show: Show = "json" if json else True
             optimize(study, job.objective, n_trials, timeout=timeout, n_workers=workers, show_progress=show)
         except SearchFailedError as error:
-            fail(str(error), code=1)
+            fail(without_secrets(str(error), job.storage), code=1)
         except KeyboardInterrupt:
             fail(f"To go on: {job.command('resume')}", code=130)
         except SystemExit as ended:
@@ -263,22 +284,20 @@ def _search(job: Job, trials: int | None, timeout: float | None, workers: int, j
             if not is_infrastructure(error):
                 raise
             # EX_TEMPFAIL: a scheduler may start this worker again.
-            fail(f"{error}\nTo go on: {job.command('resume')}", code=75)
+            reason = without_secrets(str(error), job.storage)
+            fail(f"{reason}\nTo go on: {job.command('resume')}", code=75)
     return study
 
 
 def _summary(job: Job, study: optuna.Study) -> None:
     from optnas import record
+    from optnas.errors import describe_error
+    from optnas.search.best import best
 
     if not show_trials(study):
-        trials = study.get_trials(deepcopy=False)
-        reasons = [f" (the last: {words})" for t in trials if (words := record.why(t))]
-        fail(
-            f"No trial has finished with a value{''.join(reasons[-1:])}; go on with: {job.command('resume')}",
-            code=1,
-        )
+        _fail_without_value(job, study)
     with _fitting(job):
-        winner = _best(job, study)
+        winner = best(study, job.objective)
         show_best(job, winner, job.n_retrain)
 
     say(f"\nSaved: study {study.study_name!r} in {without_password(job.storage)}")
@@ -289,9 +308,9 @@ def _summary(job: Job, study: optuna.Study) -> None:
         say(f"  weights of the best trials in {folder}")
         try:
             say(f"  the best model in {export_best(winner, folder / 'best.onnx')}")
-        except (FileNotFoundError, ImportError, ValueError) as error:
-            say(f"  no ONNX file: {error}")
-    more = 2 * len(study.get_trials(deepcopy=False))
+        except Exception as error:  # whatever a user's network does to an exporter, the search has ended well
+            say(f"  no ONNX file: {describe_error(error)}")
+    more = 2 * max(1, record.n_counted(study.get_trials(deepcopy=False)))
     say("\nNext:")
     say(f"  {job.command('resume', '--trials', str(more))}")
     say(f"  {job.command('best', '--retrain', '5')}")
@@ -303,16 +322,18 @@ def _tell_changes(job: Job, study: optuna.Study) -> None:
     from optnas.search.study import describe_changes
 
     if changed := describe_changes(study, job.objective):
-        typer.echo(changed, err=True)
+        warn(changed)
 
 
-def _best(job: Job, study: optuna.Study, finalists: int = 1, n_seeds: int = 3) -> Any:
-    from optnas.search.best import best
+def _fail_without_value(job: Job, study: optuna.Study) -> NoReturn:
+    from optnas import record
 
-    try:
-        return best(study, job.objective, finalists, n_seeds)
-    except ValueError as error:
-        fail(str(error))
+    trials = study.get_trials(deepcopy=False)
+    reasons = [f" (the last: {words})" for t in trials if (words := record.why(t))]
+    fail(
+        f"No trial has finished with a value{''.join(reasons[-1:])}; go on with: {job.command('resume')}",
+        code=1,
+    )
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import shlex
 import sys
 import traceback
@@ -13,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from optnas.cli.messages import fail
+from optnas.cli.passwords import without_password, without_secrets
 
 if TYPE_CHECKING:
     import optuna
@@ -64,11 +64,11 @@ class Job:
             seed=self.seed,
         )
 
-    def load_study(self) -> optuna.Study:
+    def load_study(self, *, read_only: bool = False) -> optuna.Study:
         """The study, which must exist."""
         import optuna
 
-        storage = open_existing(self.storage)
+        storage = open_existing(self.storage, read_only=read_only)
         names = optuna.get_all_study_names(storage)
         if self.study_name not in names:
             fail(
@@ -83,10 +83,10 @@ def load_job(file: Path, storage: str | None, study_name: str | None) -> Job:
     """Run a study file and take from it what the command line does not say."""
     if not file.is_file():
         fail(f"There is no study file {str(file)!r}; a study file is a Python file that defines `objective`.")
-    module = _import(file)
+    defined = vars(_import(file))
     from optnas.objective import Objective
 
-    objective = getattr(module, "objective", None)
+    objective = defined.get("objective")
     if not isinstance(objective, Objective):
         found = (
             "has no `objective`" if objective is None else f"has a {type(objective).__name__} as `objective`"
@@ -96,22 +96,22 @@ def load_job(file: Path, storage: str | None, study_name: str | None) -> Job:
     return Job(
         file=file,
         objective=objective,
-        study_name=study_name or str(getattr(module, "study_name", file.stem)),
-        storage=storage or str(getattr(module, "storage", DEFAULT_STORAGE)),
+        study_name=study_name or str(defined.get("study_name", file.stem)),
+        storage=storage or str(defined.get("storage", DEFAULT_STORAGE)),
         options=tuple(part for name, value in given.items() if value for part in (name, value)),
         **{
-            name: getattr(module, name)
+            name: defined[name]
             for name in ("sampler", "pruner", "seed", "n_trials", "baseline", "n_retrain")
-            if hasattr(module, name)
+            if name in defined
         },
     )
 
 
-def load_only_study(storage: str, study_name: str | None) -> optuna.Study:
+def load_only_study(storage: str, study_name: str | None, *, read_only: bool = False) -> optuna.Study:
     """A study without its file: the one of that name, or the only one of the storage."""
     import optuna
 
-    opened = open_existing(storage)
+    opened = open_existing(storage, read_only=read_only)
     names = optuna.get_all_study_names(opened)
     if study_name is None and len(names) == 1:
         study_name = names[0]
@@ -124,7 +124,7 @@ def load_only_study(storage: str, study_name: str | None) -> optuna.Study:
     return optuna.load_study(study_name=study_name, storage=opened)
 
 
-def open_storage(url: str) -> optuna.storages.BaseStorage:
+def open_storage(url: str, *, read_only: bool = False) -> optuna.storages.BaseStorage:
     """Open a storage, or say in one line why not."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
@@ -132,42 +132,45 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
     from optnas.storage.open import open_storage
 
     try:
-        return open_storage(url)
+        return open_storage(url, read_only=read_only)
     except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = without_secrets(next(iter(str(error).strip().splitlines()), "no reason given."), url)
         fail(
             f"Cannot open the storage {without_password(url)!r}: {reason} "
             f"(A storage is a URL such as {DEFAULT_STORAGE}.)"
         )
 
 
-def open_existing(url: str) -> optuna.storages.BaseStorage:
-    """Open a storage to look at it: a SQLite file that is not there is an error, not a new file."""
+def open_existing(url: str, *, read_only: bool = False) -> optuna.storages.BaseStorage:
+    """Open a storage that must exist: a SQLite file that is not there is an error, not a new file.
+
+    `read_only`: to look at it, and change nothing in it.
+    """
     from optnas.storage.location import parse_url
 
     try:
         parsed = parse_url(url)
     except ValueError:
-        return open_storage(url)  # says why not
+        return open_storage(url, read_only=read_only)  # says why not
     if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists():
-        fail(f"There is no storage {url!r}: the file {parsed.database!r} does not exist.")
-    return open_storage(url)
-
-
-def without_password(url: str) -> str:
-    """A storage's URL as it may be printed."""
-    url = re.sub(r"(://[^:@/]*):.*@", r"\1:***@", url)
-    return re.sub(r"([?&]password=)[^&]*", r"\1***", url)
+        file = without_secrets(str(parsed.database), url)
+        fail(f"There is no storage {without_password(url)!r}: the file {file!r} does not exist.")
+    return open_storage(url, read_only=read_only)
 
 
 def _import(file: Path) -> ModuleType:
     """Import a file under its own name, with its folder on the path, as `python FILE` has it."""
     sys.path.insert(0, str(file.resolve().parent))
-    spec = importlib.util.spec_from_file_location(file.stem, file.resolve())
+    name = file.stem.replace(".", "_")  # a dot would mean a package
+    spec = importlib.util.spec_from_file_location(name, file.resolve())
     if spec is None or spec.loader is None:
         fail(f"{file} is not a Python file; the name of a study file ends in .py.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module  # where inspect and pickle look for what the file defines
+    sys.modules[name] = module  # where inspect and pickle look for what the file defines
+    if name != file.stem:
+        import cloudpickle
+
+        cloudpickle.register_pickle_by_value(module)  # workers could not import a file of that name
     try:
         spec.loader.exec_module(module)
     except Exception as error:

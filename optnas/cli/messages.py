@@ -1,10 +1,12 @@
-"""What commands print, and how they give up."""
+"""What commands print, and how they give up. Nothing in it can command the terminal."""
 
 from __future__ import annotations
 
 from typing import Any, NoReturn
 
 import typer
+
+from optnas.printable import Printable, printable
 
 
 def say(what: Any = "") -> None:
@@ -14,10 +16,18 @@ def say(what: Any = "") -> None:
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 120
-    console.print(what, soft_wrap=isinstance(what, str))
+    if isinstance(what, str):
+        console.print(printable(what), soft_wrap=True)
+    else:
+        console.print(Printable(what))
+
+
+def warn(message: str) -> None:
+    """Print a message on stderr."""
+    typer.echo(printable(message), err=True)
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
     """End the command with one message on stderr and no traceback."""
-    typer.echo(message, err=True)
+    warn(message)
     raise typer.Exit(code)

@@ -11,6 +11,7 @@ from optnas.cli.messages import say
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
     from optnas.cli.job import Job
     from optnas.search.best import Best
@@ -33,24 +34,46 @@ def show_trials(study: optuna.Study) -> bool:
     from optnas.analysis import leaderboard, leaderboard_table
 
     trials = study.get_trials(deepcopy=False)
-    states = Counter(trial.state.name.lower() for trial in trials)
-    states["repeats of a known network"] = sum(record.TWIN_OF.of(trial) is not None for trial in trials)
-    say(f"\n{len(trials)} trials: " + ", ".join(f"{n} {state}" for state, n in states.items() if n))
+    ends = Counter(_state(trial) for trial in trials)
+    counted = ", ".join(f"{n} {words}" for words, n in ends.most_common())
+    say(f"\n{len(trials)} trials" + (f": {counted}; " if counted else ", ") + _counting(trials))
+    audited = [str(trial.number) for trial in trials if record.AUDIT_OF.of(trial) is not None]
+    if audited:
+        say(
+            f"Of known networks, trained all the same to see whether equal networks get equal values: "
+            f"trial {', '.join(audited)}."
+        )
     rows = leaderboard(study)
     if rows:
         say(leaderboard_table(rows))
     return bool(rows)
 
 
+def _state(trial: FrozenTrial) -> str:
+    from optnas import record
+
+    kind = record.end(trial)
+    if kind is record.End.OPEN:
+        return trial.state.name.lower()
+    return "with a known network" if kind is record.End.TWIN else kind.value
+
+
+def _counting(trials: Sequence[FrozenTrial]) -> str:
+    from optnas import record
+
+    return f"{record.n_counted(trials)} count toward --trials"
+
+
 def show_best(job: Job, best: Best, n_seeds: int, max_epochs: int | None = None) -> None:
     """The winner's decisions, its score in the search, and its scores outside: tested, trained anew."""
+    from optnas.analysis.words import answer_in_words
+    from optnas.errors import UntestableError
+
     say(
         f"\nBest: trial {best.trial.number}, {', '.join(job.objective.values)} {best.value:.4f} in the search"
     )
     for name, value in best.params.items():
-        say(f"  {name} = {value}")
-    from optnas.errors import UntestableError
-
+        say(f"  {name} = {answer_in_words(value)}")
     if job.objective.estimator.keeps_weights:
         try:
             say("\nTest data, which the search never saw:\n  as searched  " + _metrics([best.test()]))
@@ -79,7 +102,8 @@ def train_baseline(job: Job, best: Best, n_seeds: int, max_epochs: int | None) -
     )
     runs = record.retrained(best.study, who, max_epochs)
     for i in range(len(runs), n_seeds):
-        runs.append(train(by_hand, best.params, best.seed_of(i), max_epochs))
+        seed, origin = best.seed_of(i), record.origin(best.study)
+        runs.append(train(by_hand, best.params, seed, max_epochs, origin=origin))
         record.write_retrained(best.study, who, max_epochs, runs)
     return runs[:n_seeds]
 

@@ -19,8 +19,8 @@ from optnas import record
 from optnas.analysis.leaderboard import leaderboard
 from optnas.analysis.lineage import NOT_ASKED, changes
 from optnas.analysis.words import as_markdown
+from optnas.record import PARENT
 from optnas.search.artifacts import drawing_id
-from optnas.strategy.evolution import PARENT
 from optnas.training.checkpoints import all_weights
 
 CURVES = "/optnas/curves"
@@ -63,7 +63,7 @@ class Notes:
         trial = self._trials[number]
         facts = {
             "Outcome": self._outcome(trial),
-            "Size": _size(trial),
+            "Facts": self._facts(trial),
             "Scores": ", ".join(f"{as_markdown(k)} {v:.5g}" for k, v in record.metrics(trial).items()),
             "Lineage": self._lineage(trial),
             "Twins": self._twins(trial),
@@ -92,7 +92,7 @@ class Notes:
         return words
 
     def _lineage(self, trial: FrozenTrial) -> str:
-        parent = self._trials.get(trial.system_attrs.get(PARENT, -1))
+        parent = self._trials.get(-1 if (bred_from := PARENT.of(trial)) is None else bred_from)
         if parent is None:
             return ""
         value = "" if parent.value is None else f" ({parent.value:.5g})"
@@ -106,29 +106,37 @@ class Notes:
         if (original := record.TWIN_OF.of(trial)) is not None:
             other = self._link(original)
             return f"the same network as {other}, whose value it carries; it was not trained"
-        others = ", ".join(map(self._link, self._twins_of[trial.number]))
-        return f"{others} came to the same network later and carry this value" if others else ""
+        words = []
+        if (audited := record.AUDIT_OF.of(trial)) is not None:
+            words.append(
+                f"the same network as {self._link(audited)}, trained all the same to see whether equal "
+                "networks get equal values; it does not count toward n_trials"
+            )
+        if others := ", ".join(map(self._link, self._twins_of[trial.number])):
+            words.append(f"{others} came to the same network later and carry this value")
+        return "; ".join(words)
 
     def _weights(self, trial: FrozenTrial) -> str:
-        if trial.state != TrialState.COMPLETE or self._files is None:
+        never = trial.state != TrialState.COMPLETE or record.TWIN_OF.of(trial) is not None
+        if never or self._files is None:
             return ""
         deleted, weights = self._files
-        if trial.number in deleted:
+        if trial.number in weights:
+            return f"kept in {_code(weights[trial.number])}"
+        # Of the best, no list may say that others are better: somebody else removed them.
+        is_best = self.best is not None and trial.number == self.best.number
+        if trial.number in deleted and not is_best:
             return "deleted, as others are better"
-        path = weights.get(trial.number)
-        return "none on this machine" if path is None else f"kept in {_code(path)}"
+        return "none on this machine: they were removed by hand, or are where the search ran"
+
+    def _facts(self, trial: FrozenTrial) -> str:
+        known = [as_markdown(words) for words in record.facts_in_words(self._study, trial)]
+        why_not = record.MISSING.of(trial) or {}
+        missing = [f"no {as_markdown(fact)}: {_code(why)}" for fact, why in why_not.items()]
+        return ", ".join(known + missing)
 
     def _link(self, number: int) -> str:
         return f"[trial {number}](/dashboard/studies/{self._study._study_id}/trials?numbers={number})"
-
-
-def _size(trial: FrozenTrial) -> str:
-    units = {"n_params": "parameters", "flops": "FLOPs per sample"}
-    facts = ((record.facts(trial).get(key), unit) for key, unit in units.items())
-    known = [f"{n:,} {unit}" for n, unit in facts if n is not None]
-    why_not = record.MISSING.of(trial) or {}
-    missing = [f"no {as_markdown(fact)}: {_code(why)}" for fact, why in why_not.items()]
-    return ", ".join(known + missing)
 
 
 def _worker(trial: FrozenTrial) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 from optuna_dashboard import wsgi
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _N_PARAMS = 4  # of a plot of all their pairs
+_PAIRS = {"contour": optuna.visualization.plot_contour, "rank": optuna.visualization.plot_rank}
+_NUMBER = "([0-9]{1,18})"  # of a study or a trial: larger ones no database has
 _STYLE = b"""<style>
 /* Long attributes make the pages wider than the window, and the list of trials wider than a phone, on which
 two plots side by side are cut and their buttons lie over what they show; links in notes are dark blue on a
@@ -65,16 +68,16 @@ class Pages:
         self._kept: dict[str, tuple[_State, bytes]] = {}
         # A path, a type, and what is answered there in place of the dashboard.
         self._own: list[tuple[str, str, Callable[..., str]]] = [
-            (r"/api/studies/(\d+)/plot/(contour|rank)", "application/json", self._pairs),
-            (rf"{CURVES}/(\d+)/(\d+)\.svg", "image/svg+xml", self._curve),
+            (rf"/api/studies/{_NUMBER}/plot/({'|'.join(_PAIRS)})", "application/json", self._pairs),
+            (rf"{CURVES}/{_NUMBER}/{_NUMBER}\.svg", "image/svg+xml", self._curve),
         ]
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ["PATH_INFO"].rstrip("/")
         if environ["REQUEST_METHOD"] == "GET":
-            if match := re.fullmatch(r"/dashboard(?:/studies/(\d+))?(?:/.*)?", path):
+            if match := re.fullmatch(rf"/dashboard(?:/studies/{_NUMBER})?(?:/.*)?", path):
                 return self._changed(environ, start_response, partial(_with_head, study_id=match[1]))
-            if match := re.fullmatch(r"/api/studies/(\d+)", path):
+            if match := re.fullmatch(rf"/api/studies/{_NUMBER}", path):
                 return self._detail(environ, start_response, match[1])
             for pattern, kind, make in self._own:
                 if match := re.fullmatch(pattern, path):
@@ -108,7 +111,7 @@ class Pages:
         seen: list[tuple[str, Headers]] = []
         answered = self._dashboard(environ, lambda *given: seen.append(given[:2]))
         body = b"".join(answered)
-        if hasattr(answered, "close"):
+        if hasattr(answered, "close"):  # WSGI leaves it to each answer whether it has that
             answered.close()
         status, headers = seen[-1]
         if status.startswith("200"):
@@ -133,7 +136,7 @@ class Pages:
 
     def _pairs(self, study_id: str, kind: str) -> str:
         study = self._study(study_id)
-        plot = getattr(optuna.visualization, f"plot_{kind}")
+        plot = _PAIRS[kind]
         target = _first_value if len(study.directions) > 1 else None
         figure: str = plot(study, params=choose_params(study, _N_PARAMS), target=target).to_json()
         return figure
@@ -178,6 +181,13 @@ def _first_value(trial: FrozenTrial) -> float:
     return float(trial.values[0])
 
 
+def _names(storage: BaseStorage) -> list[str]:
+    try:
+        return optuna.get_all_study_names(storage)
+    except StorageInternalError:  # busy, or away for a while
+        return []
+
+
 def keep_plots(storage: BaseStorage, stop: threading.Event, every: float = 30.0) -> None:
     """Save the plots of all studies of a storage, and again when trials have finished, until `stop` is set.
 
@@ -186,7 +196,7 @@ def keep_plots(storage: BaseStorage, stop: threading.Event, every: float = 30.0)
     seen: dict[str, int] = {}
     while True:
         started = time.perf_counter()
-        for name in optuna.get_all_study_names(storage):
+        for name in _names(storage):
             if stop.is_set():
                 return
             try:
@@ -195,7 +205,7 @@ def keep_plots(storage: BaseStorage, stop: threading.Event, every: float = 30.0)
                 if seen.get(name) != n_finished:
                     seen[name] = n_finished
                     save_plots(study)
-            except Exception:  # the study was deleted, or the storage is busy: the pages do without
+            except (KeyError, StorageInternalError):  # deleted, or the storage is busy: the pages do without
                 _log.debug("The plots of study %r were not saved.", name, exc_info=True)
         if stop.wait(max(every, 9 * (time.perf_counter() - started))):
             return

@@ -8,6 +8,7 @@ from wsgiref import simple_server
 
 import optuna
 
+from optnas.dashboard.guard import Guard
 from optnas.dashboard.pages import Pages
 
 
@@ -23,9 +24,10 @@ class _Handler(simple_server.WSGIRequestHandler):
 
 
 def make_server(storage: optuna.storages.BaseStorage, host: str, port: int) -> simple_server.WSGIServer:
-    """A server of the pages of `storage`; port 0 takes a free one.
+    """A server of the pages of `storage` to who names it by its address; port 0 takes a free one.
 
     Raises:
         OSError: the address cannot be had.
     """
-    return simple_server.make_server(host, port, Pages(storage), server_class=_Server, handler_class=_Handler)
+    app = Guard(Pages(storage), host)
+    return simple_server.make_server(host, port, app, server_class=_Server, handler_class=_Handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 
@@ -11,27 +12,35 @@ from optuna.trial import TrialState
 from optuna_dashboard import save_plotly_graph_object
 
 from optnas import plots
-from optnas.analysis import importance
 from optnas.analysis.anova import ConditionalAnovaEvaluator
-from optnas.analysis.trials import finished
+from optnas.analysis.front import has_points
+from optnas.analysis.importance import MIN_TRIALS, importance
+from optnas.analysis.trials import finished, scored
+from optnas.analysis.words import shorten
+from optnas.errors import describe_error
+from optnas.plots.theme import empty, plain
 from optnas.record import Target
 
+_log = logging.getLogger(__name__)
 _MOST = 1000  # trials in a plot with a line per trial, which the study's attributes have to hold
 
 
 def save_plots(study: optuna.Study) -> list[str]:
     """Save what optnas plots of a study into it, over what was saved before; returns the names.
 
-    What a plot cannot show yet is left out: a study of ten trials gets all.
+    What a plot cannot show yet is left out: a study of ten trials gets all. An error of one stands in its
+    place.
     """
     names = []
     for name, make in _plots(study).items():
         try:
             figure = make()
-        except ValueError:  # too little for this one, as the function says
-            continue
-        if not figure.data:
-            continue
+        except Exception as error:
+            _log.warning("The plot %r of study %r fails.", name, study.study_name, exc_info=True)
+            figure = empty(f"This could not be drawn: {plain(shorten(describe_error(error), 80))}")
+        else:
+            if not figure.data:
+                continue
         # On a phone the legend takes a line for two entries, between the title and the plot.
         n_lines = math.ceil(sum(trace.showlegend is not False for trace in figure.data) / 2)
         figure.update_layout(
@@ -60,10 +69,13 @@ def _plots(study: optuna.Study) -> dict[str, Callable[[], go.Figure]]:
         return {}
     found: dict[str, Callable[[], go.Figure]] = {
         "history": lambda: plots.plot_history(study),
-        "size": lambda: plots.plot_front(study),
         "timeline": lambda: plots.plot_timeline(study),
     }
+    if has_points(study):
+        found["cost"] = lambda: plots.plot_front(study)
     if n_complete <= _MOST:
         found["learning curves"] = lambda: plots.plot_learning_curves(study)
         found["decisions"] = lambda: plots.plot_parallel(study, n=4)
-    return found | {"importance": lambda: plots.plot_importance(importance(study))}
+    if len(scored(study)) >= MIN_TRIALS:
+        found["importance"] = lambda: plots.plot_importance(importance(study))
+    return found

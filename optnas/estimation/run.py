@@ -8,14 +8,20 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import BaseTrial
 
 from optnas import record
+from optnas.answers import check_kept, check_storable
 from optnas.errors import ParamsMismatchError, TrialPaused
 from optnas.estimation import folders
 from optnas.record import Reason, Why
 from optnas.trial import Draw, Trial, ask
+
+_WAY_OUT = (
+    "Put what the choices depend on into the name, for example with scope(trial, ...); if the code has "
+    "changed, start a study of another name or use the choices of that time."
+)
 
 
 class Run(optuna.Trial):
@@ -61,6 +67,8 @@ class Run(optuna.Trial):
         run._begin(Draw(_asking(trial)))
         if isinstance(trial, BaseTrial) and (seed := record.SEED.of(trial)) is not None:
             record.SEED.write(run, seed)
+        if isinstance(trial, BaseTrial) and (origin := record.ORIGIN.of(trial)) is not None:
+            record.ORIGIN.write(run, origin)
         return run
 
     @property
@@ -104,22 +112,37 @@ class Run(optuna.Trial):
         plain.__dict__ = self.__dict__
         return plain
 
+    def answer(self, name: str, distribution: BaseDistribution) -> Any:
+        """The answer to a question, which is not noted in `asked`.
+
+        Raises:
+            ChoicesError: the study has asked this name with other choices, or cannot tell these apart.
+        """
+        if self._given is not None:
+            return ask(self._given, name, distribution)
+        check_storable(name, distribution)
+        try:
+            return ask(self.trial, name, distribution)
+        except ValueError:
+            for other in self.study.get_trials(deepcopy=False):
+                if name in other.distributions:
+                    before = other.distributions[name]
+                    check_kept(name, before, distribution, f"in trial {other.number}", way_out=_WAY_OUT)
+            raise
+
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """As Optuna's; the answer is noted in `asked`."""
-        who: Any = self._given or super()
-        return self._note(name, who.suggest_categorical(name, choices))
+        return self._note(name, self.answer(name, CategoricalDistribution(choices)))
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         """As Optuna's; the answer is noted in `asked`."""
-        who: Any = self._given or super()
-        return int(self._note(name, who.suggest_int(name, low, high, step=step, log=log)))
+        return int(self._note(name, self.answer(name, IntDistribution(low, high, log=log, step=step))))
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
         """As Optuna's; the answer is noted in `asked`."""
-        who: Any = self._given or super()
-        return float(self._note(name, who.suggest_float(name, low, high, step=step, log=log)))
+        return float(self._note(name, self.answer(name, FloatDistribution(low, high, log=log, step=step))))
 
     def _note(self, name: str, answer: Any) -> Any:
         self.asked[name] = answer

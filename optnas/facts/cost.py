@@ -1,7 +1,8 @@
 """What a model costs: parameters, floating-point operations, latency.
 
 An `example` describes the inputs wherever one is asked for: a shape with the batch dimension (float32), a
-tensor, a tuple of tensors (positional arguments), or a dict of tensors (keyword arguments).
+tensor, a tuple of tensors (positional arguments), a dict of tensors (keyword arguments), or a tuple of
+tensors that ends with such a dict.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ def as_inputs(example: Example, device: torch.device | str) -> Inputs:
         if example and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in example.items()):
             return (), {name: value.to(device) for name, value in example.items()}
     elif isinstance(example, tuple | list) and example:
+        if len(example) > 1 and isinstance(example[-1], Mapping):
+            args, _ = as_inputs(tuple(example[:-1]), device)
+            return args, as_inputs(example[-1], device)[1]
         tensors = [value for value in example if isinstance(value, Tensor)]
         if len(tensors) == len(example):
             return tuple(tensor.to(device) for tensor in tensors), {}

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+import torch
 from torch import nn
 
-from optnas.facts.cost import count_flops, count_params
+from optnas.facts.cost import Example, as_inputs, batch_size, count_flops, count_params, measure_latency
 from optnas.record import FactKind
+from optnas.seeds import random_state_kept
 
 Needs: TypeAlias = Literal["meta", "batch", "device"]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass in train mode on the meta device, which a sketch has recorded anyway."""
+
+    flops: int
+    """Of the whole batch; a multiply-add is 2."""
+    batch: int
+    """Its samples."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +36,15 @@ class Fact:
 
     Args:
         name: what the trial records it as, such as `flops`.
-        measure: `(model, example) -> number`. It may not change the model.
+        measure: `(model, example) -> number`. What it does to the model and to random states does not last.
         title: what people call it; by default the name.
         unit: behind the title, such as `ms`.
         better: "lower", "higher", or "" where neither is.
-        needs: "meta": the structure alone; `model` is on the meta device, and no trial's time is spent.
-            "batch": the initialized model and a real batch, both on the CPU. "device": the same on the device
-            that torch prefers.
+        needs: "meta": the structure alone; `model` is on the meta device, or on the CPU where it cannot be
+            on meta. "batch": the initialized model and an example with real values, both on the CPU.
+            "device": the same on the device that torch prefers (`torch.accelerator`; without one, the CPU).
+        of_pass: the same number from the pass that a sketch has recorded, where that is enough; then
+            `measure` is called only where no pass could be recorded.
 
     Raises:
         ValueError: no name, or a direction that is none.
@@ -41,6 +56,7 @@ class Fact:
     unit: str = ""
     better: Literal["lower", "higher", ""] = ""
     needs: Needs = "meta"
+    of_pass: Callable[[Pass], float] | None = None
 
     def __post_init__(self) -> None:
         if not self.name or self.name.startswith("optnas:"):
@@ -53,10 +69,23 @@ class Fact:
     def of(self, model: nn.Module, example: Any) -> float:
         """The number for this model; `example` describes its inputs.
 
+        Where real values are needed, a copy of the model is measured, moved to the device in question: the
+        model stays as it is, and so do the random states.
+
         Raises:
-            TypeError: `measure` returned no number.
+            TypeError: `measure` returned no number, or the model cannot be copied.
         """
-        number = self.measure(model, example)
+        if self.needs == "meta":
+            return self._number(self.measure(model, example))
+        device = preferred_device() if self.needs == "device" else torch.device("cpu")
+        try:
+            measured = copy.deepcopy(model).to(device)
+        except Exception as error:
+            raise TypeError(f"Fact {self.name!r}: the model cannot be copied to {device}: {error}") from error
+        with random_state_kept():
+            return self._number(self.measure(measured, example))
+
+    def _number(self, number: Any) -> float:
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise TypeError(f"Fact {self.name!r}: measure returned {number!r}; return an int or a float.")
         return number
@@ -67,8 +96,47 @@ class Fact:
         return FactKind(self.name, self.title or self.name, self.unit, self.better)
 
 
+def preferred_device() -> torch.device:
+    """The accelerator that torch finds, else the CPU."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+def latency(example: Example | None = None, *, repeats: int = 20, name: str = "latency") -> Fact:
+    """How long one forward pass takes: in eval mode, on the device that torch prefers, in milliseconds.
+
+    It is the median of `repeats` passes; other work on the machine disturbs it.
+
+    Args:
+        example: the batch that is timed, such as (1, 3, 32, 32); by default the objective's example.
+        repeats: how many passes are timed; at least 1.
+        name: of the fact, where a study has several.
+
+    Raises:
+        ValueError: `repeats` is below 1.
+    """
+    if repeats < 1:
+        raise ValueError(f"latency(repeats={repeats}): at least one pass must be timed.")
+
+    def measure(model: nn.Module, given: Any) -> float:
+        return 1000 * measure_latency(model, given if example is None else example, repeats=repeats)
+
+    return Fact(name, measure, "latency", "ms", "lower", "device")
+
+
+def _flops_per_sample(model: nn.Module, example: Example) -> int:
+    return count_flops(model, example) // batch_size(as_inputs(example, "meta"))
+
+
 N_PARAMS = Fact("n_params", lambda model, example: count_params(model), "parameters", "", "lower")
-FLOPS = Fact("flops", count_flops, "FLOPs", "per sample", "lower")
+FLOPS = Fact(
+    "flops",
+    _flops_per_sample,
+    "FLOPs",
+    "per sample",
+    "lower",
+    of_pass=lambda recorded: recorded.flops // recorded.batch,
+)
+LATENCY = latency()
 
 USUAL = (N_PARAMS, FLOPS)
-"""What every trial records; `sketch` gets both from one pass, with the fingerprint."""
+"""What every trial records."""

@@ -8,6 +8,7 @@ one unordered sum however it was bracketed. (The cells of NAS-Bench-201 are coun
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -36,20 +37,37 @@ _PRODUCTS_PLUS = {
 }  # ... plus this
 
 
-def reduce(nodes: list[Node], outputs: list[Read], note: str) -> Graph:
-    """The labels and the incoming edges of the graph that computes `outputs`; `note` labels its end."""
+def reduce(nodes: list[Node], outputs: list[Read], note: str, held: Sequence[tuple[str, Read]] = ()) -> Graph:
+    """The labels and the incoming edges of the graph that computes `outputs`; `note` labels its end.
+
+    What is `held`, by name, counts as well: a tensor that something beside the model's call may read. One of
+    the construction that the outputs depend on already says nothing more.
+    """
     nodes = [*nodes, Node("output", (("note", note),), outputs, [], lasting=True)]
+    end = len(nodes) - 1
+    nodes += [Node("held", (("name", name),), [read], [], lasting=True) for name, read in held]
     nodes = _without_identities(nodes)
-    live = {len(nodes) - 1}
-    for i in reversed(range(len(nodes))):
-        if i in live:
-            live.update(read.source for read in nodes[i].reads)
+    live = _above(nodes, [end])
+    for i in range(end + 1, len(nodes)):
+        read = nodes[i].reads[0]
+        if read.role == "hook" or read.source not in live or not nodes[read.source].lasting:
+            live |= {i} | _above(nodes, [i])
     order = sorted(live)
     order = _join_sums(nodes, order)
     index = {node: i for i, node in enumerate(order)}
     labels = [_label(nodes[i]) for i in order]
     edges = [[(_edge(nodes, read), index[read.source]) for read in nodes[i].reads] for i in order]
     return labels, edges
+
+
+def _above(nodes: list[Node], ends: Iterable[int]) -> set[int]:
+    """The nodes that `ends` depend on, and these themselves."""
+    live, waiting = set(ends), list(ends)
+    while waiting:
+        sources = {read.source for read in nodes[waiting.pop()].reads} - live
+        live |= sources
+        waiting += sources
+    return live
 
 
 def _without_identities(nodes: list[Node]) -> list[Node]:
@@ -75,7 +93,7 @@ def _without_identities(nodes: list[Node]) -> list[Node]:
         zero_roles = {read.role for read in node.reads if read.source in zeros and not read.port}
         reads = [resolve(read) for read in node.reads if read.role not in zero_roles]
         reads = [r if r.source in carriers or not r.gradient else replace(r, gradient=False) for r in reads]
-        if not node.reads or any(read.gradient for read in reads):
+        if node.lasting or not node.reads or any(read.gradient for read in reads):
             carriers.add(i)
         read_zeros = [(r.role, ("zero", r.geometry[:2])) for r in node.reads if r.role in zero_roles]
         node = replace(node, reads=reads, args=(*node.args, *read_zeros))

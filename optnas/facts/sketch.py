@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import random
+import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,130 +16,297 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
-from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_flatten
 
 from optnas.facts.canonical import canonical_form
-from optnas.facts.cost import Example, Inputs, as_inputs, batch_size, count_params
-from optnas.facts.fact import Fact
+from optnas.facts.cost import Example, Inputs, as_inputs, batch_size, materialize
+from optnas.facts.describe import Describer, UnseenError
+from optnas.facts.fact import USUAL, Fact, Pass
 from optnas.facts.graph import reduce
-from optnas.facts.trace import UNSEEN, Constants, Tracer
+from optnas.facts.hidden import Hidden, hidden, is_plain, structure, unused
+from optnas.facts.modes import asks_for_inference_mode, knows_its_mode
+from optnas.facts.trace import UNSEEN, Constants, Read, Tracer, untraced
 
-FACTS = ("n_params", "flops", "fingerprint")
+logger = logging.getLogger(__name__)
+
+_SEED = 4_815_162_342_108  # one that no model sets
+INSTEAD = "; networks are told apart by the answers that shape them"
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """What is known about a model before it is trained; None for what could not be had."""
+    """What is known about a model before it is trained."""
 
-    n_params: int | None = None
-    """Parameters, trainable or not; a shared one counts once."""
-    flops: int | None = None
-    """Floating-point operations of a forward pass in train mode, per sample; a multiply-add is 2."""
+    facts: Mapping[str, float] = field(default_factory=dict)
+    """The numbers that could be had, by the name of the fact."""
     fingerprint: str | None = None
-    """Equal for equal computation graphs, see `fingerprint`."""
+    """Equal for networks that train and score equally, see `fingerprint`; None where nobody can tell."""
     missing: Mapping[str, str] = field(default_factory=dict)
-    """The name of each fact that could not be had, and why."""
+    """The name of each fact that could not be had, and why; `fingerprint` is one of them."""
+
     sequence: str | None = None
     """Equal where the same operations happen in the same order, initialization included; if asked for."""
-    more: Mapping[str, float] = field(default_factory=dict)
-    """The user's facts that need no real model, by name."""
 
     @property
-    def facts(self) -> dict[str, float]:
-        """All numbers that could be had, by name."""
-        usual = {"n_params": self.n_params, "flops": self.flops}
-        return {**{name: n for name, n in usual.items() if n is not None}, **self.more}
+    def n_params(self) -> int | None:
+        """Parameters, trainable or not; a shared one counts once."""
+        return self._whole("n_params")
+
+    @property
+    def flops(self) -> int | None:
+        """Floating-point operations of a forward pass in train mode, per sample; a multiply-add is 2."""
+        return self._whole("flops")
+
+    def _whole(self, name: str) -> int | None:
+        return int(self.facts[name]) if name in self.facts else None
 
 
 def fingerprint(build: Callable[[], nn.Module], example: Example) -> str:
-    """32 hexadecimal digits that are equal when two models compute and train the same.
+    """32 hexadecimal digits that are equal only when two models compute, train and score the same.
 
-    The model is built on the meta device and runs once in train mode. The fingerprint identifies the graph of
-    ATen operations up to isomorphism, with shapes, dtypes, arguments and how every parameter is initialized;
-    names and Python structure do not count. Identities, exact zeros and dead branches are removed, sums are
-    unordered, and two separate branches differ from one branch used twice. It depends on the shapes in
-    `example`, so compare fingerprints of one example, and on the version of torch.
+    The model is built on the meta device and runs once in train mode, and once in eval mode where that may
+    show something else. The fingerprint identifies the graph of ATen operations up to isomorphism, with
+    shapes, dtypes, arguments and how every parameter is initialized; names and Python structure do not count.
+    Identities, exact zeros and dead branches are removed, sums are unordered, and two separate branches
+    differ from one branch used twice. What operations do not show counts as well: attributes of your own
+    classes and those that you add to torch's, training code that a model brings along, hooks on gradients.
+    It depends on the shapes in `example`, so compare fingerprints of one example, and on the versions of
+    torch and Python.
 
     Raises:
         ValueError: the fingerprint cannot be had, for example because the model looks at values.
     """
-    found = sketch(build, example)
+    found = sketch(build, example, ())
     if found.fingerprint is None:
         raise ValueError(f"The model has no fingerprint: {found.missing['fingerprint']}")
     return found.fingerprint
 
 
 def sketch(
-    build: Callable[[], nn.Module], example: Example, facts: Sequence[Fact] = (), *, ordered: bool = False
+    build: Callable[[], nn.Module], example: Example, facts: Sequence[Fact] = USUAL, *, ordered: bool = False
 ) -> Sketch:
-    """All facts about the model that `build` makes, from one build and one forward pass on the meta device.
+    """Fingerprint and facts of the model that `build` makes, from a build and a pass on the meta device.
 
-    Of `facts`, those that need the structure alone are measured on the same model. `ordered`: name the
-    sequence of operations too, by which two equal networks draw their weights alike or not.
+    Facts that need an initialized model are left to `Fact.of`. `ordered`: name the sequence of operations
+    too, by which two equal networks draw their weights alike or not.
 
     A model that cannot run there (its Python code looks at values, an operation does not support the meta
-    device, shapes do not fit) is no error here: the facts are None and `missing` says why. A real forward
-    pass judges. A shape with a batch of one is run with a batch of two, because BatchNorm may refuse one.
+    device) has no fingerprint, and `missing` says why; for facts it is built on the CPU instead. A model that
+    does not run there either is no error here: a real forward pass judges. A shape with a batch of one is run
+    with a batch of two, because BatchNorm may refuse one.
 
     The process's random state stays as it is. What `build` itself raises passes through, except where the
     meta device is to blame.
     """
-    args, kwargs = _stand_ins(example)
-    tracer = Tracer()
-    with _random_state_kept(), torch.enable_grad():
+    wanted = [fact for fact in facts if fact.needs == "meta"]
+    with untraced(), _same_random_numbers(), torch.enable_grad():
         try:
-            with tracer, Constants(tracer), torch.device("meta"):
-                model = build()
+            recording = _Recording(build, example)
+        except _UnrecordedError as error:
+            return _without_recording(build, example, wanted, str(error))
+        numbers, missing = _measured(wanted, recording.model, example, recording.train_pass)
+    if recording.why_not:
+        missing["fingerprint"] = recording.why_not + INSTEAD
+    sequence = _sequence(recording.tracer) if ordered and recording.fingerprint is not None else None
+    return Sketch(numbers, recording.fingerprint, missing, sequence)
+
+
+def _measured(
+    facts: Sequence[Fact], model: nn.Module, example: Example, recorded: Pass | None
+) -> tuple[dict[str, float], dict[str, str]]:
+    numbers: dict[str, float] = {}
+    missing: dict[str, str] = {}
+    for fact in facts:
+        try:
+            if recorded is not None and fact.of_pass is not None:
+                numbers[fact.name] = fact.of_pass(recorded)
+            else:
+                numbers[fact.name] = fact.of(model, example)
         except Exception as error:
-            if tracer.failed or "meta" in str(error):
-                return Sketch(
-                    missing=dict.fromkeys(FACTS, f"cannot be built on the meta device: {_reason(error)}")
-                )
+            missing[fact.name] = _reason(error)
+    return numbers, missing
+
+
+def _without_recording(
+    build: Callable[[], nn.Module], example: Example, facts: Sequence[Fact], why: str
+) -> Sketch:
+    numbers: dict[str, float] = {}
+    missing: dict[str, str] = {}
+    if facts:
+        with torch.device("cpu"):
+            model = build()
+        try:
+            materialize(model, example)  # lazy modules get their shapes
+        except Exception as error:
+            logger.debug("The model does not run on the CPU either.", exc_info=error)
+        numbers, missing = _measured(facts, model, example, None)
+    return Sketch(numbers, None, {**missing, "fingerprint": why + INSTEAD})
+
+
+class _UnrecordedError(Exception):
+    """No pass in train mode could be recorded; the message says why."""
+
+
+class _Recording:
+    """A model on the meta device, what its passes did, and what they do not show.
+
+    Attributes:
+        fingerprint: None where something cannot be seen; then `why_not` says what.
+        train_pass: the pass in train mode.
+
+    Raises:
+        _UnrecordedError: the model cannot be built, or run in train mode, on the meta device.
+    """
+
+    def __init__(self, build: Callable[[], nn.Module], example: Example) -> None:
+        self.tracer = Tracer()
+        self.inputs = _stand_ins(example)
+        self.outputs: list[Read] = []
+        self.results: list[Tensor] = []  # that training may differentiate
+        self.notes: list[Any] = []
+        self.held: list[tuple[str, Read]] = []
+        self.fingerprint: str | None = None
+        self.why_not = ""
+        self.model = self._built(build)
+        with _ours(self):
+            before = None if is_plain(self.model) else hidden(self.model, recorded=False)
+        modes = {module.training for module in self.model.modules()}
+        if False in modes:
+            self._run("as built")  # a training goes on in the modes that a space leaves behind
+            self.model.train()
+        self._run("train" if False in modes else "")
+        self.train_pass = Pass(self.tracer.flops, batch_size(self.inputs))
+        with _ours(self):
+            if before is not None and knows_its_mode(self.model):
+                self._run_in_eval_mode()
+            self._look_at_what_is_hidden(before)
+            self._name()
+
+    def _built(self, build: Callable[[], nn.Module]) -> nn.Module:
+        try:
+            with self.tracer, Constants(self.tracer), torch.device("meta"):
+                return build()
+        except Exception as error:
+            if self.tracer.fault is not None:
+                raise _UnrecordedError(_fault(self.tracer.fault)) from error
+            if self.tracer.failed or "meta" in str(error):
+                raise _UnrecordedError(f"cannot be built on the meta device: {_reason(error)}") from error
             raise
-        tracer.start((args, kwargs))
-        if not model.training:
-            model.train()
+
+    def _run(self, mode: str) -> None:
+        self.tracer.start(self.inputs, mode)
         state = _python_random_state()
+        args, kwargs = self.inputs
         try:
-            with tracer, Constants(tracer), torch.device("meta"):
-                output = model(*args, **kwargs)
+            with _eager(), self.tracer, Constants(self.tracer), torch.device("meta"):
+                output = self.model(*args, **kwargs)
         except Exception as error:
-            reason = f"cannot run on the meta device: {_reason(error)}"
-            if any(is_lazy(parameter) for parameter in model.parameters()):
-                return Sketch(missing=dict.fromkeys(FACTS, reason))
-            return Sketch(count_params(model), missing=dict.fromkeys(FACTS[1:], reason))
+            if self.tracer.fault is not None:
+                raise _UnrecordedError(_fault(self.tracer.fault)) from error
+            where = "in eval mode on the meta device" if mode == "eval" else "on the meta device"
+            raise _UnrecordedError(f"cannot run {where}: {_reason(error)}") from error
         if _python_random_state() != state:
-            tracer.blind = "the forward pass asks Python's or NumPy's random generator"
-        name = _name(tracer, model, output)
-        sequence = _sequence(tracer) if ordered and name is not None else None
-        missing = {"fingerprint": tracer.blind} if tracer.blind else {}
-        more: dict[str, float] = {}
-        for fact in facts:
-            if fact.needs == "meta":
-                try:
-                    more[fact.name] = fact.of(model, example)
-                except Exception as error:
-                    missing[fact.name] = _reason(error)
-    flops = tracer.flops // batch_size((args, kwargs))
-    return Sketch(count_params(model), flops, name, missing, sequence, more)
+            self.tracer.blind = "the forward pass asks Python's or NumPy's random generator"
+        values, structure = tree_flatten(output)
+        others = [value for value in values if not isinstance(value, Tensor)]
+        if not all(isinstance(value, bool | int | float | str | None) for value in others):
+            self.tracer.blind = f"the model returns a {type(others[0]).__name__}, which may hide tensors"
+        tensors = [(str(i), value) for i, value in enumerate(values) if isinstance(value, Tensor)]
+        self.outputs += [self.tracer.read(f"{mode}{role}", tensor) for role, tensor in tensors]
+        self.notes += [str(structure), others]
+        if mode != "eval":
+            self.results += [tensor for _, tensor in tensors]
+
+    def _run_in_eval_mode(self) -> None:
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)  # its fused layers refuse the meta device
+        self.model.eval()
+        try:
+            try:
+                with torch.no_grad():
+                    self._run("eval")
+                if asks_for_inference_mode(self.model):
+                    with torch.inference_mode():
+                        self._run("eval")
+            except _UnrecordedError:  # it attaches hooks to gradients, for example
+                self._run("eval")
+        except _UnrecordedError as error:
+            self.tracer.blind = str(error)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+            self.model.train()
+
+    def _look_at_what_is_hidden(self, before: Hidden | None) -> None:
+        now = hidden(self.model)
+        self.notes.append(now.rows)
+        if before is not None:
+            after = hidden(self.model, recorded=False)
+            if after.rows != before.rows:  # another step may do what this one did not
+                self.notes += [before.rows, after.rows]
+                now.why = now.why or before.why or after.why
+        self.tracer.blind = self.tracer.blind or now.why
+        describer = Describer({module: path for path, module in self.model.named_modules()})
+        try:
+            self.notes.append(_own_gradients(describer, self.results))
+            for hook, read in self.tracer.hooks:
+                self.held.append((repr(describer.value(hook, "a hook on a gradient")), read))
+        except UnseenError as error:
+            self.tracer.blind = str(error)
+        tensors = [*now.tensors, *describer.tensors]
+        self.held += [(name, self.tracer.read("0", tensor)) for name, tensor in tensors]
+        if before is not None:
+            self._look_at_unused_layers()
+
+    def _look_at_unused_layers(self) -> None:
+        used = {read.source for node in self.tracer.nodes if not node.lasting for read in node.reads}
+        for name, module in unused(self.model, lambda p: self.tracer.read("0", p).source in used):
+            self.notes.append((name, structure(module)))
+            parameters = module.named_parameters(name)
+            self.held += [(inner, self.tracer.read("0", parameter)) for inner, parameter in parameters]
+
+    def _name(self) -> None:
+        tracer = self.tracer
+        tracer.mark("buffer", self.model.buffers())
+        tracer.mark("parameter", self.model.parameters())
+        labels, edges = reduce(tracer.nodes, self.outputs, repr(self.notes), self.held)
+        if any(label.startswith(f"('{UNSEEN}'".encode()) for label in labels):
+            tracer.blind = (
+                "the model holds a meta tensor whose making was not seen; make all of it in `build`"
+            )
+        self.why_not = self.why_not or tracer.blind
+        if tracer.fault is not None:
+            self.why_not = _fault(tracer.fault)
+        if not self.why_not:
+            self.fingerprint = canonical_form(labels, edges)
 
 
-def _name(tracer: Tracer, model: nn.Module, output: Any) -> str | None:
-    tracer.mark("buffer", model.buffers())
-    tracer.mark("parameter", model.parameters())
-    values, structure = tree_flatten(output)
-    tensors = {str(i): value for i, value in enumerate(values) if isinstance(value, Tensor)}
-    others = [value for value in values if not isinstance(value, Tensor)]
-    if not all(isinstance(value, bool | int | float | str | None) for value in others):
-        tracer.blind = f"the model returns a {type(others[0]).__name__}, which may hide tensors"
-    note = repr((str(structure), others, _own_gradients(tracer, list(tensors.values()))))
-    labels, edges = reduce(
-        tracer.nodes, [tracer.read(role, tensor) for role, tensor in tensors.items()], note
-    )
-    if any(label.startswith(f"('{UNSEEN}'".encode()) for label in labels):
-        tracer.blind = "the model holds a meta tensor whose making was not seen; make all of it in `build`"
-    return None if tracer.blind else canonical_form(labels, edges)
+@contextmanager
+def _ours(recording: _Recording) -> Iterator[None]:
+    """An error within is ours: it costs the fingerprint, and is said."""
+    try:
+        yield
+    except _UnrecordedError:
+        raise
+    except Exception as error:
+        recording.why_not = _fault(error)
+
+
+def _fault(error: Exception) -> str:
+    """In words, an error of optnas itself."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    words = f"{_reason(error)} ({place.filename.rpartition('optnas/')[2]}:{place.lineno})"
+    logger.warning("optnas fails to record a model; please report it.", exc_info=error)
+    return f"a fault of optnas, please report it: {words}"
+
+
+@contextmanager
+def _eager() -> Iterator[None]:
+    """Compiled parts run as they were written; nothing is imported for it where nothing is compiled."""
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def _sequence(tracer: Tracer) -> str:
@@ -147,10 +317,13 @@ def _sequence(tracer: Tracer) -> str:
     return digest.hexdigest()[:16]
 
 
-def _own_gradients(tracer: Tracer, outputs: list[Tensor]) -> list[Any]:
+def _own_gradients(describer: Describer, outputs: list[Tensor]) -> list[Any]:
     """The gradient's graph, where the model defines gradients of its own: the forward pass hides them.
 
     It is listed as it comes, so that it tells apart more than needed, and only then.
+
+    Raises:
+        UnseenError: such a gradient keeps what cannot be seen.
     """
     index: dict[Any, int] = {}
     stack = [tensor.grad_fn for tensor in outputs]
@@ -161,16 +334,14 @@ def _own_gradients(tracer: Tracer, outputs: list[Tensor]) -> list[Any]:
         if function is None or function in index:
             continue
         index[function] = len(index)
-        settings: dict[str, Any] = {}
+        content: Any = None
         if issubclass(type(function), BackwardCFunction):
             own = True
-            settings = {k: v for k, v in vars(function).items() if not isinstance(v, Tensor)}
-            if not all(isinstance(v, bool | int | float | str | tuple | None) for v in settings.values()):
-                tracer.blind = f"{type(function).__name__} keeps objects whose content cannot be seen"
+            kind: Any = type(function)
+            written, name = kind._forward_cls, kind.__name__
+            content = describer.functions(written, name), describer.value(vars(function), name)
         following = [(f, port) for f, port in function.next_functions]
-        rows.append(
-            (type(function).__module__, type(function).__qualname__, sorted(settings.items()), following)
-        )
+        rows.append((type(function).__module__, type(function).__qualname__, content, following))
         stack += [f for f, _ in following]
     if not own:
         return []
@@ -178,7 +349,7 @@ def _own_gradients(tracer: Tracer, outputs: list[Tensor]) -> list[Any]:
 
 
 def _stand_ins(example: Example) -> Inputs:
-    if isinstance(example, tuple | list) and example and example[0] == 1 and isinstance(example[0], int):
+    if isinstance(example, tuple | list) and example and isinstance(example[0], int) and example[0] == 1:
         example = (2, *(size for size in example[1:] if isinstance(size, int)))
     args, kwargs = as_inputs(example, "meta")
     # Inputs that share memory in the example need not share it in the data.
@@ -191,12 +362,12 @@ def _python_random_state() -> tuple[object, ...]:
 
 
 @contextmanager
-def _random_state_kept() -> Iterator[None]:
+def _same_random_numbers() -> Iterator[None]:
     """The same random numbers for every sketch, and none taken from the process."""
     of_torch, of_python = torch.default_generator.get_state(), random.getstate()
     of_numpy = np.random.get_state()  # noqa: NPY002  # the generator of models that still use it
     try:
-        torch.default_generator.manual_seed(0)
+        torch.default_generator.manual_seed(_SEED)
         random.seed(0)
         np.random.seed(0)  # noqa: NPY002  # as above
         yield

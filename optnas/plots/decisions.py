@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optnas.analysis.anova import ConditionalAnovaEvaluator
 from optnas.analysis.importance import Importance, Share
-from optnas.analysis.trials import answer_key, choices_of, maximizes, objective_value, scored
+from optnas.analysis.trials import choices_of, maximizes, objective_value, scored
 from optnas.analysis.words import answer_in_words, shorten
+from optnas.answers import key
 from optnas.plots.theme import INK, RAMP, SKY, empty, plain, style
 from optnas.record import Target
 
@@ -22,7 +24,6 @@ _ROW = 84  # pixels per decision: its name, a line of answers, two lines of thei
 _PHONE = 310  # pixels that an axis has there
 _SHORTEST, _LONGEST = 4, 22  # characters of an answer
 _CHIP = "#555555"  # behind white words: hides the lines that pass, on light and on dark pages
-_GROUPS = ("decisions", "positions", "kinds", "pairs")
 _CLASSES = ("worst fifth", "fourth", "third", "second", "best fifth")
 
 
@@ -33,9 +34,15 @@ def plot_importance(importance: Importance, *, n: int = 15, of: str = "decisions
     Raises:
         ValueError: `of` is none of these.
     """
-    if of not in _GROUPS:
-        raise ValueError(f"of={of!r} must be one of {', '.join(_GROUPS)}.")
-    shares: Sequence[Share] = getattr(importance, of)[:n]
+    groups: dict[str, Sequence[Share]] = {
+        "decisions": importance.decisions,
+        "positions": importance.positions,
+        "kinds": importance.kinds,
+        "pairs": importance.pairs,
+    }
+    if of not in groups:
+        raise ValueError(f"of={of!r} must be one of {', '.join(groups)}.")
+    shares = groups[of][:n]
     if not shares:
         return empty(f"No {of} to compare.")
     shown = list(reversed(shares))
@@ -134,7 +141,7 @@ class _Axis:
             raise ValueError(f"No finished trial was asked for {name!r}.")
         self.start = 0.0 if len(asked) == len(trials) else 0.25
         values = [t.params[name] for t in asked]
-        self.log = all(getattr(t.distributions[name], "log", False) for t in asked)
+        self.log = all(_is_log(t.distributions[name]) for t in asked)
         choices = choices_of(asked, name)
         self._named = choices is not None
         if choices is not None:
@@ -148,7 +155,7 @@ class _Axis:
         self.high: float = 1 if self.answers else max(values)
 
     def _key(self, value: Any) -> Any:
-        return answer_key(value) if self._named else float(value)
+        return key(value) if self._named else float(value)
 
     def at(self, value: Any) -> float:
         if self.answers:
@@ -172,6 +179,10 @@ class _Axis:
         else:
             words = [(self.at(v), f"{v:.3g}") for v in (self.low, self.high)]
         return words if self.start == 0 else [(0.0, "not asked"), *words]
+
+
+def _is_log(distribution: BaseDistribution) -> bool:
+    return isinstance(distribution, IntDistribution | FloatDistribution) and distribution.log
 
 
 def _draw_axis(figure: go.Figure, row: int, axis: _Axis) -> None:

@@ -22,8 +22,9 @@ from optnas.record import End, Target, end
 def plot_history(study: Study, *, target: Target | None = None, name: str | None = None) -> go.Figure:
     """Values by trial number, with the best so far.
 
-    Pruned trials stand at the last value that they reported; failed and infeasible ones, which have none, in
-    a strip of their own below. `name`: of the value, for the axis; the study's own name for it if not given.
+    Pruned trials stand at the last value that they reported; failed and infeasible ones, whose values are not
+    compared, in a strip of their own below. `name`: of the value, for the axis; the study's own name for it
+    if not given.
 
     Raises:
         ValueError: several objectives and no `target`.
@@ -187,6 +188,8 @@ def _words(trial: FrozenTrial) -> str:
     words = f"trial {trial.number}, {end(trial)}"
     if (original := record.TWIN_OF.of(trial)) is not None:
         words += f" of trial {original}"
+    if (audited := record.AUDIT_OF.of(trial)) is not None:
+        words += f", a twin of trial {audited} that was trained all the same"
     lines = record.why(trial).splitlines()
     return f"{words}<br>{plain(lines[0][:80])}" if lines else words
 

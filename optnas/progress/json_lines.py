@@ -21,8 +21,10 @@ class JsonLines:
 
     - `start`: `study`, `n_trials` (the budget, or null), `n_counted` (trials that count already).
     - `trial`, when one has finished: `number`, `state` (complete, twin, pruned, infeasible or failed),
-      `values` (null where there are none), `seconds`, `params`, and, where known, `n_params`, `flops`,
-      `metrics`, `twin_of`, `reason` and `worker` (host and process).
+      `values` (null where there are none), `seconds`, `params`, and, where known, `facts` (name to number;
+      `n_params` and `flops` stand beside it, too), `metrics`, `twin_of`, `audit_of` (a twin that was trained
+      all the same), `reason` (in words) and `reason_kind` (see `record.Why`), and `worker` (host and
+      process).
     - `best`, when a trial is better than all before: `number`, `value`. Not with several objectives.
     - `end`: `status` (done, interrupted or failed), `reason` (why not done), `seconds`, how many trials of
       the study are `complete`, `twin`, `pruned`, `infeasible` and `failed`, and `best` (number and value, or
@@ -46,14 +48,17 @@ class JsonLines:
         known: dict[str, Any] = {}
         if facts := record.facts(trial):
             known["facts"] = facts
+            known |= {name: facts[name] for name in ("n_params", "flops") if name in facts}
         if metrics := record.metrics(trial):
             known["metrics"] = metrics
         if (twin := record.TWIN_OF.of(trial)) is not None:
             known["twin_of"] = twin
+        if (audited := record.AUDIT_OF.of(trial)) is not None:
+            known["audit_of"] = audited
         if (reason := record.Reason.of(trial)) is not None:
             known |= {"reason": reason.words, "reason_kind": reason.kind.value}
         if attempts := record.attempts(trial):
-            known["worker"] = {key: attempts[-1][key] for key in ("host", "pid")}
+            known["worker"] = {key: attempts[-1].get(key) for key in ("host", "pid")}
         seconds = trial.duration.total_seconds() if trial.duration else 0.0
         self._write(
             "trial",

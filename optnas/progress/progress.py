@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.table import Table
 
 from optnas import record
+from optnas.printable import printable
 from optnas.progress.json_lines import JsonLines
 from optnas.progress.table import best_words, note, progress_table, values
 
@@ -79,14 +80,14 @@ class _Lines:
         best_now = best_words(self._study, self._study.get_trials(deepcopy=False))
         self._print(
             f"trial {trial.number:>4}  {trial.state.name:<8}  {values(trial):>8}  {seconds:>6.1f} s  "
-            f"{best_now:<28}  {note(trial)}".rstrip()
+            f"{best_now:<28}  {note(self._study, trial)}".rstrip()
         )
 
     def finish(self, error: BaseException | None) -> None:
         pass
 
     def _print(self, words: str) -> None:
-        self._console.print(words, markup=False, soft_wrap=True)
+        self._console.print(printable(words), markup=False, soft_wrap=True)
 
 
 class _LiveTable:

@@ -11,8 +11,10 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
+from rich.text import Text
 
 from optnas import record
+from optnas.printable import printable
 from optnas.record import End, end
 
 _LATEST, _RUNNING = 5, 12  # trials shown
@@ -54,16 +56,19 @@ def progress_table(
     table.add_column("time", justify="right", no_wrap=True, min_width=7)
     table.add_column("worker or note", no_wrap=True, overflow="ellipsis", min_width=30, max_width=_NOTE)
     for trial in (*finished, *running[:_RUNNING]):
-        table.add_row(*_row(trial))
+        table.add_row(*(Text(printable(cell)) for cell in _row(study, trial)))
     if len(running) > _RUNNING:
         table.add_row("", f"{len(running) - _RUNNING} more running")
     return table
 
 
-def note(trial: FrozenTrial) -> str:
-    """What is to be said of a finished trial beside its value."""
-    twin = record.TWIN_OF.of(trial)
-    return record.why(trial) if twin is None else f"same network as trial {twin}"
+def note(study: optuna.Study, trial: FrozenTrial) -> str:
+    """What is to be said of a finished trial beside its value; of its facts, the user's own first."""
+    if (twin := record.TWIN_OF.of(trial)) is not None:
+        return f"same network as trial {twin}"
+    if (audited := record.AUDIT_OF.of(trial)) is not None:
+        return f"trial {audited}'s network, trained to check"
+    return record.why(trial) or ", ".join(reversed(record.facts_in_words(study, trial)))
 
 
 def ending(trial: FrozenTrial) -> str:
@@ -91,7 +96,7 @@ def best_words(study: optuna.Study, trials: Sequence[FrozenTrial]) -> str:
     return "no best yet" if found is None else f"best {values(found)} (trial {found.number})"
 
 
-def _row(trial: FrozenTrial) -> tuple[str, ...]:
+def _row(study: optuna.Study, trial: FrozenTrial) -> tuple[str, ...]:
     begun, ended = trial.datetime_start, trial.datetime_complete
     seconds = (ended or datetime.now()).timestamp() - begun.timestamp() if begun else 0.0
     reports = trial.intermediate_values
@@ -99,7 +104,7 @@ def _row(trial: FrozenTrial) -> tuple[str, ...]:
     value = values(trial)
     if not value and step is not None and trial.state in (TrialState.RUNNING, TrialState.PRUNED):
         value = f"{reports[step]:.4g}"
-    words = note(trial) if trial.state.is_finished() else _worker(trial)
+    words = note(study, trial).replace("\n", " ") if trial.state.is_finished() else _worker(trial)
     return (
         str(trial.number),
         ending(trial),
@@ -112,9 +117,9 @@ def _row(trial: FrozenTrial) -> tuple[str, ...]:
 
 def _worker(trial: FrozenTrial) -> str:
     attempts = record.attempts(trial)
-    if not attempts:
+    if not attempts or not {"host", "pid"} <= attempts[-1].keys():
         return ""
-    host, process = attempts[-1]["host"], f", process {attempts[-1]['pid']}"
+    host, process = str(attempts[-1]["host"]), f", process {attempts[-1]['pid']}"
     room = _NOTE - len(process)  # the process is what tells workers of one machine apart
     return (host if len(host) <= room else f"{host[: room - 1]}…") + process
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any, TypeAlias
 
 from optnas.analysis.words import as_markdown
+from optnas.printable import printable
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,11 @@ table:not(.numbers) td { overflow-wrap: anywhere; min-width: 6rem; }
 """
 
 
+def escape(text: str) -> str:
+    """Text as HTML shows it, without characters that do nothing but deceive (as those that turn it round)."""
+    return html.escape(printable(text))
+
+
 def to_html(title: str, sections: Sequence[Section]) -> str:
     """One page without links to anything outside; plotly's JavaScript is in it once, if there is a plot."""
     import plotly.offline
@@ -198,6 +204,7 @@ def _markdown(part: Part) -> str:
                 "| " + " | ".join(as_markdown(c).replace("|", "\\|") for c in r) + " |" for r in lines
             )
         case Code(text):
+            text = printable(text)
             fence = "```"
             while fence in text:
                 fence += "`"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,11 +11,12 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optnas import plots
-from optnas.analysis.explain import Explanation, explain
-from optnas.analysis.front import best_trials
-from optnas.analysis.importance import Importance, importance
+from optnas.analysis.explain import Explanation, explain, why_unexplained
+from optnas.analysis.front import best_trials, has_points
+from optnas.analysis.importance import MIN_TRIALS, Importance, importance
 from optnas.analysis.leaderboard import leaderboard
 from optnas.analysis.trials import maximizes, objective_names, objective_target, scored
+from optnas.errors import describe_error
 from optnas.objective import Objective
 from optnas.record import Target
 from optnas.reports import summary
@@ -50,21 +52,27 @@ def _of_one(study: Study, objective: Objective | None) -> Iterator[Section]:
     [metric] = objective_names(study)
     rows = leaderboard(study, _LEADERS)
     retrained = summary.retrained(study)
-    explanation = _or_none(lambda: explain(study))
-    best = study.get_trials(deepcopy=False)[rows[0].trial] if rows else None
+    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+    best = trials[rows[0].trial] if rows else None
+    # Importance is much of an explanation, and computed once; an error of either is told in its section.
+    unexplained = why_unexplained(study)
+    explanation, broken = (None, []) if unexplained else _tried(lambda: explain(study))
+    shares, unweighed = (explanation.importance, []) if explanation else _weigh(study)
     yield Section("Summary", [*summary.of_one(study, rows)])
     if best is not None:
-        yield Section("Best architecture", summary.architecture(best, objective))
+        yield Section("Best architecture", summary.architecture(study, best, objective))
         yield Section("Leaderboard", [summary.leaders(rows, metric)])
     yield Section("Trained anew", [retrained] if retrained else [])
-    yield Section("History", _plot(lambda: plots.plot_history(study)))
-    yield Section("Learning curves", _plot(lambda: plots.plot_learning_curves(study)))
-    yield Section("Cost", _plot(lambda: plots.plot_front(study)))
-    shares = explanation.importance if explanation else _or_none(lambda: importance(study))
-    yield Section("Decisions", _decisions(study, shares))
-    yield Section("Importance", _importance(shares) if shares else [])
-    yield Section("Timeline", _plot(lambda: plots.plot_timeline(study)))
-    yield Section("Explanation", [*_explanation(explanation)] if explanation else [])
+    yield Section("History", _shown(lambda: _plot(plots.plot_history(study))))
+    yield Section("Learning curves", _shown(lambda: _plot(plots.plot_learning_curves(study))))
+    yield Section("Cost", _shown(lambda: _plot(plots.plot_front(study))) if has_points(study) else [])
+    yield Section("Decisions", _shown(lambda: _decisions(study, shares)))
+    yield Section("Importance", unweighed or _shown(lambda: _importance(shares) if shares else []))
+    yield Section("Timeline", _shown(lambda: _plot(plots.plot_timeline(study))))
+    if explanation is not None:
+        yield Section("Explanation", [*_explanation(explanation)])
+    elif len(scored(study)) > 1:
+        yield Section("Explanation", broken or [Sentences([unexplained])])
     yield Section("How to reproduce", summary.reproduce(study, best))
 
 
@@ -75,7 +83,7 @@ def _of_several(study: Study, objective: Objective | None) -> Iterator[Section]:
     yield Section("Summary", [*summary.of_several(study, front)])
     if front:
         table = summary.front_table(study, front)
-        yield Section("Front", [*_plot(lambda: plots.plot_front(study)), *table])
+        yield Section("Front", [*_shown(lambda: _front(study)), *table])
     best: dict[int, tuple[FrozenTrial, list[str]]] = {}
     for i, (name, target) in enumerate(zip(names, targets, strict=True)):
         if trials := scored(study, target):
@@ -86,23 +94,33 @@ def _of_several(study: Study, objective: Objective | None) -> Iterator[Section]:
         [
             part
             for trial, leads in best.values()
-            for part in (Heading(f"Best in {' and '.join(leads)}"), *summary.architecture(trial, objective))
+            for part in (
+                Heading(f"Best in {' and '.join(leads)}"),
+                *summary.architecture(study, trial, objective),
+            )
         ],
     )
     for title, make in (("History", _history), ("Importance", _importance_of)):
-        parts = {name: make(study, t, name) for name, t in zip(names, targets, strict=True)}
+        parts = {
+            name: _shown(partial(make, study, target, name))
+            for name, target in zip(names, targets, strict=True)
+        }
         yield Section(title, [p for name, found in parts.items() if found for p in (Heading(name), *found)])
-    yield Section("Timeline", _plot(lambda: plots.plot_timeline(study)))
+    yield Section("Timeline", _shown(lambda: _plot(plots.plot_timeline(study))))
     yield Section("How to reproduce", summary.reproduce(study, None))
 
 
 def _history(study: Study, target: Target, name: str) -> list[Part]:
-    return _plot(lambda: plots.plot_history(study, target=target, name=name))
+    return _plot(plots.plot_history(study, target=target, name=name))
 
 
 def _importance_of(study: Study, target: Target, name: str) -> list[Part]:
-    shares = _or_none(lambda: importance(study, target=target))
-    return _importance(shares) if shares else []
+    shares, unweighed = _weigh(study, target)
+    return _importance(shares) if shares else unweighed
+
+
+def _front(study: Study) -> list[Part]:
+    return _plot(plots.plot_front(study)) if has_points(study) else []
 
 
 def _importance(shares: Importance) -> list[Part]:
@@ -115,15 +133,15 @@ def _importance(shares: Importance) -> list[Part]:
     ]
     said = "The share of the variance that a decision explains, among the trials where it is active."
     table = Table(("decision", "share", "95 %", "trials"), rows)
-    return [Sentences([said]), *_plot(lambda: plots.plot_importance(shares)), table]
+    return [Sentences([said]), *_plot(plots.plot_importance(shares)), table]
 
 
 def _decisions(study: Study, shares: Importance | None) -> list[Part]:
-    asked = list(dict.fromkeys(name for t in study.get_trials(deepcopy=False) for name in t.params))
+    asked = list(dict.fromkeys(name for trial in scored(study) for name in trial.params))
     top = [share.name for share in shares.decisions[:_AXES]] if shares else asked[:_AXES]
     # In the order asked, so that a decision stands below the one that it depends on.
     axes = [name for name in asked if name in top]
-    return _plot(lambda: plots.plot_parallel(study, params=axes)) if axes else []
+    return _plot(plots.plot_parallel(study, params=axes)) if axes else []
 
 
 def _explanation(explanation: Explanation) -> Iterator[Part]:
@@ -132,14 +150,26 @@ def _explanation(explanation: Explanation) -> Iterator[Part]:
         yield Sentences(sentences, listed=len(sentences) > 1)
 
 
-def _plot(make: Callable[[], Any]) -> list[Part]:
-    figure = _or_none(make)
-    return [Plot(figure)] if figure is not None and figure.data else []
+def _weigh(study: Study, target: Target | None = None) -> tuple[Importance | None, list[Part]]:
+    """The importances of a study that has trials enough; an error, if any, in words."""
+    if len(scored(study, target)) < MIN_TRIALS:
+        return None, []
+    return _tried(lambda: importance(study, target=target))
 
 
-def _or_none(make: Callable[[], _T]) -> _T | None:
-    """None of a study that has too little for it, as the functions say."""
+def _plot(figure: Any) -> list[Part]:
+    return [Plot(figure)] if figure.data else []
+
+
+def _shown(make: Callable[[], list[Part]]) -> list[Part]:
+    """The parts of a section, or a sentence with the error in their place: the rest of the report stands."""
+    parts, broken = _tried(make)
+    return broken if parts is None else parts
+
+
+def _tried(make: Callable[[], _T]) -> tuple[_T | None, list[Part]]:
+    """What it made, or None and a sentence with the error."""
     try:
-        return make()
-    except ValueError:
-        return None
+        return make(), []
+    except Exception as error:
+        return None, [Sentences([f"This could not be shown: {describe_error(error)}"])]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import shlex
 import statistics
 from collections import Counter
@@ -16,22 +15,20 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from optnas import record
 from optnas.analysis.cells import cells
-from optnas.analysis.leaderboard import Row, params_in_words
+from optnas.analysis.leaderboard import Row, fact_columns, params_in_words
 from optnas.analysis.trials import maximizes, objective_names, scored
 from optnas.analysis.words import answer_in_words
 from optnas.drawing.draw import draw
 from optnas.drawing.draw_cell import draw_cell
 from optnas.errors import describe_error
 from optnas.objective import Objective
-from optnas.record import End, end
+from optnas.record import End, Reason, Why, end
 from optnas.reports.page import Code, Drawing, Heading, Part, Sentences, Table
 
 _AGAIN = (
     "One worker and the versions, data and threads above give the same trials. A sampler and a pruner that "
     "the study file names belong into create_study too."
 )
-# How `optnas best --retrain` names what it keeps in a study: of a trial, or of the network by hand.
-_TRAININGS = re.compile(r"(?:retrained:(\d+)|baseline:[^:]+):(\d+|as searched)")
 _REASONS = 3  # named in the summary
 _ON_FRONT = 20  # trials in a table
 _WORDS = {
@@ -113,27 +110,31 @@ def _ended(study: Study) -> Iterator[str]:
     ends = Counter(end(trial) for trial in trials)
     counted = ", ".join(f"{ends[kind]} {words}" for kind, words in _WORDS.items() if ends[kind])
     yield f"The study has {_several(len(trials), 'trial')}" + (f": {counted}." if counted else ".")
+    if audited := [trial.number for trial in trials if record.AUDIT_OF.of(trial) is not None]:
+        yield (
+            f"Of networks that were known, {_several(len(audited), 'trial')} ({_listed(audited)}) trained "
+            "all the same, to see whether equal networks get equal values; they do not count toward n_trials."
+        )
+    if differ := record.TWINS_DIFFER.of(study):
+        yield differ
     if seconds := sum(record.DURATION.of(trial) or 0.0 for trial in trials):
         yield f"Their estimates took {_duration(seconds)} of one worker's time."
 
 
 def _failures(study: Study) -> Iterator[Part]:
-    """The most frequent reasons, if a trial failed."""
+    """The most frequent reasons, if a trial failed: one of each kind in full."""
     failed = [trial for trial in study.get_trials(deepcopy=False) if end(trial) is End.FAILED]
-    reasons = Counter(record.why(trial) or "not recorded why" for trial in failed)
-    if reasons:
-        named = [f"{n} failed: {reason}" for reason, n in reasons.most_common(_REASONS)]
-        yield Sentences(named, listed=True)
+    reasons = [Reason.of(trial) or Reason(Why.ERROR, "not recorded why") for trial in failed]
+    words = {reason.cause or reason.words: reason.words for reason in reversed(reasons)}
+    frequent = Counter(reason.cause or reason.words for reason in reasons).most_common(_REASONS)
+    if frequent:
+        yield Sentences([f"{n} failed: {words[cause]}" for cause, n in frequent], listed=True)
 
 
-def architecture(trial: FrozenTrial, objective: Objective | None) -> list[Part]:
-    """Its cost, its drawing where the objective that builds it is given, its cells, its decisions."""
-    facts = {
-        "parameters": record.facts(trial).get("n_params"),
-        "FLOPs per sample": record.facts(trial).get("flops"),
-    }
-    known = [f"{n:,} {name}" for name, n in facts.items() if n is not None]
-    said = Sentences([f"Trial {trial.number}" + "".join(f", {words}" for words in known) + "."])
+def architecture(study: Study, trial: FrozenTrial, objective: Objective | None) -> list[Part]:
+    """Its facts, its drawing where the objective that builds it is given, its cells, its decisions."""
+    known = record.facts_in_words(study, trial)
+    said = Sentences([", ".join([f"Trial {trial.number}", *known]) + "."])
     found = cells(trial.params).items()
     drawings: list[Part] = [Drawing(draw_cell(edges), f"The cell {name}") for name, edges in found]
     if objective is not None:
@@ -152,16 +153,11 @@ def _drawing(trial: FrozenTrial, objective: Objective) -> Part:
 
 
 def leaders(rows: Sequence[Row], metric: str) -> Table:
-    """The best trials, a row each; costs that none of them has are left out."""
-
-    def number(n: int | None) -> str:
-        return "" if n is None else f"{n:,}"
-
-    costs = {"parameters": [r.n_params for r in rows], "FLOPs": [r.flops for r in rows]}
-    known = {name: numbers for name, numbers in costs.items() if any(n is not None for n in numbers)}
-    columns = [map(number, numbers) for numbers in known.values()]
-    cells = zip((str(r.trial) for r in rows), (f"{r.value:.5g}" for r in rows), *columns, strict=True)
-    return Table(("trial", metric, *known), list(cells), below=[row.params for row in rows])
+    """The best trials, a row each; facts that none of them has are left out."""
+    columns = fact_columns(rows)
+    numbers = ((str(r.trial) for r in rows), (f"{r.value:.5g}" for r in rows), *columns.values())
+    cells = list(zip(*numbers, strict=True))
+    return Table(("trial", metric, *columns), cells, below=[row.params for row in rows])
 
 
 def front_table(study: Study, front: Sequence[FrozenTrial]) -> list[Part]:
@@ -178,9 +174,9 @@ def front_table(study: Study, front: Sequence[FrozenTrial]) -> list[Part]:
 def retrained(study: Study) -> Table | None:
     """Every retraining beside the score of the search: mean ± standard deviation, a row per metric."""
     found: dict[str, list[dict[str, float]]] = {}
-    trials = study.get_trials(deepcopy=False)
+    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     for who, how, runs in _trainings(study):
-        if who is not None and (searched := record.metrics(trials[who])):
+        if who in trials and (searched := record.metrics(trials[who])):
             found.setdefault(f"trial {who}, in the search", [searched])
         name = "by hand" if who is None else f"trial {who}, anew"
         found[f"{name}, {how}, {_several(len(runs), 'seed')}"] = runs
@@ -247,6 +243,10 @@ def _again(study: Study, seed: int) -> str:
 def _several(n: int, what: str) -> str:
     """`1 trial`, `2 trials`."""
     return f"{n:,} {what}" + ("" if n == 1 else "s")
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _duration(seconds: float) -> str:

@@ -72,7 +72,8 @@ class Best:
         """
         runs = record.retrained(self.study, self.trial.number, max_epochs)
         for i in range(len(runs), n_seeds):
-            runs.append(train(self.objective, self.params, self.seed_of(i), max_epochs))
+            seed, origin = self.seed_of(i), record.origin(self.study)
+            runs.append(train(self.objective, self.params, seed, max_epochs, origin=origin))
             record.write_retrained(self.study, self.trial.number, max_epochs, runs)
         return runs[:n_seeds]
 
@@ -117,12 +118,17 @@ def best(study: optuna.Study, objective: Objective, finalists: int = 1, n_seeds:
 
 
 def train(
-    objective: Objective, params: dict[str, Any], seed: int, max_epochs: int | None = None
+    objective: Objective,
+    params: dict[str, Any],
+    seed: int,
+    max_epochs: int | None = None,
+    origin: int | str | None = None,
 ) -> dict[str, float]:
     """Train the network of `params` from scratch, outside any study.
 
     Args:
         max_epochs: instead of the estimator's own; only for an estimator that has `with_max_epochs`.
+        origin: of the study (`record.origin`) whose split of the data to train on.
 
     Returns:
         Its metrics, those on test data included where the estimator can `test` and has something to test on.
@@ -132,6 +138,8 @@ def train(
         estimator = estimator.with_max_epochs(max_epochs)
     trial = FixedTrial(params)
     record.SEED.write(trial, seed)
+    if origin is not None:
+        record.ORIGIN.write(trial, str(origin))
     seed_everything(seed)
     return dict(estimator.estimate_and_test(objective.build(trial), Run.of(trial)))
 

@@ -1,42 +1,24 @@
-"""The loop over trials: a budget of the whole study, interruptions that lose nothing, plain failures."""
+"""A search: a budget of the whole study, run by this process or by several, that survives interruptions."""
 
 from __future__ import annotations
 
-import logging
 import time
-from collections import Counter, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+import warnings
+from collections.abc import Sequence
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, TrialState
 
-from optnas import record
-from optnas.errors import (
-    CheckpointError,
-    SearchFailedError,
-    SpaceExhausted,
-    is_infrastructure,
-)
+from optnas.errors import SearchFailedError
 from optnas.objective import Objective
 from optnas.progress.progress import Progress, Show
-from optnas.search.artifacts import attach_drawing
-from optnas.search.recovery import recover, requeue
-from optnas.search.signals import Passage, signals_raise, signals_wait
-from optnas.search.study import check_fits, check_values
-from optnas.seeds import derive_seed
-from optnas.storage.open import SharedStorage, claim
-from optnas.strategy.distinct import DistinctSampler
-
-logger = logging.getLogger(__name__)
-
-# Trials in a row that cost no estimate (repeats, infeasible ones) before a search is called exhausted.
-MAX_IDLE_TRIALS = 100
-
-# Seconds of waiting for other trials after which a search says so, if it may be for ever.
-SILENCE = 5.0
+from optnas.search.fits import check_fits
+from optnas.search.launcher import Launcher
+from optnas.search.loop import Callback, work
+from optnas.search.recovery import recover
+from optnas.search.rehearsal import rehearse
+from optnas.search.study import check_values
+from optnas.search.workers import Search, run_workers
+from optnas.storage.open import storage_of
 
 
 def optimize(
@@ -47,6 +29,9 @@ def optimize(
     timeout: float | None = None,
     n_workers: int = 1,
     show_progress: Show = None,
+    callbacks: Sequence[Callback] = (),
+    trial_timeout: float | None = None,
+    launcher: Launcher | None = None,
 ) -> None:
     """Run trials until the whole study has `n_trials` that count, or `timeout` seconds have passed.
 
@@ -54,7 +39,11 @@ def optimize(
     failed trials do not. So calling it again after an interruption finishes the rest, and calling it when all
     is done does nothing. Ctrl-C, SIGTERM, the end of the terminal (SIGHUP) and a storage or disk that fails
     put the running trial back into the queue; a trial whose process was killed is found and goes on from its
-    last finished epoch.
+    last finished epoch. A trial whose attempts end three times at the same point fails. `study.stop()`, in
+    the objective or in a callback, ends the search after the trials that run.
+
+    Before the first trial of a study, the estimator rehearses one estimate, so that a mistake in its settings
+    costs no trial.
 
     Args:
         n_trials: of the whole study, over all calls, processes and machines; None: no limit.
@@ -64,179 +53,57 @@ def optimize(
         show_progress: by default only where somebody watches (a terminal or a notebook). True writes a line
             per finished trial elsewhere, such as to a log file; "json" a line per event, for other programs
             (`optnas.progress.json_lines.JsonLines`).
+        callbacks: functions `(study, trial)` to call after each trial, as those of Optuna's
+            `study.optimize`. Workers call them, each after its own trials; so they must be picklable then.
+        trial_timeout: seconds that an attempt at a trial may take; then the process that runs it ends, and
+            the trial fails and says where it was. It makes even a single worker a process of its own.
+        launcher: where workers run; by default `LocalProcesses()`, on this machine.
 
     Raises:
-        SearchFailedError: the first five trials, or eight of the last ten, failed for the same reason.
-        ParamsMismatchError: stored trials do not fit the space, or the study optimizes something else.
+        SearchFailedError: the rehearsal failed; the first five trials, or eight of the last ten, failed for
+            the same reason; or the code of a trial ended the process as if all had been done.
+        ParamsMismatchError: stored trials do not fit the space, or the study optimizes something else;
+            `ChoicesError`: a name offers other choices than before, or under other answers.
         StorageUnavailableError: the storage cannot be read or written for longer than its patience.
         CheckpointError: the state of a training cannot be written; a full disk, for example.
-        ValueError: several workers, but a storage that they cannot share; or fewer than one.
+        ValueError: workers, but a storage that they cannot share, or an objective or a callback that cannot
+            be pickled; fewer than one worker; or no time for a trial.
     """
     if n_workers < 1:
         raise ValueError(f"n_workers={n_workers} must be at least 1.")
+    if trial_timeout is not None and not trial_timeout > 0:
+        raise ValueError(f"trial_timeout={trial_timeout} must be above 0; None means no limit.")
     check_values(study, objective)
     check_fits(study, objective)
-    recover(study, unowned=True)
+    storage = storage_of(study)
+    if storage.lacks:
+        warnings.warn(storage.lacks, stacklevel=2)
+    for given_up in recover(study):
+        objective.estimator.finish(study, given_up)
     objective.estimator.tidy(study)
     deadline = None if timeout is None else time.monotonic() + timeout
-    if n_workers > 1:
-        from optnas.search.workers import run_workers
-
-        run_workers(study, objective, n_trials, deadline, n_workers, show_progress)
-    else:
-        with Progress(study, n_trials, show_progress) as progress:
-            for trial in work(study, objective, n_trials, deadline):
-                progress.show(trial)
+    search = Search(n_trials, deadline, tuple(callbacks), trial_timeout)
+    in_workers = n_workers > 1 or trial_timeout is not None or launcher is not None
+    try:
+        if in_workers:
+            run_workers(study, objective, search, n_workers, show_progress, launcher)
+        else:
+            _run_here(study, objective, search, show_progress)
+    finally:
+        storage.fold_log()
     objective.estimator.tidy(study)
 
 
-def work(
-    study: optuna.Study, objective: Objective, n_trials: int | None, deadline: float | None
-) -> Iterator[FrozenTrial]:
-    """Run trials in this process, one after the other, and yield each when it has finished.
-
-    Joins whatever other processes work on the study. `deadline` is a time as of `time.monotonic()`, which
-    all processes of a machine share and nobody sets.
-    """
-    failures: deque[str] = deque(maxlen=10)
-    n_finished = idle = 0
-    with signals_raise(), _without_repeats(study, objective):
-        while True:
-            # An interruption after a trial was taken, and before it is looked after, would leave it RUNNING.
-            with signals_wait() as passage:
-                trial_id = _next_trial(study, n_trials, deadline, passage)
-                if trial_id is None:
-                    return
-                error = run_trial(study, objective, trial_id, passage)
-            finished = study._storage.get_trial(trial_id)
-            if not finished.state.is_finished():
-                continue  # it was taken over by another process
-            yield finished
-
-            # Raised by the sampler when the space asks, so to the objective it is an error of the space.
-            if error is not None and isinstance(error.__cause__ or error, SpaceExhausted):
-                logger.warning("The search ends: %s", error.__cause__ or error)
-                return
-            n_finished += 1
-            failures.append(_cause(finished) if error is not None else "")
-            _stop_if_failing(failures, n_finished, finished, error)
-            idle = 0 if record.counts(finished) or error is not None else idle + 1
-            if idle == MAX_IDLE_TRIALS:
-                logger.warning(
-                    "The search ends: its last %d trials repeated known architectures or were infeasible. "
-                    "The space may be exhausted; Objective(..., reuse_twins=False) trains repeats.",
-                    MAX_IDLE_TRIALS,
-                )
-                return
-
-
-def run_trial(study: optuna.Study, objective: Objective, trial_id: int, passage: Passage) -> Exception | None:
-    """Run one trial and tell the study; returns the error of a trial that failed.
-
-    Signals are held back, with a `passage` while the sampler and the objective are at work.
-
-    What is no fault of the trial (Ctrl-C, SIGTERM, `sys.exit`, a storage or a disk that fails) queues it
-    again, under the same number, and goes on upward. A trial that was taken over by another process is left
-    to that one.
-    """
-    error: Exception | None = None
+def _run_here(study: optuna.Study, objective: Objective, search: Search, show_progress: Show) -> None:
+    rehearse(study, objective)
     try:
-        with passage():
-            trial = optuna.Trial(study, trial_id)
-        try:
-            with passage():
-                outcome: dict[str, Any] = {"values": objective(trial)}
-        except optuna.TrialPruned:
-            outcome = {"state": TrialState.PRUNED}
-        except Exception as failure:
-            if is_infrastructure(failure):
-                raise
-            outcome, error = {"state": TrialState.FAIL}, failure
-        attach_drawing(study, objective, trial)
-        if isinstance(study._storage, SharedStorage):
-            study._storage.flush(trial_id)  # which raises where `tell` would only read
-        study.tell(trial, **outcome)
-    except UpdateFinishedTrialError as lost:
-        logger.warning("%s", lost)
-        return None  # however it ended here
-    except BaseException as interruption:
-        ours = requeue(study, trial_id)
-        if ours or not isinstance(interruption, CheckpointError):
+        with Progress(study, search.n_trials, show_progress) as progress:
+            for trial in work(study, objective, search.n_trials, search.deadline, search.callbacks):
+                progress.show(trial)
+    except SystemExit as left:
+        if left.code:
             raise
-        logger.warning("Trial %d was taken over by another process, with its files.", trial.number)
-    return error
-
-
-def _next_trial(
-    study: optuna.Study, n_trials: int | None, deadline: float | None, passage: Passage
-) -> int | None:
-    """The id of the next trial to run; None when the budget is spent or the time is over.
-
-    Where the rest of the budget is running elsewhere, wait: one of those may come back or not count.
-    """
-    wait, began = 0.05, time.monotonic()
-    told = False
-    while deadline is None or time.monotonic() < deadline:
-        recover(study)
-        taken = claim(study, n_trials)
-        if taken.trial_id is None and not isinstance(study._storage, SharedStorage):
-            # Without owners nobody knows whether RUNNING trials still run: do not wait for ever.
-            taken = claim(study, n_trials and n_trials + taken.running)
-        if taken.trial_id is not None:
-            return taken.trial_id
-        if n_trials is not None and taken.counted >= n_trials:
-            return None
-        with passage():
-            time.sleep(wait)
-        wait = min(2 * wait, 1.0)
-        if not told and time.monotonic() - began > SILENCE:
-            told = True
-            _tell_of_own_trials(study)
-    return None
-
-
-def _tell_of_own_trials(study: optuna.Study) -> None:
-    storage = study._storage
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    mine = [t.number for t in running if isinstance(storage, SharedStorage) and storage.owns(t._trial_id)]
-    if mine:
-        logger.warning(
-            "The search waits for trial %s, which this very process runs. Where it was asked for with "
-            "study.ask(), nobody else will end it: tell its result, "
-            "or study.tell(%d, state=optuna.trial.TrialState.FAIL).",
-            ", ".join(map(str, mine)),
-            mine[0],
-        )
-
-
-def _stop_if_failing(kinds: deque[str], n_finished: int, trial: FrozenTrial, error: Exception | None) -> None:
-    kind, repeats = Counter(kinds).most_common(1)[0]
-    if kind and (repeats >= 8 or (repeats == n_finished and n_finished >= 5)):
         raise SearchFailedError(
-            f"The search stops: {repeats} of its last {len(kinds)} trials failed for the same reason. "
-            f"{record.why(trial)}\nNothing stored is lost; mend it and run the same search again."
-        ) from error
-
-
-def _cause(trial: FrozenTrial) -> str:
-    reason = record.Reason.of(trial)
-    return reason.cause if reason is not None else "unknown"
-
-
-@contextmanager
-def _without_repeats(study: optuna.Study, objective: Objective) -> Iterator[None]:
-    """Let the study's sampler propose only what is not known yet."""
-    sampler = study.sampler
-    if objective.reuse_twins and not isinstance(sampler, DistinctSampler):
-        seed = derive_seed(record.origin(study), "distinct")
-        study.sampler = DistinctSampler(
-            sampler,
-            objective.ask,
-            identity=objective.identity,
-            recorded=objective.recorded_identity,
-            seed=seed,
-        )
-    try:
-        yield
-    finally:
-        study.sampler = sampler
+            "The code of a trial ended the process with sys.exit(0), as if the search were done. The trial "
+            "is queued again; run the same search again. To end a search early, call trial.study.stop()."
+        ) from left

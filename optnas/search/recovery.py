@@ -1,97 +1,164 @@
-"""Trials that were cut off: put back into the queue at once, or given up when they kill whoever runs them."""
+"""Trials that were cut off: put back into the queue at once, or given up when they end whoever runs them."""
 
 from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from dataclasses import asdict
-from typing import Any
+from enum import Enum
+from typing import Any, Literal
 
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-from optnas import record
+from optnas import private, record
+from optnas.errors import describe_error
 from optnas.record import Reason, Why
 from optnas.search.signals import signals_wait
-from optnas.storage.lease import Process
-from optnas.storage.open import Loss, SharedStorage, StaleTrial
+from optnas.storage.base import Storage
+from optnas.storage.leases import Loss, Process, StaleTrial
+from optnas.storage.open import storage_of
 
 logger = logging.getLogger(__name__)
 
 MAX_KILLS = 3
-"""How many processes a trial may lose at the same point, without a report in between, before it is FAIL."""
+"""How many attempts a trial may lose at the same point, without a report in between, before it is FAIL."""
 
 
-def requeue(study: optuna.Study, trial_id: int) -> bool:
-    """Put an own running trial, which was interrupted, back into the queue, in place.
+class Fate(Enum):
+    """What became of a trial whose attempt ended without a result."""
+
+    QUEUED = "it waits for its next attempt"
+    GIVEN_UP = "it is FAIL"
+    GONE = "it has ended, or another process has taken it over"
+
+
+def requeue(
+    study: optuna.Study, trial_id: int, how: Literal["interrupted", "paused"] = "interrupted"
+) -> Fate:
+    """Put an own running trial back into the queue, in place; that costs it nothing.
 
     Number, parameters and reports stay. Where a shared storage does not answer now, this process does it as
-    soon as it does. A trial that has ended, or that another process has taken over, stays as it is: False.
+    soon as it does.
     """
-    storage = study._storage
+    storage = private.storage(study)
     try:
         attempts = record.ATTEMPTS.within(storage.get_trial_user_attrs(trial_id)) or []
-        attempts = _ended(attempts, Process.this(), how="interrupted")
+        attempts = _ended(attempts, Process.this(), how=how)
         storage.set_trial_user_attr(trial_id, record.ATTEMPTS.name, attempts)
         storage.set_trial_state_values(trial_id, TrialState.WAITING)
         number = storage.get_trial_number_from_id(trial_id)
     except (UpdateFinishedTrialError, KeyError):
-        return False
+        return Fate.GONE
     except StorageInternalError:
-        return True
+        return Fate.QUEUED
+    if how == "interrupted":
+        logger.warning(
+            "Interrupted in trial %d, which is queued again. To go on, run the same search again; "
+            "finished trials are kept.",
+            number,
+        )
+    return Fate.QUEUED
+
+
+def requeue_or_give_up(study: optuna.Study, trial_id: int, error: BaseException) -> Fate:
+    """Put an own running trial back into the queue, whose attempt ended by `error`; that is a loss.
+
+    What the error is (a full disk, a storage that fails, `sys.exit` in the user's code) may pass, or lie in
+    the trial: as with those that kill their process, `MAX_KILLS` losses at the same point end it.
+    """
+    storage = private.storage(study)
+    try:
+        trial = storage.get_trial(trial_id)
+        point, known = len(trial.intermediate_values), record.ATTEMPTS.of(trial) or []
+        attempts = _ended(known, Process.this(), how="raised", reports=point)
+        told, n_lost = describe_error(error), _n_lost(attempts, point)
+        storage.set_trial_user_attr(trial_id, record.ATTEMPTS.name, attempts)
+        if n_lost >= MAX_KILLS:
+            storage.get_trial(trial_id)  # so that the attempts are stored: a storage that fails fails here
+            words = f"gave up: {n_lost} attempts at this trial ended at the same point, the last by {told}"
+            _give_up(storage, trial, words)
+            return Fate.GIVEN_UP
+        storage.set_trial_state_values(trial_id, TrialState.WAITING)
+    except (UpdateFinishedTrialError, KeyError):
+        return Fate.GONE
+    except StorageInternalError:  # whatever ails the storage, it is not the trial
+        return _without_storage(storage, trial_id)
     logger.warning(
-        "Interrupted in trial %d, which is queued again. To go on, run the same search again; "
-        "finished trials are kept.",
-        number,
+        "Trial %d is queued again; an attempt at it ended by %s. After %d at the same point it fails.",
+        trial.number,
+        told,
+        MAX_KILLS,
     )
-    return True
+    return Fate.QUEUED
 
 
-def recover(study: optuna.Study, *, unowned: bool = False) -> None:
+def _without_storage(storage: optuna.storages.BaseStorage, trial_id: int) -> Fate:
+    """Leave a trial to the storage, which queues it once it answers; the attempt is no loss."""
+    with suppress(StorageInternalError, UpdateFinishedTrialError, KeyError):
+        attempts = record.ATTEMPTS.within(storage.get_trial_user_attrs(trial_id)) or []
+        if attempts and attempts[-1].get("how") == "raised":
+            kept = {key: value for key, value in attempts[-1].items() if key != "reports"}
+            attempts = [*attempts[:-1], {**kept, "how": "interrupted"}]
+        storage.set_trial_user_attr(trial_id, record.ATTEMPTS.name, attempts)
+        storage.set_trial_state_values(trial_id, TrialState.WAITING)
+    return Fate.QUEUED
+
+
+def recover(study: optuna.Study) -> list[FrozenTrial]:
     """Queue again every trial whose process died or whose lease ended, or that this process gave up.
 
-    A trial that has cost `MAX_KILLS` processes at the same point becomes FAIL instead, with the reason. One
+    A trial that has cost `MAX_KILLS` attempts at the same point becomes FAIL instead, with the reason. One
     that reports more between its losses gets further, however often its machines are taken away.
 
-    Args:
-        unowned: also those trials that are RUNNING though nobody ever leased them, as plain Optuna leaves
-            them behind when it is killed. Do not ask for it while plain Optuna runs trials of the study.
+    Returns:
+        The trials that became FAIL.
     """
-    storage = study._storage
-    if not isinstance(storage, SharedStorage):
-        return  # a storage without owners: nothing is known about who runs what
+    storage = storage_of(study)
     storage.requeue_abandoned()
-    stale = [t for t in storage.stale_trials(study._study_id) if unowned or t.loss is not Loss.UNOWNED]
-    for trial in stale:
+    given_up = []
+    for trial in storage.stale_trials(private.study_id(study)):
         with signals_wait():  # between the two steps nobody else would look after it
-            _recover(storage, trial)
+            if _recover(storage, trial) is Fate.GIVEN_UP:
+                given_up.append(storage.get_trial(trial.trial_id))
+    return given_up
 
 
-def _recover(storage: SharedStorage, stale: StaleTrial) -> None:
+def _recover(storage: Storage, stale: StaleTrial) -> Fate:
     try:
         if not storage.take_over(stale):
-            return  # another worker was faster
+            return Fate.GONE  # another worker was faster
         trial = storage.get_trial(stale.trial_id)
         how = "killed" if stale.loss is Loss.DEAD else "lost"
         point = len(trial.intermediate_values)
         attempts = _ended(record.ATTEMPTS.of(trial) or [], stale.process, how=how, reports=point)
+        n_lost = _n_lost(attempts, point)
         storage.set_trial_user_attr(stale.trial_id, record.ATTEMPTS.name, attempts)
-        n_lost = sum(attempt.get("reports") == point for attempt in attempts)
-        if n_lost < MAX_KILLS:
-            logger.warning("Trial %d is queued again: %s.", stale.number, stale.loss.value)
-            storage.set_trial_state_values(stale.trial_id, TrialState.WAITING)
-            return
-        words = (
-            f"gave up: {n_lost} processes that ran this trial died at the same point (killed, crashed, or "
-            "out of memory)"
-        )
-        reason = asdict(Reason(Why.GAVE_UP, words))
-        storage.set_trial_user_attr(stale.trial_id, record.REASON.name, reason)
-        storage.set_trial_state_values(stale.trial_id, TrialState.FAIL)
-        logger.warning("Trial %d %s.", stale.number, words)
+        if n_lost >= MAX_KILLS:
+            words = (
+                f"gave up: {n_lost} processes that ran this trial died at the same point (killed, crashed, "
+                "or out of memory)"
+            )
+            _give_up(storage, trial, words)
+            return Fate.GIVEN_UP
+        logger.warning("Trial %d is queued again: %s.", stale.number, stale.loss.value)
+        storage.set_trial_state_values(stale.trial_id, TrialState.WAITING)
     except UpdateFinishedTrialError:
-        return
+        return Fate.GONE
+    return Fate.QUEUED
+
+
+def _n_lost(attempts: list[dict[str, Any]], point: int) -> int:
+    return sum(attempt.get("reports") == point for attempt in attempts)
+
+
+def _give_up(storage: optuna.storages.BaseStorage, trial: FrozenTrial, words: str) -> None:
+    reason = asdict(Reason(Why.GAVE_UP, words, cause="gave up"))
+    storage.set_trial_user_attr(private.trial_id(trial), record.REASON.name, reason)
+    storage.set_trial_state_values(private.trial_id(trial), TrialState.FAIL)
+    logger.warning("Trial %d %s.", trial.number, words)
 
 
 def _ended(attempts: list[dict[str, Any]], process: Process | None, **end: Any) -> list[dict[str, Any]]:

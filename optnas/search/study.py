@@ -5,34 +5,26 @@ from __future__ import annotations
 import math
 import secrets
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import optuna
-import torch
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, TrialState
 
-from optnas import record
+from optnas import private, record
 from optnas.errors import ParamsMismatchError
 from optnas.facts.fact import USUAL
 from optnas.objective import Objective
 from optnas.search.provenance import changes, provenance
 from optnas.seeds import derive_seed
-from optnas.space.explore import draw_value
-from optnas.storage.open import open_storage
-from optnas.strategy.base import TrialSampler, fixed_params, hashable
+from optnas.storage.open import open_storage, storage_of
+from optnas.strategy.base import TrialSampler
 from optnas.strategy.predictor import PredictorSampler
 from optnas.strategy.seeded import SeededSampler
-from optnas.trial import Draw, replay
+from optnas.trial import name_of
 
 SamplerFactory = Callable[[int], BaseSampler]
-
-# Trials to build for an answer that the space did not ask for: it may, where other answers are others.
-_TRIES = 3
 
 
 def create_study(
@@ -58,28 +50,32 @@ def create_study(
             keeps the seed that it began with.
 
     Raises:
-        ParamsMismatchError: the study of that name optimizes another metric, or in the other direction.
+        ParamsMismatchError: the study of that name optimizes another metric, or in the other direction; or an
+            older optnas began it.
 
     Warns:
         UserWarning: the study began under other circumstances (versions, source of the space, data, ...);
             the message lists what changed.
     """
     study = optuna.create_study(
-        study_name=study_name or getattr(objective.space, "__name__", type(objective.space).__name__),
+        study_name=study_name or name_of(objective.space),
         storage=open_storage(storage),
         directions=objective.directions,
         pruner=pruner or default_pruner(objective.estimator.max_reports),
         load_if_exists=True,
     )
+    _check_not_older(study)
     check_values(study, objective)
-    if record.SEED.of(study) is None:
-        record.SEED.write(study, secrets.randbelow(2**31) if seed is None else seed)
-    if record.PROVENANCE.of(study) is None:
-        record.PROVENANCE.write(study, provenance(objective))
-        record.write_fact_kinds(study, {fact.name: fact.kind for fact in (*USUAL, *objective.facts)})
+    # Of several processes that begin a study at one moment, one decides.
+    first = storage_of(study).settle_study_user_attr
+    first(private.study_id(study), record.SEED.name, secrets.randbelow(2**31) if seed is None else seed)
+    now = provenance(objective)
+    began = first(private.study_id(study), record.PROVENANCE.name, now)
+    record.write_fact_kinds(study, {fact.name: fact.kind for fact in (*USUAL, *objective.facts)})
+    if study.metric_names is None:
         with _experimental():  # set_metric_names
             study.set_metric_names(list(objective.values))
-    elif changed := describe_changes(study, objective):
+    if changed := _describe_changes(study, began, now):
         warnings.warn(changed, stacklevel=2)
     study.sampler = _make_sampler(
         study, sampler or (lambda seed: PredictorSampler(objective.space, seed=seed))
@@ -90,7 +86,11 @@ def create_study(
 def describe_changes(study: optuna.Study, objective: Objective) -> str:
     """What is not as it was when the study began (versions, source of the space, data, ...); or ""."""
     before = record.PROVENANCE.of(study)
-    differences = changes(before, provenance(objective)) if before else []
+    return _describe_changes(study, before, provenance(objective)) if before else ""
+
+
+def _describe_changes(study: optuna.Study, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    differences = changes(before, now)
     began = f"Study {study.study_name!r} began under other circumstances; results may not be comparable:"
     return "\n  ".join([began, *differences]) if differences else ""
 
@@ -102,6 +102,17 @@ def default_pruner(max_reports: int) -> optuna.pruners.MedianPruner:
     architectures; see studies/benchmarks/README.md, also for pruners that suit a given time better.
     """
     return optuna.pruners.MedianPruner(n_warmup_steps=math.ceil(max_reports / 8))
+
+
+def _check_not_older(study: optuna.Study) -> None:
+    theirs = study.user_attrs
+    began = theirs.get("provenance")
+    if record.PROVENANCE.of(study) is None and "seed" in theirs and isinstance(began, dict):
+        raise ParamsMismatchError(
+            f"Study {study.study_name!r} was begun by optnas {began.get('optnas', 'of an older version')}, "
+            "which recorded its trials under other names; this optnas cannot read them. Start a study of "
+            "another name, or go on with the optnas that began it."
+        )
 
 
 def check_values(study: optuna.Study, objective: Objective) -> None:
@@ -131,56 +142,6 @@ def _make_sampler(study: optuna.Study, sampler: BaseSampler | SamplerFactory) ->
     with _experimental():
         made = sampler(seed)
     return made if isinstance(made, TrialSampler) else SeededSampler(sampler, seed)
-
-
-def check_fits(study: optuna.Study, objective: Objective) -> None:
-    """Check that stored trials still fit the space: the last ten that finished, and all that wait.
-
-    Of thousands that wait, those are built that give an answer which no other gave: some for each answer. One
-    that only fails to fit by a range that depends on other answers says so when it runs.
-
-    Raises:
-        ParamsMismatchError: naming the trial, the parameter and the way out.
-    """
-    trials = study.get_trials(deepcopy=False)
-    finished = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    waiting = [t for t in trials if t.state == TrialState.WAITING]
-    tried: Counter[tuple[str, str]] = Counter()
-    for trial in finished[-10:] + waiting:
-        given = fixed_params(trial)
-        if trial.state == TrialState.WAITING and all(tried[answer] >= _TRIES for answer in hashable(given)):
-            continue
-        answers = _complete(given) if trial.state == TrialState.WAITING else replay(given)
-        try:
-            with torch.device("meta"):
-                objective.space(answers)
-            _check_all_asked(trial, answers)
-        except ParamsMismatchError as error:
-            raise ParamsMismatchError(
-                f"Study {study.study_name!r} does not fit the space: trial {trial.number}: {error}"
-            ) from None
-        except Exception:  # the model cannot be built on meta, or at all: no question of what is stored
-            pass
-        for answer in hashable(given):
-            tried[answer] += _TRIES if answer[0] in answers.params else 1
-
-
-def _check_all_asked(trial: FrozenTrial, answers: Draw) -> None:
-    asked = record.ASKED.of(trial)
-    if asked is None:  # not finished: who asked for its parameters is not known
-        return
-    more = trial.params.keys() - asked.keys() - answers.params.keys()
-    if more:
-        raise ParamsMismatchError(
-            f"The space no longer asks for {', '.join(map(repr, sorted(more)))} and would build another "
-            "model. Start a study of another name, or use the space of that time."
-        )
-
-
-def _complete(given: dict[str, Any]) -> Draw:
-    """Answers as given, and anything possible for the rest, which the sampler will answer."""
-    rng = np.random.default_rng(0)
-    return Draw(lambda name, distribution: given[name] if name in given else draw_value(distribution, rng))
 
 
 @contextmanager

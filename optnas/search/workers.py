@@ -1,105 +1,104 @@
-"""Several processes on this machine that share one study, and one place that watches over them."""
+"""Several processes that share one study, and one place that watches over them."""
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections import Counter
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import IO, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import cloudpickle
 import optuna
-import torch
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import OptunaError, StorageInternalError
 from optuna.trial import TrialState
 
-from optnas import record
-from optnas.errors import SearchFailedError, is_infrastructure
+from optnas import private, record
+from optnas.errors import OptnasError, SearchFailedError, describe_error, is_infrastructure, is_users_code
 from optnas.objective import Objective
 from optnas.progress.progress import Progress, Show
-from optnas.search.optimize import work
+from optnas.record import Reason, Why
+from optnas.search.launcher import Farewell, Job, Launcher, LocalProcesses
+from optnas.search.loop import Callback, Failures, work
 from optnas.search.recovery import MAX_KILLS, recover
+from optnas.search.rehearsal import rehearse
 from optnas.search.signals import signals_raise
-from optnas.storage.open import SharedStorage, open_storage
+from optnas.storage.open import open_storage, storage_of
 
 logger = logging.getLogger(__name__)
 
 GRACE = 30.0
 """Seconds that workers get to save their state when the search is interrupted."""
 
-_FAILED = 3  # exit status of a worker whose trials fail again and again
+_LONGEST_PAUSE = 30.0  # seconds before a worker is replaced, where one after the other dies
 
 
-@dataclass
-class _Worker:
-    process: subprocess.Popen[bytes]
-    errors: IO[bytes]
-    giving: threading.Thread
-    missed_by_nobody: bool = False
+@dataclass(frozen=True)
+class Search:
+    """What the processes of a search have in common; see `optimize`. `deadline`: as of `time.monotonic()`."""
 
-    def message(self) -> str:
-        """The end of what it wrote to its standard error."""
-        self.errors.seek(0)
-        return "\n".join(self.errors.read().decode(errors="replace").strip().splitlines()[-12:])
-
-    def close(self) -> None:
-        """Once it has ended."""
-        self.giving.join()
-        self.errors.close()
-        if self.process.stdin is not None:
-            self.process.stdin.close()
+    n_trials: int | None
+    deadline: float | None = None
+    callbacks: tuple[Callback, ...] = ()
+    trial_timeout: float | None = None
 
 
 def run_workers(
     study: optuna.Study,
     objective: Objective,
-    n_trials: int | None,
-    deadline: float | None,
+    search: Search,
     n_workers: int,
     show_progress: Show,
+    launcher: Launcher | None = None,
 ) -> None:
     """Run `n_workers` processes until the budget is spent, replacing those that die. See `optimize`.
 
     Raises:
-        ValueError: the study's storage cannot be shared between processes.
-        SearchFailedError: the trials of a worker fail for one reason, its storage or disk fails, or workers
-            die as soon as they start.
+        ValueError: the study's storage cannot be shared between processes, or the objective not be pickled.
+        SearchFailedError: the trials fail for one reason, the storage or disk of a worker fails, a callback
+            raises, or workers die as soon as they start.
     """
-    if not isinstance(study._storage, SharedStorage):
+    if not storage_of(study).shared:
         raise ValueError(
-            f"n_workers={n_workers} needs a storage that processes can share; "
-            "for example optnas.create_study(objective, storage='sqlite:///nas.db')."
+            f"n_workers={n_workers}, trial_timeout={search.trial_timeout}: workers need a storage that "
+            "processes can share; for example optnas.create_study(objective, storage='sqlite:///nas.db')."
         )
-    job = make_job(study, objective, n_trials, deadline)
     shown = {t.number for t in study.get_trials(deepcopy=False) if t.state.is_finished()}
-    n_reports = 0
-    with signals_raise(), Progress(study, n_trials, show_progress) as progress:
-        team = _Team(job, n_workers)
+    n_reports, failures = 0, Failures()
+    with (
+        signals_raise(),
+        make_job(study, objective, search) as job,
+        Progress(study, search.n_trials, show_progress) as progress,
+    ):
+        rehearse(study, objective)
+        team = _Team(launcher or LocalProcesses(), job, n_workers)
         try:
             team.start()
             while True:
-                statuses = team.statuses()  # before the trials, so that all that the ended did is seen
-                recover(study)
+                team.poll()  # before the trials, so that all that the ended did is seen
+                for given_up in recover(study):
+                    objective.estimator.finish(study, given_up)
                 trials = study.get_trials(deepcopy=False)
                 for trial in trials:
                     if trial.state.is_finished() and trial.number not in shown:
                         shown.add(trial.number)
                         team.progressed()
                         progress.show(trial)
+                        failures.add(trial)
                 before, n_reports = n_reports, sum(len(trial.intermediate_values) for trial in trials)
                 if n_reports > before:
                     team.progressed()
-                spent = n_trials is not None and record.n_counted(trials) >= n_trials
-                late = deadline is not None and time.monotonic() >= deadline
-                if not team.busy(statuses, over=spent or late):
+                spent = search.n_trials is not None and record.n_counted(trials) >= search.n_trials
+                late = search.deadline is not None and time.monotonic() >= search.deadline
+                if not team.goes_on(over=spent or late):
                     break
                 time.sleep(0.25)
         finally:
@@ -117,147 +116,194 @@ def run_workers(
         )
 
 
-def make_job(
-    study: optuna.Study, objective: Objective, n_trials: int | None, deadline: float | None
-) -> bytes:
-    """All that a worker needs to know. It holds the storage's password: not for print or a file."""
-    storage: Any = study._storage  # as arguments: pickled, it would leave the password behind
-    parts = (storage.arguments(), study.study_name, study.sampler, study.pruner, objective)
-    job: bytes = cloudpickle.dumps((*parts, n_trials, deadline))
-    return job
+@contextmanager
+def make_job(study: optuna.Study, objective: Objective, search: Search) -> Iterator[Job]:
+    """All that a worker needs to know, for as long as the context lasts.
+
+    Objectives may hold data in memory: they are written once, into a file without a name, which every worker
+    reads. The storage's password is not in it.
+
+    Raises:
+        ValueError: the objective, the sampler, the pruner or a callback cannot be pickled.
+    """
+    storage = storage_of(study)  # as arguments: pickled, it would leave the password behind
+    with tempfile.TemporaryFile() as body:
+        try:
+            cloudpickle.dump((study.study_name, study.sampler, study.pruner, objective, search), body)
+        except (TypeError, AttributeError, ValueError, ImportError) as error:
+            raise ValueError(
+                f"The objective, the sampler, the pruner or a callback cannot be handed to workers: {error}. "
+                "What holds a lock, a file or a connection must be made where it is used, such as in a "
+                "function of the trial."
+            ) from error
+        body.flush()
+        yield Job(cloudpickle.dumps(storage.arguments()), body)
 
 
 class _Team:
-    def __init__(self, job: bytes, size: int) -> None:
-        self._job = job
-        self._environments = [worker_environment(i, size) for i in range(size)]
-        self._workers: list[_Worker] = []
+    """The workers of a search: who still runs, who is replaced, and when that leads nowhere."""
+
+    def __init__(self, launcher: Launcher, job: Job, size: int) -> None:
+        self._launcher, self._job, self._size = launcher, job, size
+        self._ended: dict[int, Farewell] = {}
+        self._replace_at: dict[int, float] = {}
         self._in_a_row = 0
+        self._stopped = False
         self.deaths: Counter[str] = Counter()
 
     def start(self) -> None:
-        for i in range(len(self._environments)):
-            self._workers.append(self._start(i))
+        for place in range(self._size):
+            self._launcher.start(place, self._size, self._job)
 
-    def statuses(self) -> list[int | None]:
-        """The exit status of each worker, None while it runs."""
-        return [worker.process.poll() for worker in self._workers]
+    def poll(self) -> None:
+        """See who has ended since."""
+        for place in range(self._size):
+            if place not in self._ended and (farewell := self._launcher.poll(place)) is not None:
+                self._ended[place] = farewell
 
-    def busy(self, statuses: list[int | None], over: bool) -> bool:
-        """Whether a worker still runs; those that died are replaced, unless all is `over` but their exit."""
-        for i, (worker, status) in enumerate(zip(self._workers, statuses, strict=True)):
-            if status is None or status == 0 or worker.missed_by_nobody:
-                continue
-            if status == _FAILED and not over:
-                raise SearchFailedError(worker.message())
-            self.deaths[signal.Signals(-status).name if status < 0 else f"exit status {status}"] += 1
-            self._in_a_row += 1
-            # Were it the trials that kill them, one would have been given up by now.
-            if self._in_a_row > MAX_KILLS * len(self._workers) and not over:
-                raise SearchFailedError(
-                    f"{self._in_a_row} workers died one after the other and no trial got any further. "
-                    f"The last one wrote:\n{worker.message()}"
-                )
-            worker.close()
-            if over:
-                worker.missed_by_nobody = True
-            else:
-                self._workers[i] = self._start(i)
-        left = zip(self._workers, statuses, strict=True)
-        return any(status != 0 and not worker.missed_by_nobody for worker, status in left)
+    def goes_on(self, over: bool) -> bool:
+        """Whether a worker still runs or is to be replaced; none is once all is `over` but their exit.
+
+        Raises:
+            SearchFailedError: a worker says so, or one after the other dies.
+        """
+        if any(farewell.way == "stopped" for farewell in self._ended.values()) and not self._stopped:
+            self._stopped = True
+            self._launcher.halt()
+        over = over or self._stopped
+        for place, farewell in self._ended.items():
+            if farewell.way == "failed" and not over:
+                raise SearchFailedError(farewell.words)
+            if farewell.way in ("failed", "died", "overdue") and place not in self._replace_at:
+                self._replace_at[place] = time.monotonic() + self._mourn(place, farewell, over)
+        if not over:
+            self._replace()
+        waiting = {} if over else self._replace_at
+        return len(self._ended) < self._size or bool(waiting)
+
+    def _replace(self) -> None:
+        due = [place for place, when in self._replace_at.items() if when <= time.monotonic()]
+        for place in due:
+            del self._replace_at[place], self._ended[place]
+            self._launcher.start(place, self._size, self._job)
+
+    def _mourn(self, place: int, farewell: Farewell, over: bool) -> float:
+        """Note a death; the seconds to wait before the worker is replaced."""
+        if farewell.way == "overdue":  # it did what it should
+            return 0.0
+        self.deaths[farewell.words if farewell.way == "died" else farewell.way] += 1
+        self._in_a_row += 1
+        if over:
+            return 0.0
+        # Were it the trials that kill them, one would have been given up by now.
+        if self._in_a_row > MAX_KILLS * self._size:
+            raise SearchFailedError(
+                f"{self._in_a_row} workers died one after the other ({farewell.words}) and no trial got any "
+                f"further. The last one wrote:\n{farewell.output or 'nothing'}"
+            )
+        rounds = (self._in_a_row - 1) // self._size  # the first of each is replaced at once
+        pause = min(_LONGEST_PAUSE, 2.0 ** (rounds - 1)) if rounds else 0.0
+        last = farewell.output.rpartition("\n")[2]
+        logger.warning(
+            "Worker %d died (%s) and is replaced%s%s",
+            place,
+            farewell.words,
+            f" in {pause:g} s." if pause else ".",
+            f" It wrote last: {last}" if last else "",
+        )
+        return pause
 
     def progressed(self) -> None:
         """A trial finished or reported: replacing workers leads somewhere."""
         self._in_a_row = 0
 
     def stop(self) -> None:
-        """Ask those that still run to save their state and leave; after `GRACE` seconds, make them."""
-        running = [worker.process for worker in self._workers if worker.process.poll() is None]
-        for process in running:
-            process.terminate()
-        end = time.monotonic() + GRACE
-        for process in running:
-            try:
-                process.wait(max(0.1, end - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        for worker in self._workers:
-            worker.close()
-
-    def _start(self, i: int) -> _Worker:
-        # A file, not a pipe, which would have to be read all the time.
-        errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed in stop()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "optnas.search.worker"],
-            stdin=subprocess.PIPE,
-            stdout=errors,
-            stderr=errors,
-            bufsize=0,
-            env=self._environments[i],
-            start_new_session=True,  # Ctrl-C is for the parent, which tells its workers
-        )
-        # It reads its job only after its imports, or dies before: neither holds up the others.
-        giving = threading.Thread(target=_give, args=(process, self._job), daemon=True)
-        giving.start()
-        return _Worker(process, errors, giving)
+        self._launcher.stop(GRACE)
 
 
-def _give(process: subprocess.Popen[bytes], job: bytes) -> None:
-    # Through a pipe: the storage's password belongs into no file. The pipe stays open; its end tells the
-    # worker that its parent is gone.
-    assert process.stdin is not None
-    rest = memoryview(len(job).to_bytes(8, "big") + job)
-    with suppress(BrokenPipeError):
-        while rest:
-            rest = rest[process.stdin.write(rest) :]
+def serve(secret: bytes, body: Any, halt: threading.Event, leave_now: Callable[[Farewell], None]) -> Farewell:
+    """What a worker does, wherever it runs: take part in the search until there is no more for it to do.
 
-
-def worker_environment(index: int, size: int) -> dict[str, str]:
-    """The environment of the worker `index` of `size`: a share of our CPU threads, one of our accelerators.
-
-    Where there are more workers than accelerators, they take turns; where there is one, they share it.
+    Args:
+        secret: of the job.
+        body: the bytes of the job's body, or something that gives them, such as a memory map.
+        halt: once it is set, no new trial begins.
+        leave_now: ends this process at once, with that farewell; called from another thread.
     """
-    threads = max(
-        1, torch.get_num_threads() // size
-    )  # knows of OMP_NUM_THREADS and of our share of the cores
-    own = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    if (n_devices := torch.cuda.device_count()) > 1:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(n_devices)))).split(",")
-        own["CUDA_VISIBLE_DEVICES"] = visible[index % n_devices]
-    # Modules next to the user's script are importable in a worker too.
-    path = os.pathsep.join([p or os.getcwd() for p in sys.path])
-    return {**os.environ, **own, "PYTHONPATH": path}
-
-
-def run_worker() -> int:
-    """The life of a worker process: read the job from stdin, work, leave with an exit status."""
-    job = _read(int.from_bytes(_read(8), "big"))
-    storage, name, sampler, pruner, objective, n_trials, deadline = cloudpickle.loads(job)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-    study = optuna.load_study(
-        study_name=name, storage=open_storage(**storage), sampler=sampler, pruner=pruner
-    )
+    name, sampler, pruner, objective, search = cloudpickle.loads(body)
+    storage = open_storage(**cloudpickle.loads(secret))
+    study = optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner)
     study.sampler.reseed_rng()  # where a sampler has a generator of its own, each worker's differs
+    limit = search.trial_timeout
+
+    def watch(study: optuna.Study, trial_id: int) -> Any:
+        return nullcontext() if limit is None else _limited(study, trial_id, limit, leave_now)
+
     try:
-        for _ in work(study, objective, n_trials, deadline):
+        for _ in work(
+            study,
+            objective,
+            search.n_trials,
+            search.deadline,
+            search.callbacks,
+            halt=halt,
+            watch=watch,
+        ):
             pass
     except Exception as error:
-        if not isinstance(error, SearchFailedError) and not is_infrastructure(error):
-            raise
-        print(error, file=sys.stderr)
-        return _FAILED
-    return 0
+        if not isinstance(error, OptnasError | OptunaError) and not is_infrastructure(error):
+            traceback.print_exc()
+            return Farewell("failed", f"The search stops: {describe_error(error)}")
+        return Farewell("failed", str(error))
+    return Farewell("stopped" if private.is_stopped(study) else "done")
 
 
-def _read(size: int) -> bytes:
-    # Not through sys.stdin: a thread that waits inside a buffered reader crashes Python when it exits.
-    data = b""
-    while len(data) < size:
-        data += os.read(0, size - len(data)) or sys.exit("The search that started this worker is gone.")
-    return data
+@contextmanager
+def _limited(
+    study: optuna.Study, trial_id: int, seconds: float, leave_now: Callable[[Farewell], None]
+) -> Iterator[None]:
+    """End this process, and the trial as FAIL, when the context lasts longer than that.
+
+    Where even a thread gets no turn (a library in C that holds the interpreter), the process ends a little
+    later without a word, and the trial is one that was lost.
+    """
+    here, lock = threading.get_ident(), threading.Lock()
+
+    def end() -> None:
+        with lock:
+            if over.is_set():
+                return
+            words = f"ran longer than trial_timeout={seconds:g} s{_place(here)}"
+            reason = asdict(Reason(Why.TIME, words, cause="trial_timeout"))
+            try:
+                private.storage(study).set_trial_user_attr(trial_id, record.REASON.name, reason)
+                private.storage(study).set_trial_state_values(trial_id, TrialState.FAIL)
+            except Exception as error:  # told, taken over, or the storage is away: it is lost like any other
+                print(f"An overdue trial could not be ended: {error}", file=sys.stderr)
+            else:
+                number = private.storage(study).get_trial_number_from_id(trial_id)
+                print(f"Trial {number} {words}.", file=sys.stderr)
+            leave_now(Farewell("overdue"))
+
+    over = threading.Event()
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    faulthandler.dump_traceback_later(seconds + max(10.0, seconds / 10), exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        timer.cancel()
+        with lock:
+            over.set()
 
 
-def _leave_with_parent() -> None:
-    os.read(0, 1)  # returns when the pipe's other end is closed
-    os.kill(os.getpid(), signal.SIGTERM)
+def _place(thread: int) -> str:
+    """Where a thread is, in the user's code."""
+    frames = traceback.extract_stack(sys._current_frames().get(thread))
+    # "<string>" is the line that started this process.
+    own = [frame for frame in frames if is_users_code(frame.filename) and frame.filename != "<string>"]
+    return (
+        f"; it was at {os.path.basename(own[-1].filename)}:{own[-1].lineno} in {own[-1].name}" if own else ""
+    )

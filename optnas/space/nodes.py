@@ -1,20 +1,105 @@
-"""Three nodes, for decisions whose candidates must be visible: a choice, a repetition, a sequence.
+"""Nodes, for decisions whose candidates must be visible: a choice, a repetition, a sequence.
 
 A node is a function of a trial like any other, so nodes and plain functions mix freely. It holds recipes,
-never modules: each call builds anew.
+never modules: each call builds anew. Unlike a plain function it says what it can ask without being called, so
+that spaces of any size are counted, and padded, by arithmetic.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import Any
 
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from torch import nn
 
-from optnas.trial import Space, Trial, scope
+from optnas.space.explore import enumerate_params, walk
+from optnas.trial import Space, Trial, name_of, replay, scope
+
+MOST_ENUMERATED = 20_000
+"""Architectures of a plain function that are enumerated in order to know its questions."""
 
 
-class Choice:
+class Node(ABC):
+    """A space that answers for itself; whoever walks spaces asks it, whatever its class.
+
+    Your own: answer `candidates`, and give `questions` and `count` in terms of those of the candidates, for
+    which the functions `questions` and `count` of this module serve, whether they are nodes or not.
+    """
+
+    @property
+    @abstractmethod
+    def candidates(self) -> Mapping[str, Space[Any]]:
+        """The spaces that it is made of, by name."""
+
+    @abstractmethod
+    def __call__(self, trial: Trial, /) -> nn.Module:
+        """Build one architecture."""
+
+    @abstractmethod
+    def questions(self) -> dict[str, BaseDistribution]:
+        """Every question that it can ask, whatever the answers: name to distribution.
+
+        Raises:
+            ValueError: they cannot be known exactly; see the function `questions`.
+        """
+
+    @abstractmethod
+    def count(self) -> int:
+        """The number of its architectures.
+
+        Raises:
+            ValueError: a decision is continuous; the message names it.
+        """
+
+
+def questions(space: Space[Any], limit: int = MOST_ENUMERATED) -> dict[str, BaseDistribution]:
+    """Every question that a space can ask, whatever the answers: name to distribution.
+
+    A node says so itself; a plain function is enumerated, all its architectures up to `limit`.
+
+    Raises:
+        ValueError: a function has more than `limit` architectures or a continuous decision, or asks one name
+            with different distributions.
+    """
+    if isinstance(space, Node):
+        return space.questions()
+    found: dict[str, BaseDistribution] = {}
+    try:
+        for i, params in enumerate(itertools.islice(enumerate_params(space), limit + 1)):
+            if i == limit:
+                raise ValueError(f"it has more than {limit} architectures")
+            asked = replay(params)
+            walk(space, asked)
+            for name, distribution in asked.distributions.items():
+                if found.setdefault(name, distribution) != distribution:
+                    raise ValueError(f"it asks {name!r} from {found[name]} and from {distribution}")
+    except ValueError as error:
+        raise ValueError(f"Cannot list the questions of {name_of(space)!r} exactly: {error}.") from error
+    return found
+
+
+def count(space: Space[Any]) -> int:
+    """The number of different answers (genotypes) that a space has.
+
+    A node counts by arithmetic; a plain function is enumerated.
+
+    Raises:
+        ValueError: a decision is continuous; the message names it.
+    """
+    return space.count() if isinstance(space, Node) else sum(1 for _ in enumerate_params(space))
+
+
+def under(prefix: str, asked: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribution]:
+    """Questions as `scope(trial, prefix)` asks them."""
+    return {f"{prefix}.{name}": distribution for name, distribution in asked.items()}
+
+
+class Choice(Node):
     """One of several candidates, stored in the study under the candidate's name.
 
     `Choice("op", {"conv": conv, "pool": pool})` asks `op`; what the chosen candidate asks is named
@@ -28,14 +113,27 @@ class Choice:
         if not candidates:
             raise ValueError(f"Choice {name!r} has no candidates; give at least one {{name: space}}.")
         self.name = name
-        self.candidates = dict(candidates)
+        self._candidates = dict(candidates)
 
-    def __call__(self, trial: Trial) -> nn.Module:
-        candidate = trial.suggest_categorical(self.name, list(self.candidates))
-        return self.candidates[candidate](scope(trial, self.name, candidate))
+    @property
+    def candidates(self) -> Mapping[str, Space[nn.Module]]:
+        return self._candidates
+
+    def __call__(self, trial: Trial, /) -> nn.Module:
+        candidate = trial.suggest_categorical(self.name, list(self._candidates))
+        return self._candidates[candidate](scope(trial, self.name, candidate))
+
+    def questions(self) -> dict[str, BaseDistribution]:
+        found: dict[str, BaseDistribution] = {self.name: CategoricalDistribution(tuple(self._candidates))}
+        for name, candidate in self._candidates.items():
+            found |= under(f"{self.name}.{name}", questions(candidate))
+        return found
+
+    def count(self) -> int:
+        return sum(map(count, self._candidates.values()))
 
 
-class Repeat:
+class Repeat(Node):
     """A space built `low` to `high` times in sequence, each time with decisions of its own.
 
     `Repeat("block", block, 1, 4)` asks `block.depth`; the i-th block's own questions are named
@@ -53,16 +151,45 @@ class Repeat:
         self.low = low
         self.high = high
 
-    def __call__(self, trial: Trial) -> nn.Sequential:
+    @property
+    def candidates(self) -> Mapping[str, Space[nn.Module]]:
+        """The space once for each position, `"0"`, `"1"`, ..."""
+        return {str(i): self.space for i in range(self.high)}
+
+    def __call__(self, trial: Trial, /) -> nn.Sequential:
         depth = trial.suggest_int(f"{self.name}.depth", self.low, self.high)
         return nn.Sequential(*(self.space(scope(trial, self.name, i)) for i in range(depth)))
 
+    def questions(self) -> dict[str, BaseDistribution]:
+        found: dict[str, BaseDistribution] = {f"{self.name}.depth": IntDistribution(self.low, self.high)}
+        once = questions(self.space) if self.high else {}
+        for i in range(self.high):
+            found |= under(f"{self.name}.{i}", once)
+        return found
 
-class Chain:
+    def count(self) -> int:
+        once = count(self.space) if self.high else 0
+        return sum(once**depth for depth in range(self.low, self.high + 1))
+
+
+class Chain(Node):
     """Named spaces in sequence: in `Chain(stem=stem, body=body)` the stem's questions are `stem.<name>`."""
 
     def __init__(self, **spaces: Space[nn.Module]) -> None:
         self.spaces = spaces
 
-    def __call__(self, trial: Trial) -> nn.Sequential:
+    @property
+    def candidates(self) -> Mapping[str, Space[nn.Module]]:
+        return self.spaces
+
+    def __call__(self, trial: Trial, /) -> nn.Sequential:
         return nn.Sequential(OrderedDict((name, s(scope(trial, name))) for name, s in self.spaces.items()))
+
+    def questions(self) -> dict[str, BaseDistribution]:
+        found: dict[str, BaseDistribution] = {}
+        for name, space in self.spaces.items():
+            found |= under(name, questions(space))
+        return found
+
+    def count(self) -> int:
+        return math.prod(map(count, self.spaces.values()))

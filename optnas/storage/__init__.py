@@ -1,18 +1,19 @@
 """Optuna's databases, faster, and shared by workers that may die at any moment; open.py says what holds."""
 
-from optnas.errors import StorageUnavailableError, TrialTakenError
-from optnas.storage.lease import Loss, StaleTrial
-from optnas.storage.open import claim, open_storage
-from optnas.storage.ownership import Claim
-from optnas.storage.shared_storage import SharedStorage
+from optnas.errors import StorageUnavailableError, StudyGoneError, TrialTakenError
+from optnas.storage.base import Claim, Storage
+from optnas.storage.leases import Loss, StaleTrial
+from optnas.storage.open import claim, open_storage, storage_of
 
 __all__ = [
     "Claim",
     "Loss",
-    "SharedStorage",
     "StaleTrial",
+    "Storage",
     "StorageUnavailableError",
+    "StudyGoneError",
     "TrialTakenError",
     "claim",
     "open_storage",
+    "storage_of",
 ]

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 # SQLSTATE of what passes: too many connections, serialization failure, deadlock, shutdown, start-up; sessions
-# and transactions that the server ends because they were idle, as they are while a trial trains or is paused.
-_PASSING = frozenset({"53300", "40001", "40P01", "57P01", "57P02", "57P03", "57P05", "25P03"})
+# and transactions that the server ends because they were idle, as they are while a trial trains or is paused;
+# locks and statements that took longer than the server or we allow for one wait.
+_PASSING = frozenset(
+    {"53300", "40001", "40P01", "57P01", "57P02", "57P03", "57P05", "25P03", "55P03", "57014"}
+)
 
-ADVICE = {
+_ADVICE = {
+    r"too many (connections|clients)|connection slots": "Every process of a search needs one connection, "
+    "now and then two: run fewer workers, raise the limit (max_connections, ALTER ROLE ... CONNECTION "
+    "LIMIT), or put PgBouncer in between.",
+    "lock timeout|statement timeout": "Another session holds a lock, perhaps one whose program is gone: see "
+    "`SELECT pid, state, query FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'`; "
+    "`SELECT pg_terminate_backend(pid)` ends it.",
+    "database is locked": "Another program writes to the file, or keeps it locked.",
     "disk is full": "Free some space and run the same search again; what was acknowledged is stored.",
     "No space left": "Free some space and run the same search again; what was acknowledged is stored.",
     "readonly database": "Check the permissions of the file and its folder, or choose another path.",
@@ -20,11 +31,26 @@ ADVICE = {
     "malformed": "The file is damaged; restore a copy, or save what is left with `sqlite3 FILE .recover`.",
     "authentication failed": "Check user and password in the URL, or PGPASSWORD and ~/.pgpass.",
     "no password supplied": "Give it in the URL, or in PGPASSWORD or ~/.pgpass.",
-    "does not exist": "Create it first (createdb), or check the name in the URL.",
+    'database ".*" does not exist': "Create it first (createdb), or check the name in the URL.",
+    'role ".*" does not exist': "Check the user in the URL.",
+    "relation .* does not exist|no such table": "Tables are missing; restore a copy of the database.",
+    "unsupported startup parameter": "The connection goes through a pooler that refuses an option of the "
+    "URL; take the option away, or name it in the pooler's ignore_startup_parameters.",
     "Connection refused": "Is the server running, and the host and port right?",
     "No such file or directory": "Is the server running, and the path right?",
     "resolve host": "Check the host in the URL.",
 }
+
+
+def advice(text: str) -> str:
+    """What to do about a fault, by the words of the driver; "" where nothing is known."""
+    return next((words for part, words in _ADVICE.items() if re.search(part, text)), "")
+
+
+def is_answer(error: DBAPIError | FileNotFoundError) -> bool:
+    """Whether a server is there and has said no, rather than nobody."""
+    driver = getattr(error, "orig", None)
+    return getattr(driver, "sqlstate", None) is not None or "FATAL" in str(driver)
 
 
 def database_error(error: BaseException) -> DBAPIError | FileNotFoundError | None:

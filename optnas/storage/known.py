@@ -9,13 +9,14 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Connection
 
-from optnas.storage import tables
+from optnas.private import trial_id
+from optnas.storage import schema
 from optnas.storage.database import Database
-from optnas.storage.tables import Header
+from optnas.storage.schema import Header
 
 
-class _Gone(Exception):
-    """A finished trial is not there any more, or is another."""
+class Rewound(Exception):
+    """Trials that were there are not there any more, or are others: the past of the study has changed."""
 
 
 @dataclass
@@ -23,17 +24,21 @@ class KnownStudy:
     """Whole finished trials, and the rows of trials that may change or that nobody asked for yet."""
 
     study_id: int
+    name: str | None = None
     finished: dict[int, FrozenTrial] = field(default_factory=dict)
     rows: dict[int, Header] = field(default_factory=dict)
     last: int = -1
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
-    ended: dict[tuple[str, float], float] = field(default_factory=dict)
-    """Since when leases (token, expiry) are seen to have ended, by `time.monotonic()`."""
+    witness: FrozenTrial | None = None
+    """The trial that finished last of those in `finished`: of an older past it is the first to be missing."""
 
     def add(self, trial: FrozenTrial) -> None:
         """A finished trial."""
-        self.rows.pop(trial._trial_id, None)
-        self.finished[trial._trial_id] = trial
+        self.rows.pop(trial_id(trial), None)
+        self.finished[trial_id(trial)] = trial
+        last = None if self.witness is None else self.witness.datetime_complete
+        if last is None or (trial.datetime_complete is not None and trial.datetime_complete >= last):
+            self.witness = trial
 
     def finished_in(self, states: Container[TrialState] | None) -> list[FrozenTrial]:
         """Those that are known to have ended so; None: however."""
@@ -49,32 +54,33 @@ class KnownStudy:
         """Two statements at most: rows of new and unfinished trials, then whole trials in `states`.
 
         Returns the unfinished ones, except those to `skip`; finished ones are in `finished` now. Raises
-        KeyError where there is no such study.
+        KeyError where there is no such study, and Rewound.
         """
         unfinished = [row.trial_id for row in self.rows.values() if not row.state.is_finished()]
-        witness = next(iter(self.finished.values()), None)
+        witness = self.witness
+        again = [] if witness is None else [trial_id(witness)]
 
         def work(connection: Connection) -> tuple[list[Header], list[FrozenTrial]]:
-            again = [] if witness is None else [witness._trial_id]
-            rows = tables.read_headers(connection, self.study_id, self.last, unfinished + again)
+            rows = {
+                row.trial_id: row
+                for row in schema.read_headers(connection, self.study_id, self.last, unfinished + again)
+            }
+            gone = any(known not in rows for known in unfinished)
             if witness is not None:
-                found = [row for row in rows if row.trial_id == witness._trial_id]
-                if [tables.to_local(row.complete) for row in found] != [witness.datetime_complete]:
-                    raise _Gone
-                rows.remove(found[0])
-            if not rows and self.last < 0:
-                tables.check_study(connection, self.study_id)
-            newest = self.rows | {row.trial_id: row for row in rows}
+                found = rows.pop(trial_id(witness), None)
+                complete = None if found is None else schema.to_local(found.complete)
+                gone = gone or complete is None or complete != witness.datetime_complete
+            if gone or (not rows and self.last < 0):
+                schema.check_study(connection, self.study_id)
+            if gone:
+                raise Rewound
+            newest = self.rows | rows
             wanted = [
                 row for row in newest.values() if (states is None or row.state in states) and not skip(row)
             ]
-            return rows, tables.read_trials(connection, wanted)
+            return list(rows.values()), schema.read_trials(connection, wanted)
 
-        try:
-            rows, trials = database.read(work)
-        except _Gone:  # deleted by another process; and SQLite gives its ids, and those of its trials, again
-            self.__dict__.update(vars(KnownStudy(self.study_id)))
-            return self.read_news(database, states, skip)
+        rows, trials = database.read(work)
         for row in rows:
             self.rows[row.trial_id] = row
             self.last = max(self.last, row.trial_id)

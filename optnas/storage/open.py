@@ -22,40 +22,35 @@ Owned. Who runs a trial is stored beside it, with a lease that a thread renews. 
     to it.
 Patient. A lock, a restarted server or a vanished file is waited for, `patience` seconds at most.
 
-A database whose schema is unknown here is left to Optuna's own storage, with a warning.
+One study. A study that was deleted and begun anew, and a database that was put back to an older copy, are
+    noticed by what a process knows of them: StudyGoneError, instead of trials that exist no more.
+
+A process that lives on the same machine and is not stopped does not lose its trial before its lease has ended
+20 times over: C code may keep Python's threads from running. A trial that something other than optnas runs is
+never taken over; it holds up the end of a search only as long as it shows signs of life. A forked child of a
+process that runs trials owns nothing and writes nothing.
+
+All that a storage can do stands in base.py, and `open_storage` and `storage_of` give such a storage for every
+storage of Optuna's. A database whose schema is unknown here is left to Optuna's own, with a warning.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 import warnings
 
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, get_storage
-from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
-from optnas.errors import StorageUnavailableError, TrialTakenError
-from optnas.storage import tables
+from optnas import private
+from optnas.errors import StorageUnavailableError
+from optnas.storage import schema
+from optnas.storage.base import Claim, Storage
 from optnas.storage.database import Database
-from optnas.storage.lease import Loss, StaleTrial
-from optnas.storage.location import parse_url
-from optnas.storage.ownership import Claim
-from optnas.storage.shared_storage import SharedStorage
-from optnas.storage.transitions import NOT_COUNTED
-
-__all__ = [
-    "Claim",
-    "Loss",
-    "SharedStorage",
-    "StaleTrial",
-    "StorageUnavailableError",
-    "TrialTakenError",
-    "claim",
-    "open_storage",
-]
-
-_claiming = threading.Lock()
+from optnas.storage.foreign import ForeignStorage
+from optnas.storage.location import hide, parse_url, secrets_of, shown
+from optnas.storage.shared import SharedStorage
 
 
 def open_storage(
@@ -64,16 +59,19 @@ def open_storage(
     lease: float = 60.0,
     patience: float = 60.0,
     full_sync: bool = False,
-) -> BaseStorage:
+    read_only: bool = False,
+) -> Storage:
     """A storage for studies that several processes share and that outlives each of them.
 
     Args:
         storage: a URL (`sqlite:///nas.db`, `postgresql://user@host/database`), the path of a SQLite file, a
-            storage that is open already (returned as it is), or None (in memory). Other URLs go to Optuna.
+            storage of Optuna's that is open already, or None (in memory). Other URLs go to Optuna.
         lease: seconds that a trial stays with a process that gives no sign of life, and half as many for
             others to see it; a process gives four in that time. The same for all processes.
         patience: seconds to wait for a database that is locked or cannot be reached.
         full_sync: SQLite only: wait for the disk at every commit, so that power loss loses nothing either.
+        read_only: only look: no table is made, nothing is written, not even beside a SQLite file (unless its
+            log must be read). For databases that `lease`, `patience` and `full_sync` are for.
 
     Raises:
         StorageUnavailableError: it cannot be reached or written; the message says why.
@@ -82,45 +80,44 @@ def open_storage(
         ValueError: the URL cannot be read.
     """
     if isinstance(storage, BaseStorage):
-        return storage
+        return _with_abilities(storage)
     if storage is None:
-        return InMemoryStorage()
+        return ForeignStorage(InMemoryStorage())
     url = parse_url(os.fspath(storage))
     in_memory = url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
     if in_memory or url.get_backend_name() not in ("sqlite", "postgresql"):
-        return get_storage(url.render_as_string(hide_password=False))
-    database = Database(url, patience=patience, full_sync=full_sync)
-    version = database.patiently(lambda again: database.rdb.get_current_version())
-    if version not in tables.SCHEMAS:
+        text = url.render_as_string(hide_password=False)
+        try:
+            return ForeignStorage(get_storage(text), shown(url))
+        except (SQLAlchemyError, ImportError, ValueError) as error:
+            secrets = [text, str(storage), *secrets_of(url)]
+            raise StorageUnavailableError(f"storage={shown(url)}: {hide(str(error), secrets)}") from None
+    database = Database(url, patience=patience, full_sync=full_sync, read_only=read_only)
+    if database.version != schema.SCHEMA:
         warnings.warn(
-            f"storage={database} has schema {version}, which this optnas does not know. Optuna's own storage "
-            "is used: slower, and a trial may be taken twice. Update optnas.",
+            f"storage={database} has schema {database.version}, which this optnas does not know. Optuna's "
+            "own storage is used: slower, and a trial may be taken twice. Update optnas.",
             stacklevel=2,
         )
-        return get_storage(database.rdb)
+        return ForeignStorage(get_storage(database.rdb), str(database))
     return SharedStorage(database, lease)
 
 
-def claim(study: optuna.Study, n_trials: int | None) -> Claim:
+def storage_of(study: optuna.Study) -> Storage:
+    """The storage of any study, with abilities: ours as it is, another one behind the interface of ours."""
+    return _with_abilities(private.storage(study))
+
+
+def claim(study: optuna.Study, n_trials: int | None, counts: str) -> Claim:
     """Take a WAITING trial or create one, unless `n_trials` of the study count or run already.
 
-    A trial counts if it is COMPLETE or PRUNED and neither a twin nor infeasible. Atomic between processes for
-    storages of `open_storage`, between threads for others. `optuna.Trial(study, trial_id)` runs it.
+    A trial counts if it is COMPLETE or PRUNED, unless its user attribute `counts` is false. Atomic between
+    processes for storages that they can share, between threads for others. `optuna.Trial(study, trial_id)`
+    runs it.
     """
-    study._thread_local.cached_all_trials = None  # as study.ask does: once a trial
-    if isinstance(study._storage, SharedStorage):
-        return study._storage.claim(study._study_id, n_trials)
-    with _claiming:
-        trials = study.get_trials(deepcopy=False)
-        running = sum(trial.state == TrialState.RUNNING for trial in trials)
-        counted = sum(
-            trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-            and not any(name in trial.user_attrs for name in NOT_COUNTED)
-            for trial in trials
-        )
-        if n_trials is not None and counted + running >= n_trials:
-            return Claim(None, counted, running)
-        trial_id = study._pop_waiting_trial_id()
-        if trial_id is None:
-            trial_id = study._storage.create_new_trial(study._study_id)
-        return Claim(trial_id, counted, running)
+    private.forget_trials(study)
+    return storage_of(study).claim(private.study_id(study), n_trials, counts)
+
+
+def _with_abilities(storage: BaseStorage) -> Storage:
+    return storage if isinstance(storage, Storage) else ForeignStorage(get_storage(storage))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,10 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.space.explore import draw_value
-from optnas.trial import contains
+from optnas import private, record
+from optnas.answers import Pick
 
-Pick = Callable[[str, BaseDistribution], Any]
-"""Answers a question, given its name and its distribution."""
+"""System attribute of a trial: the answers that a sampler has planned for it, under `params`."""
 
 
 class TrialSampler(BaseSampler, ABC):
@@ -63,7 +62,7 @@ class TrialSampler(BaseSampler, ABC):
                 f"{len(study.directions)}. Take NSGAIISampler or TPESampler from optuna.samplers, or "
                 "search for one value and limit the others by trial.set_constraint."
             )
-        place = study._study_id, trial.number
+        place = private.place(study, trial)
         redraws = self._picks[place][1] + 1 if place in self._picks else 0
         rng = np.random.default_rng((self.seed, trial.number, redraws))
         self._picks[place] = self.prepare(study, trial, rng), redraws
@@ -73,16 +72,16 @@ class TrialSampler(BaseSampler, ABC):
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """The answer to one question."""
-        if (study._study_id, trial.number) not in self._picks:
+        if private.place(study, trial) not in self._picks:
             self.sample_relative(study, trial, {})
-        pick, _ = self._picks[study._study_id, trial.number]
+        pick, _ = self._picks[private.place(study, trial)]
         return pick(param_name, param_distribution)
 
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
         """Forget how this trial was answered."""
-        self._picks.pop((study._study_id, trial.number), None)
+        self._picks.pop(private.place(study, trial), None)
 
 
 def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
@@ -90,19 +89,9 @@ def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
     return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
-def keep_or_draw(params: Mapping[str, Any], rng: np.random.Generator) -> Pick:
-    """Answer from `params` where that is possible, else uniformly at random."""
-
-    def pick(name: str, distribution: BaseDistribution) -> Any:
-        can_keep = name in params and contains(distribution, params[name])
-        return params[name] if can_keep else draw_value(distribution, rng)
-
-    return pick
-
-
-def hashable(params: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
-    """Equal for equal answers; 1, 1.0 and True are equal in Python, yet different answers."""
-    return frozenset((name, repr(value)) for name, value in params.items())
+def expected_params(trial: FrozenTrial) -> dict[str, Any]:
+    """What an unfinished trial was or will be answered, as far as anyone knows: planned, fixed, or given."""
+    return {**(record.PLAN.of(trial) or {}).get("params", {}), **fixed_params(trial)}
 
 
 def is_sound(trial: FrozenTrial) -> bool:

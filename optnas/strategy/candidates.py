@@ -6,13 +6,11 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from optnas.space.explore import draw_value
-from optnas.strategy.base import Pick
-from optnas.strategy.evolution import mutate
-from optnas.trial import Draw, Space, contains
+from optnas.answers import Pick, contains, draw, is_continuous, key, mutate, settle
+from optnas.space.explore import walk
+from optnas.trial import Draw, Space
 
 Params = Mapping[str, Any]
 
@@ -43,7 +41,7 @@ class Questions:
         params: dict[str, Any] = {}
         node = 0
         while (asked := self._asked[node]) is not None:
-            params[asked[0]] = value = pick(*asked)
+            params[asked[0]] = value = settle(asked[1], pick(*asked))
             following = self._next.get(_edge(node, asked[1], value))
             if following is None:
                 return self._explore(params, pick)
@@ -53,30 +51,24 @@ class Questions:
         return params if node else self._explore(params, pick)
 
     def _explore(self, params: Params, pick: Pick) -> dict[str, Any] | None:
-        draw = Draw(lambda name, distribution: params[name] if name in params else pick(name, distribution))
-        try:
-            with torch.device("meta"):
-                self._space(draw)
-            raises = False
-        except Exception:
-            raises = True
+        asked = Draw(lambda name, distribution: params[name] if name in params else pick(name, distribution))
+        raises = walk(self._space, asked) is not None
         if len(self._asked) > MOST_NODES:
             self._forget()
         node = 0
-        for name, distribution in draw.distributions.items():
+        for name, distribution in asked.distributions.items():
             self._asked[node] = name, distribution
-            node = self._next.setdefault(_edge(node, distribution, draw.params[name]), len(self._asked))
+            node = self._next.setdefault(_edge(node, distribution, asked.params[name]), len(self._asked))
             if node == len(self._asked):
                 self._asked.append(None)
         if raises:
             self._raising.add(node)
-        return None if raises else draw.params
+        return None if raises else asked.params
 
 
 def _edge(node: int, distribution: BaseDistribution, value: Any) -> Hashable:
-    if isinstance(distribution, FloatDistribution) and distribution.step is None:
-        return node
-    return node, type(value), value  # 1, 1.0 and True are equal in Python, yet different answers
+    # The type first: it is quicker to ask.
+    return node if type(value) is float and is_continuous(distribution) else (node, key(value))
 
 
 class Candidates:
@@ -117,14 +109,14 @@ class Candidates:
             for known in (self._fixed, parent):
                 if name in known and contains(distribution, known[name]):
                     return self._change(distribution, known[name]) if name in changed else known[name]
-            return draw_value(distribution, self._rng)
+            return draw(distribution, self._rng)
 
         params = self._questions.answer(pick)
         if params is None:
             return None
         for name, distribution in self._beyond.items():
             if name not in params:
-                params[name] = pick(name, distribution)
+                params[name] = settle(distribution, pick(name, distribution))
         return params
 
     def _change(self, distribution: BaseDistribution, value: Any) -> Any:

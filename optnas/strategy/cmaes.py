@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 import optuna
 from cmaes import CatCMAwM
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.space.explore import draw_value, options
-from optnas.strategy.base import Pick, TrialSampler, is_sound, loss
+from optnas import private, record
+from optnas.answers import Pick, contains, draw, index, is_continuous, is_logarithmic, options
+from optnas.strategy.base import TrialSampler, is_sound, loss
 from optnas.strategy.padded import Slots, slots
-from optnas.trial import Space, contains
-
-CMA = "optnas:cma"
+from optnas.trial import Space
 
 LONGEST_GRID = 1000
 
@@ -69,7 +68,7 @@ class MixedCmaEsSampler(TrialSampler):
             "numbers": [] if solution._v_raw is None else solution._v_raw.tolist(),
             "categories": [] if solution.c is None else solution.c.argmax(axis=1).tolist(),
         }
-        study._storage.set_trial_system_attr(trial._trial_id, CMA, sample)
+        record.CMA.write(study, trial, sample)
 
         def pick(name: str, distribution: BaseDistribution) -> Any:
             if name in answers and contains(distribution, answers[name]):
@@ -79,29 +78,29 @@ class MixedCmaEsSampler(TrialSampler):
                 _logger.warning(
                     f"MixedCmaEsSampler does not know {name!r} as {distribution}: it is drawn at random."
                 )
-            return draw_value(distribution, rng)
+            return draw(distribution, rng)
 
         return pick
 
     def _optimizer(self, study: Study) -> CatCMAwM:
         """The distribution after all generations that have ended."""
         finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-        ours = [trial for trial in finished if CMA in trial.system_attrs]
+        ours = [trial for trial in finished if record.CMA.of(trial) is not None]
         # By completion, so that a trial that ends late does not change a generation that has ended.
         ours.sort(key=lambda trial: (trial.datetime_complete, trial.number))
         generations: list[list[FrozenTrial]] = []
         while True:
-            of_this = [t for t in ours if t.system_attrs[CMA]["generation"] == len(generations)]
+            of_this = [t for t in ours if _sample(t)["generation"] == len(generations)]
             if len(of_this) < self.population_size:
                 break
             generations.append(of_this[: self.population_size])
         numbers = [[trial.number for trial in generation] for generation in generations]
-        told, optimizer = self._told.get(study._study_id, ([], None))
+        told, optimizer = self._told.get(private.study_id(study), ([], None))
         if optimizer is None or told != numbers[: len(told)]:
             told, optimizer = [], self._code.new_optimizer(self.population_size)
         for generation in generations[len(told) :]:
             optimizer.tell(self._ranked(study, generation))
-        self._told[study._study_id] = numbers, optimizer
+        self._told[private.study_id(study)] = numbers, optimizer
         return optimizer
 
     def _ranked(
@@ -130,12 +129,12 @@ class _Code:
 
     @classmethod
     def of(cls, questions: Slots) -> _Code:
-        logs = frozenset(name for name, d in questions.items() if getattr(d, "log", False))
+        logs = frozenset(name for name, d in questions.items() if is_logarithmic(d))
         code = cls({}, {}, {}, logs)
         for name, distribution in questions.items():
             if distribution.single():
                 continue
-            if _is_continuous(distribution):
+            if _is_nearly_continuous(distribution):
                 code.continuous[name] = distribution
                 continue
             values = options(name, distribution)
@@ -170,7 +169,7 @@ class _Code:
 
     def encode(self, trial: FrozenTrial) -> CatCMAwM.Solution:
         """What was sampled for the trial, except where the trial has got another answer."""
-        sample = trial.system_attrs[CMA]
+        sample = _sample(trial)
         numbers = np.array(sample["numbers"])
         n_continuous = len(self.continuous)
         for i, (name, distribution) in enumerate(self.continuous.items()):
@@ -186,7 +185,7 @@ class _Code:
         for i, (name, values) in enumerate(self.categories.items()):
             category = sample["categories"][i]
             if name in trial.params:
-                category = next(j for j, v in enumerate(values) if repr(v) == repr(trial.params[name]))
+                category = index(values, trial.params[name])
             one_hot[i, category] = True
         return CatCMAwM.Solution(
             x=numbers[:n_continuous], z=numbers[n_continuous:], c=one_hot, _v_raw=numbers
@@ -199,7 +198,13 @@ class _Code:
         return int(np.abs(np.array([self._scale(name, value) for value in values]) - number).argmin())
 
 
-def _is_continuous(distribution: BaseDistribution) -> bool:
+def _is_nearly_continuous(distribution: BaseDistribution) -> bool:
     if isinstance(distribution, IntDistribution):
         return (distribution.high - distribution.low) // distribution.step >= LONGEST_GRID
-    return isinstance(distribution, FloatDistribution) and distribution.step is None
+    return is_continuous(distribution)
+
+
+def _sample(trial: FrozenTrial) -> dict[str, Any]:
+    sample = record.CMA.of(trial)
+    assert sample is not None, "asked of trials that CMA-ES drew"
+    return sample

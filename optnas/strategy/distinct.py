@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from optnas import private, record
+from optnas.answers import draw, is_continuous, keep_or_draw, others, params_key
 from optnas.errors import ParamsMismatchError, SpaceExhausted
-from optnas.space.explore import draw_value, enumerate_params, options
-from optnas.strategy.base import fixed_params, hashable, keep_or_draw
-from optnas.strategy.inner import Inner, PlanningSampler, walk
+from optnas.space.explore import enumerate_params, walk
+from optnas.strategy.base import expected_params
+from optnas.strategy.inner import Inner, PlanningSampler
 from optnas.trial import Draw, Space, replay
-
-PLAN = "optnas:plan"
 
 Params = Mapping[str, Any]
 Identity = Callable[[Params], Hashable]
@@ -26,6 +27,7 @@ Recorded = Callable[[FrozenTrial], Hashable | None]
 
 RANDOM_TRIES = 50
 CLAIMS = 5
+SMALL = 200
 
 
 @dataclass(frozen=True)
@@ -82,39 +84,63 @@ class DistinctSampler(PlanningSampler):
         self._recorded = recorded
         self._identities: dict[Hashable, Hashable] = {}
         self._finished: dict[tuple[int, int], Hashable | None] = {}  # (study, trial) to identity
+        self._listed: list[Params] = []
+        self._limit = 0
 
     def plan(
         self, study: Study, trial: FrozenTrial
     ) -> tuple[Inner, Mapping[str, Any], Mapping[str, BaseDistribution]]:
         """The answers to all questions of the space."""
-        inner, draw = self._claim(study, trial)
-        return inner, draw.params, draw.distributions
+        inner, planned = self._claim(study, trial)
+        return inner, planned.params, planned.distributions
+
+    def exhausted(self, study: Study) -> SpaceExhausted | None:
+        """Why no further trial can be new, where that is known before one begins.
+
+        It is for a small space (at most `SMALL` sets of answers), all of whose trials have finished.
+        """
+        trials = study.get_trials(deepcopy=False)
+        if not all(trial.state.is_finished() for trial in trials) or not self._list(2 * len(trials)):
+            return None
+        seen = self._seen(study)
+        return None if any(self._is_new(params, seen) for params in self._listed) else _exhausted(study, seen)
+
+    def _list(self, limit: int) -> bool:
+        """Whether the space has at most about `limit` architectures, which are then all in `_listed`."""
+        limit = min(limit, SMALL)
+        if limit > self._limit:
+            self._limit = min(max(limit, 2 * self._limit), SMALL)
+            try:
+                self._listed = list(itertools.islice(enumerate_params(self.space), self._limit + 1))
+            except Exception:  # continuous, or some cannot be built: the trials will say so
+                self._listed = []
+        return 0 < len(self._listed) <= self._limit
 
     def _claim(self, study: Study, trial: FrozenTrial) -> tuple[Inner, Draw]:
         """Publish a plan, then look whether a concurrent worker published the same; if so, plan again."""
         rng = np.random.default_rng((self.seed, trial.number))
-        fixed = fixed_params(trial) | trial.system_attrs.get(PLAN, {}).get("params", {})
+        fixed = expected_params(trial)
         for _ in range(CLAIMS):
             inner, found = self._plan(study, trial, fixed, rng)
             plan: Any = {"params": found.params, "how": found.how, "redraws": found.redraws}
-            study._storage.set_trial_system_attr(trial._trial_id, PLAN, plan)
-            if found.how == "repeat" or self._is_new(found.params, self._seen(study, trial)):
+            record.PLAN.write(study, trial, plan)
+            if found.how == "repeat" or self._is_new(found.params, self._seen(study, trial.number)):
                 break
-        return inner, walk(self.space, replay(found.params))
+        return inner, self._ask(replay(found.params))
 
     def _plan(
         self, study: Study, trial: FrozenTrial, fixed: Params, rng: np.random.Generator
     ) -> tuple[Inner, _Found]:
-        seen = self._seen(study, trial)
+        seen = self._seen(study, trial.number)
         for redraws in range(self.redraws + 1):
             inner = Inner(self.sampler, study, trial, fixed)
-            draw = walk(self.space, Draw(inner))
-            if self._is_new(draw.params, seen):
-                return inner, _Found(draw.params, "redrawn" if redraws else "drawn", redraws)
-            if draw.params.keys() <= fixed.keys():
-                return inner, _Found(draw.params, "repeat", redraws)
+            drawn = self._ask(Draw(inner))
+            if self._is_new(drawn.params, seen):
+                return inner, _Found(drawn.params, "redrawn" if redraws else "drawn", redraws)
+            if drawn.params.keys() <= fixed.keys():
+                return inner, _Found(drawn.params, "repeat", redraws)
         for candidates, how in (
-            (self._neighbors(draw, fixed, rng), "neighbor"),
+            (self._neighbors(drawn, fixed, rng), "neighbor"),
             (self._random(fixed, rng), "random"),
             (self._rest(fixed, rng), "random"),
         ):
@@ -122,28 +148,25 @@ class DistinctSampler(PlanningSampler):
                 if self._is_new(params, seen):
                     return inner, _Found(params, how, self.redraws)
         if fixed:
-            return inner, _Found(draw.params, "repeat", self.redraws)
-        raise SpaceExhausted(
-            f"All {len(seen)} distinct architectures of the space have been tried. The search is complete; "
-            "for repeats of the best ones, enqueue them or use the inner sampler alone."
-        )
+            return inner, _Found(drawn.params, "repeat", self.redraws)
+        raise _exhausted(study, seen)
 
-    def _neighbors(self, draw: Draw, fixed: Params, rng: np.random.Generator) -> Iterator[Params]:
+    def _neighbors(self, drawn: Draw, fixed: Params, rng: np.random.Generator) -> Iterator[Params]:
         """One decision changed to each of its other answers, all in random order."""
-        names = [name for name in draw.params if name not in fixed]
+        names = [name for name in drawn.params if name not in fixed]
         for i in rng.permutation(len(names)):
-            name, distribution = names[i], draw.distributions[names[i]]
-            if isinstance(distribution, FloatDistribution) and distribution.step is None:
-                others: list[Any] = [draw_value(distribution, rng)]
+            name, distribution = names[i], drawn.distributions[names[i]]
+            if is_continuous(distribution):
+                changes = [draw(distribution, rng)]
             else:
-                others = [value for value in options(name, distribution) if value != draw.params[name]]
-            for j in rng.permutation(len(others)):
-                kept = {**draw.params, name: others[j], **fixed}
-                yield walk(self.space, Draw(keep_or_draw(kept, rng))).params
+                changes = others(name, distribution, drawn.params[name])
+            for j in rng.permutation(len(changes)):
+                kept = {**drawn.params, name: changes[j], **fixed}
+                yield self._ask(Draw(keep_or_draw(kept, rng))).params
 
     def _random(self, fixed: Params, rng: np.random.Generator) -> Iterator[Params]:
         for _ in range(RANDOM_TRIES):
-            yield walk(self.space, Draw(keep_or_draw(fixed, rng))).params
+            yield self._ask(Draw(keep_or_draw(fixed, rng))).params
 
     def _rest(self, fixed: Params, rng: np.random.Generator) -> Iterator[Params]:
         """When so many random draws found nothing, the space is nearly exhausted: take it in order."""
@@ -156,11 +179,16 @@ class DistinctSampler(PlanningSampler):
                 yield from self._random(fixed, rng)
             raise
 
+    def _ask(self, asked: Draw) -> Draw:
+        """What the space asks; one that raises, until then (the trial with these answers will raise, too)."""
+        walk(self.space, asked)
+        return asked
+
     def _is_new(self, params: Params, seen: set[Hashable]) -> bool:
-        return hashable(params) not in seen and self._key(params) not in seen
+        return params_key(params) not in seen and self._key(params) not in seen
 
     def _key(self, params: Params) -> Hashable:
-        key = hashable(params)
+        key = params_key(params)
         if self._identity is None:
             return key
         if key not in self._identities:
@@ -170,11 +198,12 @@ class DistinctSampler(PlanningSampler):
                 self._identities[key] = key
         return self._identities[key]
 
-    def _seen(self, study: Study, trial: FrozenTrial) -> set[Hashable]:
+    def _seen(self, study: Study, but: int | None = None) -> set[Hashable]:
+        """What all trials are or will be, `but` one number."""
         seen = set()
-        for other in study._storage.get_all_trials(study._study_id, deepcopy=False):
-            place = (study._study_id, other.number)
-            if other.number == trial.number:
+        for other in private.storage(study).get_all_trials(private.study_id(study), deepcopy=False):
+            place = private.place(study, other)
+            if other.number == but:
                 continue
             key = self._finished[place] if place in self._finished else self._key_of(other)
             if other.state.is_finished():
@@ -186,11 +215,31 @@ class DistinctSampler(PlanningSampler):
     def _key_of(self, trial: FrozenTrial) -> Hashable | None:
         """What a trial is or will be; None where that is not known."""
         if trial.state == TrialState.FAIL:  # building its network may be what killed its workers
-            return hashable(trial.params) if trial.params else None
+            return params_key(trial.params) if trial.params else None
         if self._recorded and trial.state.is_finished() and (key := self._recorded(trial)) is not None:
             return key
-        known = {**trial.system_attrs.get(PLAN, {}).get("params", {}), **fixed_params(trial)}
         try:
-            return self._key(walk(self.space, replay(known)).params)
+            return self._key(self._ask(replay(expected_params(trial))).params)
         except ParamsMismatchError:
             return None
+
+
+def _exhausted(study: Study, seen: set[Hashable]) -> SpaceExhausted:
+    return SpaceExhausted(
+        f"All {len(seen)} distinct architectures of the space have been tried. {_failures(study)}"
+    )
+
+
+def _failures(study: Study) -> str:
+    """What is to be done now, which depends on whether trials have failed."""
+    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    known = [trial for trial in failed if trial.params]  # one that was not asked anything tried nothing
+    if not known:
+        return "The search is complete; for repeats of the best, enqueue them or use the inner sampler alone."
+    last = known[-1]
+    numbers = ", ".join(str(trial.number) for trial in known[:10]) + (", ..." if len(known) > 10 else "")
+    return (
+        f"But {len(known)} of them failed (trial {numbers}), the last one for this reason: "
+        f"{record.why(last) or 'none was recorded'}. Mend it, and enqueue them again: "
+        f"study.enqueue_trial(study.trials[{last.number}].params)."
+    )

@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optnas.space.explore import draw_value
-from optnas.strategy.base import Pick, TrialSampler, fixed_params, keep_or_draw, loss, sound_trials
-
-PARENT = "optnas:parent"
-CHANGED = "optnas:changed"
+from optnas.answers import Pick, keep_or_draw, mutate
+from optnas.record import CHANGED, PARENT
+from optnas.strategy.base import TrialSampler, fixed_params, loss, sound_trials
 
 
 class RegularizedEvolutionSampler(TrialSampler):
@@ -68,8 +66,9 @@ class RegularizedEvolutionSampler(TrialSampler):
             other = self._tournament(study, population, rng)
             inherited |= {k: v for k, v in other.params.items() if rng.random() < self.crossover}
         changed = _choose_decision(parent, trial, rng)
-        study._storage.set_trial_system_attr(trial._trial_id, PARENT, parent.number)
-        study._storage.set_trial_system_attr(trial._trial_id, CHANGED, changed)
+        PARENT.write(study, trial, parent.number)
+        if changed is not None:
+            CHANGED.write(study, trial, changed)
 
         keep = keep_or_draw(inherited, rng)
 
@@ -83,18 +82,6 @@ class RegularizedEvolutionSampler(TrialSampler):
     ) -> FrozenTrial:
         entrants = rng.choice(len(population), self.tournament_size, replace=False)
         return min((population[int(i)] for i in entrants), key=lambda trial: loss(study, trial))
-
-
-def mutate(distribution: BaseDistribution, value: Any, rng: np.random.Generator) -> Any:
-    """Another answer to a question that was answered `value`, uniformly at random."""
-    if isinstance(distribution, CategoricalDistribution):
-        others = [choice for choice in distribution.choices if choice is not value and choice != value]
-        return others[rng.integers(len(others))] if others else value
-    for _ in range(100):
-        drawn = draw_value(distribution, rng)
-        if drawn != value:
-            return drawn
-    return value
 
 
 def _choose_decision(parent: FrozenTrial, trial: FrozenTrial, rng: np.random.Generator) -> str | None:

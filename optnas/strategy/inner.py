@@ -7,13 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.trial import Draw, Space, ask, contains
+from optnas import private
+from optnas.answers import contains, options, settle
 
 
 class Inner:
@@ -34,9 +34,7 @@ class Inner:
         self.relative = sampler.sample_relative(study, self._trial, self.relative_space)
 
     def __call__(self, name: str, distribution: BaseDistribution) -> Any:
-        value = self._answer(name, distribution)
-        # As the storage would give it back: a float where an integer was asked becomes one.
-        value = distribution.to_external_repr(distribution.to_internal_repr(value))
+        value = settle(distribution, self._answer(name, distribution))
         self._trial.params[name] = value
         self._trial.distributions[name] = distribution
         return value
@@ -45,11 +43,8 @@ class Inner:
         if name in self._fixed and contains(distribution, self._fixed[name]):
             return self._fixed[name]
         if distribution.single():
-            internal = getattr(distribution, "low", 0)  # of categorical choices, the first
-            return distribution.to_external_repr(internal)
-        if name in self.relative and distribution._contains(
-            distribution.to_internal_repr(self.relative[name])
-        ):
+            return options(name, distribution)[0]
+        if name in self.relative and contains(distribution, self.relative[name]):
             return self.relative[name]
         return self._sampler.sample_independent(self._study, self._trial, name, distribution)
 
@@ -77,14 +72,14 @@ class PlanningSampler(BaseSampler, ABC):
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Plan the trial; its questions, and those that the inner sampler would answer jointly."""
         inner, answers, distributions = self.plan(study, trial)
-        self._relative[study._study_id, trial.number] = {**inner.relative, **answers}
+        self._relative[private.place(study, trial)] = {**inner.relative, **answers}
         return {**inner.relative_space, **distributions}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The planned answers."""
-        return self._relative.pop((study._study_id, trial.number))
+        return self._relative.pop(private.place(study, trial))
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -105,27 +100,3 @@ class PlanningSampler(BaseSampler, ABC):
     def reseed_rng(self) -> None:
         """Passed on to the inner sampler; our own choices differ by the trial's number."""
         self.sampler.reseed_rng()
-
-
-def walk(space: Space[Any], draw: Draw) -> Draw:
-    """Let a space put its questions to `draw`; what it builds stays on the meta device and is dropped.
-
-    A space that raises has asked what it asked; the trial that is given these answers will raise, too. What
-    `draw` raises goes on upward.
-    """
-    errors: list[Exception] = []
-
-    def pick(name: str, distribution: BaseDistribution) -> Any:
-        try:
-            return ask(draw, name, distribution)
-        except Exception as error:
-            errors.append(error)
-            raise
-
-    try:
-        with torch.device("meta"):
-            space(Draw(pick))
-    except Exception:
-        if errors:
-            raise
-    return draw

@@ -6,24 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optnas.space.explore import draw_value, options
-from optnas.strategy.base import (
-    Pick,
-    TrialSampler,
-    fixed_params,
-    hashable,
-    keep_or_draw,
-    loss,
-    sound_trials,
-)
-from optnas.strategy.evolution import CHANGED, PARENT
-
-START = "optnas:start"
-TRIED = "optnas:tried"
+from optnas.answers import Key, Pick, draw, is_continuous, keep_or_draw, key, options, params_key, same
+from optnas.record import CHANGED, PARENT, START, TRIED
+from optnas.strategy.base import TrialSampler, fixed_params, loss, sound_trials
 
 MANY = 32
 RANDOM_STEPS = 4
@@ -60,19 +49,20 @@ class LocalSearchSampler(TrialSampler):
         done = sound_trials(study)
         if len(done) < self.n_start:
             return keep_or_draw({}, rng)
-        start = max((t.system_attrs[START] for t in done if START in t.system_attrs), default=None)
-        path = [t for t in done if t.system_attrs.get(START) == start]
+        starts = [START.of(t) for t in done]
+        start = max((number for number in starts if number is not None), default=None)
+        path = [t for t in done if START.of(t) == start]
         current = min(path, key=lambda t: (loss(study, t), t.number))
         untried = self._untried(study, trial, current, rng)
         if not untried:
-            study._storage.set_trial_system_attr(trial._trial_id, START, trial.number)
+            START.write(study, trial, trial.number)
             return keep_or_draw({}, rng)
         changed, value = untried[rng.integers(len(untried))]
-        # The parent last: where it is, other workers look for the rest.
-        attributes = {CHANGED: changed, TRIED: value, START: start, PARENT: current.number}
-        for key, attribute in attributes.items():
-            if attribute is not None:
-                study._storage.set_trial_system_attr(trial._trial_id, key, attribute)
+        CHANGED.write(study, trial, changed)
+        TRIED.write(study, trial, value)
+        if start is not None:
+            START.write(study, trial, start)
+        PARENT.write(study, trial, current.number)  # the last: where it is, other workers look for the rest
         return keep_or_draw({**current.params, changed: value}, rng)
 
     def _untried(
@@ -80,32 +70,27 @@ class LocalSearchSampler(TrialSampler):
     ) -> list[tuple[str, Any]]:
         """The changes (decision, answer) of `current` that no trial has made or is making."""
         others = study.get_trials(deepcopy=False)
-        made = [
-            (t.system_attrs[CHANGED], repr(t.system_attrs.get(TRIED)))
-            for t in others
-            if t.system_attrs.get(PARENT) == current.number
-        ]
-        seen = {hashable(t.params) for t in others if t.state.is_finished()}
+        made = [(CHANGED.of(t) or "", key(TRIED.of(t))) for t in others if PARENT.of(t) == current.number]
+        seen = {params_key(t.params) for t in others if t.state.is_finished()}
         fixed = fixed_params(trial)
         return [
             (name, value)
             for name, distribution in current.distributions.items()
             if name not in fixed
             for value in _others(name, distribution, made, rng)
-            if (name, repr(value)) not in made
-            and repr(value) != repr(current.params[name])
-            and hashable({**current.params, name: value}) not in seen
+            if (name, key(value)) not in made
+            and not same(value, current.params[name])
+            and params_key({**current.params, name: value}) not in seen
         ]
 
 
 def _others(
-    name: str, distribution: BaseDistribution, made: list[tuple[str, str]], rng: np.random.Generator
+    name: str, distribution: BaseDistribution, made: list[tuple[str, Key]], rng: np.random.Generator
 ) -> Sequence[Any]:
     """What a decision can be changed to: every option, or random values where there are many."""
     if distribution.single():
         return ()
-    is_float = isinstance(distribution, FloatDistribution) and distribution.step is None
-    if not is_float and len(options(name, distribution)) <= MANY:
+    if not is_continuous(distribution) and len(options(name, distribution)) <= MANY:
         return options(name, distribution)
     left = RANDOM_STEPS - sum(changed == name for changed, _ in made)
-    return [draw_value(distribution, rng) for _ in range(left)]
+    return [draw(distribution, rng) for _ in range(left)]

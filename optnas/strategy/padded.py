@@ -3,54 +3,38 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.space.explore import draw_value, enumerate_params
-from optnas.space.nodes import Chain, Choice, Repeat
+from optnas import private, record
+from optnas.answers import draw
+from optnas.space.nodes import MOST_ENUMERATED, questions
 from optnas.strategy.base import fixed_params
-from optnas.strategy.inner import Inner, PlanningSampler, walk
-from optnas.trial import Space, replay
-
-PADDED = "optnas:padded"
+from optnas.strategy.inner import Inner, PlanningSampler
+from optnas.trial import Space
 
 Slots = Mapping[str, BaseDistribution]
 
 
-def slots(space: Space[Any], limit: int = 20_000) -> dict[str, BaseDistribution]:
-    """Every question that a space can ask, whatever the answers: name to distribution.
-
-    Nodes are read off; a plain function is enumerated, all its architectures up to `limit`.
+def slots(space: Space[Any], limit: int = MOST_ENUMERATED) -> dict[str, BaseDistribution]:
+    """Every question that a space can ask; see `optnas.space.questions`.
 
     Raises:
-        ValueError: the questions cannot be known exactly: a function has more than `limit` architectures or a
-            continuous decision, or asks one name with different distributions. The message says how to name
-            them by hand.
+        ValueError: they cannot be known exactly; the message says how to name them by hand.
     """
-    if isinstance(space, Choice):
-        found: dict[str, BaseDistribution] = {space.name: CategoricalDistribution(tuple(space.candidates))}
-        for name, candidate in space.candidates.items():
-            found |= _prefixed(f"{space.name}.{name}.", slots(candidate, limit))
-        return found
-    if isinstance(space, Repeat):
-        found = {f"{space.name}.depth": IntDistribution(space.low, space.high)}
-        block = slots(space.space, limit)
-        for i in range(space.high):
-            found |= _prefixed(f"{space.name}.{i}.", block)
-        return found
-    if isinstance(space, Chain):
-        found = {}
-        for name, part in space.spaces.items():
-            found |= _prefixed(f"{name}.", slots(part, limit))
-        return found
-    return _enumerated(space, limit)
+    try:
+        return questions(space, limit)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} Name the questions by hand, PaddedSampler(sampler, {{'depth': IntDistribution(1, 6), "
+            "...}), or write the space with Choice, Repeat and Chain."
+        ) from error
 
 
 class PaddedSampler(PlanningSampler):
@@ -82,7 +66,7 @@ class PaddedSampler(PlanningSampler):
         """The answers to all slots."""
         inner = Inner(self.sampler, self.view(study), trial, fixed_params(trial))
         padded = {name: inner(name, distribution) for name, distribution in self.slots.items()}
-        study._storage.set_trial_system_attr(trial._trial_id, PADDED, padded)
+        record.PADDED.write(study, trial, padded)
         return inner, padded, self.slots
 
     def view(self, study: Study) -> Study:
@@ -97,10 +81,10 @@ class PaddedSampler(PlanningSampler):
 
     def pad(self, trial: FrozenTrial) -> FrozenTrial:
         """A copy of the trial with an answer to every slot."""
-        answers = {**trial.system_attrs.get(PADDED, {}), **trial.params}
+        answers = {**(record.PADDED.of(trial) or {}), **trial.params}
         if not answers.keys() >= self.slots.keys():
             rng = np.random.default_rng(trial.number)
-            answers = {name: draw_value(d, rng) for name, d in self.slots.items()} | answers
+            answers = {name: draw(d, rng) for name, d in self.slots.items()} | answers
         padded = copy.copy(trial)
         padded.params = {name: answers[name] for name in self.slots} | trial.params
         padded.distributions = {**self.slots, **trial.distributions}
@@ -112,8 +96,8 @@ class PaddedSampler(PlanningSampler):
 
     def _padded(self, study: Study, trial: FrozenTrial) -> FrozenTrial:
         if not trial.state.is_finished():
-            return self.pad(trial) if PADDED in trial.system_attrs else trial
-        place = study._study_id, trial.number
+            return self.pad(trial) if record.PADDED.of(trial) is not None else trial
+        place = private.place(study, trial)
         if place not in self._finished:
             self._finished[place] = self.pad(trial)
         return self._finished[place]
@@ -123,7 +107,7 @@ class _PaddedStudy(Study):
     """The same study, whose trials have an answer to every slot."""
 
     def __init__(self, study: Study, sampler: PaddedSampler) -> None:
-        super().__init__(study.study_name, study._storage, sampler.sampler, study.pruner)
+        super().__init__(study.study_name, private.storage(study), sampler.sampler, study.pruner)
         self._study = study
         self._padding = sampler
 
@@ -142,26 +126,3 @@ class _PaddedStudy(Study):
 
     def stop(self) -> None:
         self._study.stop()
-
-
-def _prefixed(prefix: str, found: Slots) -> dict[str, BaseDistribution]:
-    return {prefix + name: distribution for name, distribution in found.items()}
-
-
-def _enumerated(space: Space[Any], limit: int) -> dict[str, BaseDistribution]:
-    name = getattr(space, "__name__", type(space).__name__)
-    by_hand = (
-        "Name the questions by hand, PaddedSampler(sampler, {'depth': IntDistribution(1, 6), ...}), or write "
-        "the space with Choice, Repeat and Chain."
-    )
-    found: dict[str, BaseDistribution] = {}
-    try:
-        for i, params in enumerate(itertools.islice(enumerate_params(space), limit + 1)):
-            if i == limit:
-                raise ValueError(f"it has more than {limit} architectures")
-            for asked, distribution in walk(space, replay(params)).distributions.items():
-                if found.setdefault(asked, distribution) != distribution:
-                    raise ValueError(f"it asks {asked!r} from {found[asked]} and from {distribution}")
-    except ValueError as error:
-        raise ValueError(f"Cannot list the questions of {name!r} exactly: {error}. {by_hand}") from error
-    return found

@@ -14,14 +14,12 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.space.explore import draw_value
-from optnas.strategy.base import Pick, TrialSampler, fixed_params, hashable, is_sound, loss
+from optnas import private, record
+from optnas.answers import ParamsKey, Pick, keep_or_draw, params_key
+from optnas.strategy.base import TrialSampler, expected_params, fixed_params, is_sound, loss
 from optnas.strategy.candidates import Candidates, Params, Questions
-from optnas.strategy.distinct import PLAN
 from optnas.surrogate.model import Features, Surrogate
-from optnas.trial import Space, contains
-
-Answers = frozenset[tuple[str, str]]
+from optnas.trial import Space
 
 N_PARENTS = 5
 N_RANDOM = 25
@@ -65,27 +63,21 @@ class PredictorSampler(TrialSampler):
         self._features = features
         self._known_features: dict[Hashable, Mapping[str, float]] = {}
         self._proposed: dict[tuple[int, int], list[Params]] = {}
-        self._finished: dict[tuple[int, int], Answers] = {}  # (study, trial) to its answers
+        self._finished: dict[tuple[int, int], ParamsKey] = {}  # (study, trial) to its answers
 
     def prepare(self, study: Study, trial: FrozenTrial, rng: np.random.Generator) -> Pick:
         """Plan all answers."""
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        proposed = self._proposed.setdefault((study._study_id, trial.number), [])
+        proposed = self._proposed.setdefault(private.place(study, trial), [])
         plan = self._plan(study, others, proposed, fixed_params(trial), rng)
         proposed.append(plan)
-        study._storage.set_trial_system_attr(trial._trial_id, PLAN, {"params": plan})
-
-        def pick(name: str, distribution: BaseDistribution) -> Any:
-            if name in plan and contains(distribution, plan[name]):
-                return plan[name]
-            return draw_value(distribution, rng)
-
-        return pick
+        record.PLAN.write(study, trial, {"params": plan})
+        return keep_or_draw(plan, rng)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
         """Forget what was proposed for this trial."""
         super().after_trial(study, trial, state, values)
-        self._proposed.pop((study._study_id, trial.number), None)
+        self._proposed.pop(private.place(study, trial), None)
 
     def _plan(
         self,
@@ -95,8 +87,8 @@ class PredictorSampler(TrialSampler):
         fixed: Params,
         rng: np.random.Generator,
     ) -> Params:
-        running = [_expected_params(t) for t in others if not t.state.is_finished()]
-        seen = {*(self._answers_of(study, t) for t in others), *map(hashable, (*running, *proposed))}
+        running = [expected_params(t) for t in others if not t.state.is_finished()]
+        seen = {*(self._answers_of(study, t) for t in others), *map(params_key, (*running, *proposed))}
         finished = [t for t in others if is_sound(t)]
         best = sorted(finished, key=lambda t: loss(study, t))[:N_PARENTS]
         candidates = Candidates(self._questions, self._asked_beyond(best), fixed, rng)
@@ -116,9 +108,9 @@ class PredictorSampler(TrialSampler):
                 break
         return parents[0] if parents else _most_different(candidates, seen)
 
-    def _answers_of(self, study: Study, trial: FrozenTrial) -> Answers:
-        place = study._study_id, trial.number
-        known = self._finished.get(place) or hashable(trial.params)
+    def _answers_of(self, study: Study, trial: FrozenTrial) -> ParamsKey:
+        place = private.place(study, trial)
+        known = self._finished.get(place) or params_key(trial.params)
         if trial.state.is_finished():
             self._finished[place] = known
         return known
@@ -133,7 +125,7 @@ class PredictorSampler(TrialSampler):
 
     def _remember(self, params: Params) -> Mapping[str, float]:
         assert self._features is not None
-        key = hashable(params)
+        key = params_key(params)
         if key not in self._known_features:
             self._known_features[key] = self._features(params)
         return self._known_features[key]
@@ -142,7 +134,7 @@ class PredictorSampler(TrialSampler):
 class _Pool:
     """Distinct candidates and the improvement expected of each."""
 
-    def __init__(self, surrogate: Surrogate, seen: set[Answers]) -> None:
+    def __init__(self, surrogate: Surrogate, seen: set[ParamsKey]) -> None:
         self._surrogate = surrogate
         self._met = set(seen)
         self._scored: list[tuple[float, Params]] = []
@@ -150,7 +142,7 @@ class _Pool:
     def add(self, candidates: Iterable[Params | None]) -> None:
         new = []
         for params in candidates:
-            if params is not None and (key := hashable(params)) not in self._met:
+            if params is not None and (key := params_key(params)) not in self._met:
                 self._met.add(key)
                 new.append(params)
         if new:
@@ -162,17 +154,12 @@ class _Pool:
         return [params for _, params in self._scored[:n]]
 
 
-def _most_different(candidates: Candidates, seen: Iterable[Answers]) -> Params:
+def _most_different(candidates: Candidates, seen: Iterable[ParamsKey]) -> Params:
     """The random candidate that shares least with what was seen; no answers where the space always raises."""
     draws = [params for _ in range(N_RANDOM) if (params := candidates.random()) is not None]
-    return max(draws, key=lambda params: _distance(hashable(params), seen), default={})
+    return max(draws, key=lambda params: _distance(params_key(params), seen), default={})
 
 
-def _distance(answers: Answers, others: Iterable[Answers]) -> float:
+def _distance(answers: ParamsKey, others: Iterable[ParamsKey]) -> float:
     """To the closest of the others (Jaccard): 0 for the same answers, 1 for none in common."""
     return min((len(answers ^ other) / (len(answers | other) or 1) for other in others), default=1.0)
-
-
-def _expected_params(trial: FrozenTrial) -> dict[str, Any]:
-    """What an unfinished trial was or will be answered, as far as anyone knows."""
-    return {**trial.system_attrs.get(PLAN, {}).get("params", {}), **fixed_params(trial)}

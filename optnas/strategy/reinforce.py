@@ -20,9 +20,10 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
+from optnas import private
+from optnas.answers import Pick, index, is_continuous, is_logarithmic, options
 from optnas.seeds import cpu_threads
-from optnas.space.explore import options
-from optnas.strategy.base import Pick, TrialSampler, is_sound, loss
+from optnas.strategy.base import TrialSampler, is_sound, loss
 
 BINS = 16
 
@@ -102,10 +103,10 @@ class ReinforceSampler(TrialSampler):
     def _learned(self, study: Study) -> _Learner:
         trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         trials.sort(key=lambda trial: (trial.datetime_complete, trial.number))
-        learner = self._learners.get(study._study_id)
+        learner = self._learners.get(private.study_id(study))
         if learner is None or learner.numbers != [t.number for t in trials[: len(learner.numbers)]]:
             learner = _Learner(self)
-            self._learners[study._study_id] = learner
+            self._learners[private.study_id(study)] = learner
         with cpu_threads(1):
             for trial in trials[len(learner.numbers) :]:
                 learner.learn(study, trial)
@@ -268,8 +269,7 @@ class _Controller:
 def _is_binned(name: str, distribution: BaseDistribution) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         return False
-    is_continuous = isinstance(distribution, FloatDistribution) and distribution.step is None
-    return is_continuous or len(options(name, distribution)) > 2 * BINS
+    return is_continuous(distribution) or len(options(name, distribution)) > 2 * BINS
 
 
 def _n_actions(name: str, distribution: BaseDistribution) -> int:
@@ -280,10 +280,10 @@ def _action(name: str, distribution: BaseDistribution, value: Any) -> int:
     """Which of a question's actions leads to an answer."""
     if _is_binned(name, distribution):
         low, high = _bounds(distribution)
-        number = math.log(value) if getattr(distribution, "log", False) else value
+        number = math.log(value) if is_logarithmic(distribution) else value
         return min(max(int((number - low) / (high - low) * BINS), 0), BINS - 1)
     if isinstance(distribution, CategoricalDistribution):
-        return [repr(choice) for choice in distribution.choices].index(repr(value))
+        return index(distribution.choices, value)
     return int(np.abs(np.array(options(name, distribution)) - value).argmin())
 
 

@@ -13,6 +13,8 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from optnas import private
+
 
 class SeededSampler(BaseSampler):
     """For each trial a new sampler, made by `make` with a seed derived from ours and the trial's number.
@@ -43,10 +45,10 @@ class SeededSampler(BaseSampler):
 
         Called again for the same trial (by a wrapper that wants another draw), it uses another seed.
         """
-        sampler, asked = self._sampler(study, trial), self._samplers[study._study_id, trial.number][1]
+        sampler, asked = self._sampler(study, trial), self._samplers[private.place(study, trial)][1]
         if asked:
             sampler = self._make(trial.number, asked)
-        self._samplers[study._study_id, trial.number] = sampler, asked + 1
+        self._samplers[private.place(study, trial)] = sampler, asked + 1
         return sampler.infer_relative_search_space(study, trial)
 
     def sample_relative(
@@ -66,10 +68,10 @@ class SeededSampler(BaseSampler):
     ) -> None:
         """Passed on to the trial's sampler, which is then forgotten."""
         self._sampler(study, trial).after_trial(study, trial, state, values)
-        del self._samplers[study._study_id, trial.number]
+        del self._samplers[private.place(study, trial)]
 
     def _sampler(self, study: Study, trial: FrozenTrial) -> BaseSampler:
-        place = study._study_id, trial.number
+        place = private.place(study, trial)
         if place not in self._samplers:
             self._samplers[place] = self._make(trial.number, 0), 0
         return self._samplers[place][0]

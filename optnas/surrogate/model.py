@@ -25,6 +25,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtr
 
+from optnas.answers import key
 from optnas.surrogate.gaussian_process import GaussianProcess
 
 Array = NDArray[np.float64]
@@ -216,9 +217,9 @@ class _Encoder:
 def _column(distribution: BaseDistribution, first: int) -> Callable[[Any], tuple[int, float]]:
     """What an answer writes: into which column which number. No answer is 0 everywhere."""
     if isinstance(distribution, CategoricalDistribution):
-        # Two different answers are 1 apart, an answer and no answer 1/2. 1, 1.0 and True are different.
-        known = {(type(c), c): (first + i, 0.5**0.5) for i, c in enumerate(distribution.choices)}
-        return lambda value: known[type(value), value]
+        # Two different answers are 1 apart, an answer and no answer 1/2.
+        known = {key(choice): (first + i, 0.5**0.5) for i, choice in enumerate(distribution.choices)}
+        return lambda value: known[key(value)]
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     low, high = float(distribution.low), float(distribution.high)
     if distribution.log:

@@ -1,7 +1,8 @@
 """Conformance checks for what users write: call them from your own tests."""
 
 from optnas.errors import ConformanceError
+from optnas.testing.estimators import check_estimator
 from optnas.testing.samplers import check_sampler
 from optnas.testing.spaces import check_space
 
-__all__ = ["ConformanceError", "check_sampler", "check_space"]
+__all__ = ["ConformanceError", "check_estimator", "check_sampler", "check_space"]

@@ -13,7 +13,8 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
-from optnas.trial import Trial, contains, replay
+from optnas.answers import contains
+from optnas.trial import Trial, replay
 
 MakeSampler = Callable[[int], BaseSampler]
 """Makes a new sampler from a seed."""

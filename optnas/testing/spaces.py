@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,14 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
+from optnas.answers import ParamsKey, keep_or_draw, params_key, same
 from optnas.errors import ConformanceError, ParamsMismatchError
 from optnas.facts.cost import Example, as_inputs, batch_size
-from optnas.space.explore import draw_value
+from optnas.facts.sketch import sketch
 from optnas.testing.interview import Interview, Known
 from optnas.trial import Draw, Space, replay
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 _PURE = "Let the answers of the trial alone decide, not random numbers, global state or earlier calls."
 
@@ -58,15 +63,23 @@ def check_space(
 
     Raises:
         ConformanceError: a check failed.
+
+    Warns:
+        UserWarning: different answers build one network, as far as its traced graph shows, so that a search
+            trains one of them and gives its value to the others. The message lists the answers.
     """
     builder = _Builder(space, np.random.default_rng(seed), shared_names)
+    drawn: dict[ParamsKey, Mapping[str, Any]] = {}
     for _ in range(n_samples):
         model, trial = builder.build(builder.random_draw)
+        drawn[params_key(trial.params)] = trial.params
         twin, again = builder.rebuild(trial.params)
         _compare(trial.asked, again.asked, "questions", trial.params)
         _compare(_description(model), _description(twin), "models", trial.params)
         if example is not None:
             _check_runs(builder, example, trial.params)
+    if example is not None:
+        _warn_of_collapse(space, example, list(drawn.values()))
 
 
 class _Builder:
@@ -84,7 +97,7 @@ class _Builder:
         self._owners: dict[int, tuple[object, int, str]] = {}
 
     def random_draw(self) -> Draw:
-        return Draw(lambda _, distribution: draw_value(distribution, self._rng))
+        return Draw(keep_or_draw({}, self._rng))
 
     def build(
         self, make_draw: Callable[[], Draw], devices: Sequence[str] = ("meta", "cpu")
@@ -151,6 +164,38 @@ class _Builder:
                 np.random.set_state(numpy)  # noqa: NPY002  # as above
 
 
+def _warn_of_collapse(space: Space[nn.Module], example: Example, drawn: Sequence[Mapping[str, Any]]) -> None:
+    """Warn of different answers that have one fingerprint; see `check_space`."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for params in drawn:
+        try:
+            fingerprint = sketch(lambda params=params: space(replay(params)), example).fingerprint  # type: ignore[misc]  # a default binds it
+        except Exception:  # it can be built on the CPU alone: a search has no fingerprint of it either
+            continue
+        if fingerprint is not None:
+            found.setdefault(fingerprint, []).append(params)
+    lines = []
+    for alike in found.values():
+        for one, other in pairwise(alike):
+            names = [
+                n for n in {**one, **other} if n not in one or n not in other or not same(one[n], other[n])
+            ]
+            lines.append(", ".join(f"{n}: {_answer(one, n)} or {_answer(other, n)}" for n in names))
+    if lines:
+        shown = "\n  ".join(sorted(lines, key=len)[:5])
+        warnings.warn(
+            f"Of {len(drawn)} architectures, {len(lines)} build a network that another one builds. These "
+            f"answers made no difference:\n  {shown}\nA search trains one of them and gives its value to the "
+            "others. Where such an answer decides something that the traced network does not show (how it is "
+            "trained, say), ask for it in the task, or say Objective(..., reuse_twins=False).",
+            stacklevel=3,
+        )
+
+
+def _answer(params: Mapping[str, Any], name: str) -> str:
+    return repr(params[name]) if name in params else "not asked"
+
+
 def _compare(first: Sequence[object], second: Sequence[object], what: str, params: Mapping[str, Any]) -> None:
     for one, other in zip_longest(first, second, fillvalue="nothing"):
         if one != other:
@@ -159,11 +204,20 @@ def _compare(first: Sequence[object], second: Sequence[object], what: str, param
 
 
 def _description(model: nn.Module) -> list[str]:
-    """Each module with its settings, and each tensor with its shape: all that is known before a forward."""
+    """Each module with its settings, and each tensor with its shape: all that is known before a forward.
+
+    Where an object lies in memory is no setting: torch.compile keeps the id of its module, some modules print
+    the address of a function.
+    """
     lines = []
+    parts = (part for module in model.modules() for part in (module, *vars(module).values()))
+    ids = {id(part) for part in parts}
     for name, module in model.named_modules():
-        settings = {key: value for key, value in vars(module).items() if _is_plain(value)}
-        lines.append(f"{type(module).__qualname__} {name!r} ({module.extra_repr()}) {settings}")
+        settings = {
+            k: v for k, v in vars(module).items() if _is_plain(v) and not (type(v) is int and v in ids)
+        }
+        line = f"{type(module).__qualname__} {name!r} ({module.extra_repr()}) {settings}"
+        lines.append(_ADDRESS.sub(" at ...", line))
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         shape = "inferred" if is_lazy(tensor) else tuple(tensor.shape)
         lines.append(f"{name!r} {shape} {tensor.dtype} requires_grad={tensor.requires_grad}")

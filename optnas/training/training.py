@@ -16,14 +16,15 @@ from typing import Any, Literal, TypeAlias
 import optuna
 import pytorch_lightning as pl
 import torch
-from optuna.trial import FrozenTrial
+from optuna.trial import BaseTrial, FrozenTrial
 from pytorch_lightning.callbacks import EarlyStopping, ModelSummary, ProgressBar, Timer
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.model_helpers import is_overridden
-from torch import Tensor, nn
+from torch import nn
 
 from optnas import record
-from optnas.data import data_fingerprint
+from optnas.data.cache import Data, DataCache
+from optnas.data.fingerprint import data_fingerprint
 from optnas.errors import ParamsMismatchError, UntestableError
 from optnas.estimation.estimator import Direction, Estimator
 from optnas.estimation.folders import claim, settle
@@ -33,7 +34,7 @@ from optnas.record import Why
 from optnas.seeds import random_state, set_random_state
 from optnas.training.arguments import check_callbacks, check_trainer, copies, expected_reports
 from optnas.training.checkpoints import Attempt, count_weights, end, has_states, load_snapshot, tidy
-from optnas.training.data_cache import Data, DataCache
+from optnas.training.example import Examples, Step
 from optnas.training.memory import free_memory, is_out_of_memory, out_of_memory_prunes
 from optnas.training.monitor import Monitor, no_such_metric
 from optnas.training.quiet import interruptible, quiet, untouched_loaders
@@ -101,6 +102,7 @@ class Training(Estimator):
         self.logger = logger
         self.trainer = trainer
         self._data = DataCache(data)
+        self._examples = Examples()
         self._base = Path.cwd()  # user code may change it while a search runs
         self._verbose = bool(trainer.get("enable_progress_bar") or trainer.get("enable_model_summary"))
 
@@ -229,32 +231,25 @@ class Training(Estimator):
 
     def ask(self, model: nn.Module, trial: Trial) -> None:
         """Ask the trial everything that training depends on, without training. `model` may be on meta."""
-        self._data(trial)
+        self._data.ask(trial)
         self._make(model, trial)
 
     def example(self, trial: Trial) -> Any:
-        """The inputs of two training samples."""
-        # A shuffling loader draws from torch's generator, which belongs to the training.
-        with torch.random.fork_rng(devices=[]), quiet(self._verbose):
-            batch = next(iter(self._data(trial).train_dataloader()))
-        if isinstance(batch, Tensor):
-            return batch[:2]
-        if not isinstance(batch, tuple | list):
-            raise TypeError(
-                f"The data's batches are of type {type(batch).__name__}, not (inputs, targets); "
-                "say what a model gets with Objective(example=...)."
-            )
-        return _first_two(batch[0])
+        """What the task calls the model with, of two training samples.
+
+        Raises:
+            TypeError: that are no tensors.
+        """
+        step = Step(self.task, self._data_for(trial), {**self.trainer, "max_epochs": self.max_epochs})
+        return self._examples(step, trial)
 
     @cached_property
     def settings(self) -> Any:
         """Everything besides the model and the trial's answers that the result depends on, as JSON."""
-        data = self.data
-        known = data_fingerprint(data) if isinstance(data, pl.LightningDataModule) else None
         return {
             "estimator": "Training",
             "task": describe(self.task),
-            "data": known or describe(data),
+            "data": [describe(self.data), data_fingerprint(self.data)],
             "values": self.values,
             "max_epochs": self.max_epochs,
             "time_limit": None if self.time_limit is None else self.time_limit.total_seconds(),
@@ -270,7 +265,7 @@ class Training(Estimator):
             FileNotFoundError, ParamsMismatchError: as for `trained`.
         """
         answers = replay(trial.params)
-        data = self._data_for(answers)
+        data = self._data_for(answers, record.origin(study))
         module = self._make(deepcopy(model), answers)
         if (why := _untestable(module, data)) is not None:
             raise UntestableError(why)
@@ -322,8 +317,7 @@ class Training(Estimator):
 
     def provenance(self) -> dict[str, Any]:
         """What a study records of its data."""
-        data = self.data if isinstance(self.data, pl.LightningDataModule) else None
-        return {"data": data_fingerprint(data) if data is not None else None}
+        return {"data": data_fingerprint(self.data)}
 
     def finish(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Delete the states from which the trial could have gone on."""
@@ -331,28 +325,22 @@ class Training(Estimator):
 
     def tidy(self, study: optuna.Study) -> None:
         """Delete the files that finished trials left, except the weights of the best `keep`."""
+        self._data.origin = str(record.origin(study))
         tidy(study, self.keep)
 
     # ---- one training ----
 
-    def _data_for(self, trial: Any) -> pl.LightningDataModule:
-        """The data, as an object of its own: what a callback or a Trainer sets on it ends with the trial."""
-        kept = self._data(trial)
-        own = copy(kept)
+    def _data_for(self, trial: Any, origin: int | str | None = None) -> pl.LightningDataModule:
+        """The data, set up as the trial's study has it.
 
-        def setup(*args: Any, **kwargs: Any) -> None:
-            """Set up the kept data, once for all trials, and take over what that set."""
-            before = dict(vars(kept))
-            kept.trainer = own.trainer
-            try:
-                kept.setup(*args, **kwargs)
-            finally:
-                kept.trainer = None
-            news = {name: value for name, value in vars(kept).items() if before.get(name) is not value}
-            vars(own).update({name: value for name, value in news.items() if name != "trainer"})
-
-        own.setup = setup  # type: ignore[method-assign]
-        return own
+        As an object of its own: what a callback or a Trainer sets on it ends with the trial.
+        """
+        _ = self.settings  # what they say is what everything was before it was used
+        if origin is None and isinstance(trial, BaseTrial):
+            origin = record.ORIGIN.of(trial)
+            if origin is None and isinstance(trial, optuna.Trial) and not Run.of(trial).lone:
+                origin = record.origin(trial.study)
+        return _of_its_own(self._data(trial, origin))
 
     def _make(self, model: nn.Module, trial: Any) -> pl.LightningModule:
         module = self.task(model, trial)
@@ -402,9 +390,8 @@ class Training(Estimator):
 
     def _test(self, module: pl.LightningModule, data: pl.LightningDataModule, trial: Any) -> dict[str, float]:
         with interruptible(), quiet(self._verbose):
-            # A data module may have several test loaders, each with metrics of its own.
             found = self._trainer(trial, [], logger=False).test(module, datamodule=data, verbose=False)
-        return {name: float(value) for metrics in found for name, value in metrics.items()}
+        return _merged(found)
 
     def _given(self) -> dict[str, Any]:
         """The user's arguments of the Trainer; what several trials must not share (profilers) is copied."""
@@ -444,6 +431,24 @@ _QUIETLY = {
 }
 
 
+def _of_its_own(kept: pl.LightningDataModule) -> pl.LightningDataModule:
+    """A copy; setting it up sets up the kept data, once for all trials, and takes over what that set."""
+    own = copy(kept)
+
+    def setup(*args: Any, **kwargs: Any) -> None:
+        before = dict(vars(kept))
+        kept.trainer = own.trainer
+        try:
+            kept.setup(*args, **kwargs)
+        finally:
+            kept.trainer = None
+        news = {name: value for name, value in vars(kept).items() if before.get(name) is not value}
+        vars(own).update({name: value for name, value in news.items() if name != "trainer"})
+
+    own.setup = setup  # type: ignore[method-assign]
+    return own
+
+
 def _untestable(module: pl.LightningModule, data: pl.LightningDataModule) -> str | None:
     for part, method in ((data, "test_dataloader"), (module, "test_step")):
         if not is_overridden(method, part):
@@ -451,7 +456,13 @@ def _untestable(module: pl.LightningModule, data: pl.LightningDataModule) -> str
     return None
 
 
-def _first_two(x: Any) -> Any:
-    if isinstance(x, dict):
-        return {name: _first_two(part) for name, part in x.items()}
-    return tuple(_first_two(part) for part in x) if isinstance(x, tuple | list) else x[:2]
+def _merged(of_loaders: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The metrics of all test loaders; a name with several values says of which loader each is."""
+    merged: dict[str, float] = {}
+    for name in dict.fromkeys(name for metrics in of_loaders for name in metrics):
+        found = {i: float(metrics[name]) for i, metrics in enumerate(of_loaders) if name in metrics}
+        if len(set(found.values())) == 1:  # Lightning repeats what is logged at the end for all of them
+            merged[name] = next(iter(found.values()))
+        else:
+            merged |= {f"{name}/dataloader_idx_{i}": value for i, value in found.items()}
+    return merged

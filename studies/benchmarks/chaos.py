@@ -30,7 +30,8 @@ from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
 from optnas import Classification, Digits, Objective, Training, create_study, optimize, record
-from optnas.search import counts
+from optnas.estimation.run import Run
+from optnas.record import counts
 from optnas.search.recovery import MAX_KILLS
 from optnas.storage.open import open_storage
 
@@ -68,8 +69,10 @@ def make_objective(folder: Path, pause: float, n_free: int) -> Objective:
     """Trials from number `n_free` on do not end before the kills are over, unless they have no life to spare:
     however slow the killer is, it finds its victims."""
 
-    def callbacks(trial: optuna.Trial) -> list[pl.Callback]:
-        waits = trial.number >= n_free and len(record.ATTEMPTS.of(trial)) < MAX_KILLS
+    def callbacks(trial: Run) -> list[pl.Callback]:
+        if trial.lone:  # a rehearsal, which is not one of the trials
+            return []
+        waits = trial.number >= n_free and len(record.attempts(trial)) < MAX_KILLS
         return [Log(folder / "epochs", trial.number, pause, folder / "over" if waits else None)]
 
     training = Training(

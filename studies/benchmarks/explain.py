@@ -28,12 +28,11 @@ from scipy.stats import norm, spearmanr
 from optnas.analysis import importance
 from optnas.analysis.narrow import Narrowed, smaller_space
 from optnas.analysis.worth import decision_worth
-from optnas.benchmarks.tables import nasbench201
 from optnas.benchmarks.tabular import Table, Tabular
-from optnas.hub.nasbench201 import EDGES
+from optnas.hub import nasbench201
 from optnas.trial import replay
 
-NAMES = [f"edge.{i}-{j}" for i, j in EDGES]
+NAMES = [f"edge.{i}-{j}" for i, j in nasbench201.EDGES]
 
 
 def run(table: Table, seed: int, n_trials: int) -> optuna.Study:
@@ -102,7 +101,7 @@ def main() -> None:
     n_seeds = parser.parse_args().seeds
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-    table = nasbench201()
+    table = nasbench201.table()
     means = table.means
     found, regrets, best_found, sizes = [], [], [], []
     for seed in range(n_seeds):

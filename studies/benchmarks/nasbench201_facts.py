@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch import nn
 
-from optnas.benchmarks.tables import nasbench201_npz
 from optnas.facts import sketch
 from optnas.hub import nasbench201
 from optnas.trial import replay
@@ -44,10 +43,12 @@ def all_cells(ops: Sequence[str]) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compare built networks with the published facts.")
-    parser.add_argument("table", help="nasbench201_cifar10.npz; its fields: optnas.benchmarks.tables")
+    parser.add_argument(
+        "table", help="nasbench201_cifar10.npz; its fields: optnas.hub.nasbench201.table_from"
+    )
     parser.add_argument("--whole", type=int, default=500, help="how many networks are built whole")
     arguments = parser.parse_args()
-    table = nasbench201_npz(arguments.table)
+    table = nasbench201.table_from(arguments.table)
     published = np.stack([table.facts["n_params"], table.facts["flops"]], axis=1)
     without = facts(lambda: network(table.keys[0], cells=0), IMAGE)
     say("cells", np.array([without + all_cells(ops) for ops in table.keys]) == published)

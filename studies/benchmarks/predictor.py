@@ -23,8 +23,8 @@ import numpy as np
 import optuna
 
 from optnas.benchmarks import synthetic
-from optnas.benchmarks.tables import nasbench201
 from optnas.benchmarks.tabular import Table, Tabular
+from optnas.hub import nasbench201
 from optnas.strategy.predictor import PredictorSampler
 from optnas.surrogate import gaussian_process
 from optnas.surrogate import model as surrogate
@@ -55,7 +55,7 @@ def evaluations(table: Table, sampler: PredictorSampler, running: int, limit: in
 
 def late() -> None:
     """Print the median of 20 trials after 300."""
-    table = nasbench201("cifar10")
+    table = nasbench201.table("cifar10")
     rows = {
         "NAS-Bench-201": (table.space, Tabular(table).objective, table.direction),
         "synthetic": (synthetic.loss, synthetic.loss, "minimize"),
@@ -73,7 +73,7 @@ def late() -> None:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    table = nasbench201("cifar10")
+    table = nasbench201.table("cifar10")
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     print(f"{arguments.seeds} seeds from {arguments.first_seed}, {arguments.running} running\n")
     print("| variant | mean | median | worst | not found | ms a trial |\n|---|---|---|---|---|---|")

@@ -25,7 +25,8 @@ import optuna
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
 
-from optnas.storage.open import SharedStorage, open_storage
+from optnas.storage.open import open_storage
+from optnas.storage.shared import SharedStorage
 
 N_PARAMS, N_REPORTS = 25, 5
 

@@ -44,8 +44,9 @@ from optuna.samplers import (
 )
 from scipy import stats
 
-from optnas.benchmarks import synthetic, tables
+from optnas.benchmarks import synthetic
 from optnas.benchmarks.tabular import Table, Tabular
+from optnas.hub import fcnet, nasbench201, nasbench_macro, natsbench_size
 from optnas.space.explore import sample
 from optnas.strategy.cmaes import MixedCmaEsSampler
 from optnas.strategy.distinct import DistinctSampler
@@ -195,14 +196,14 @@ def _table(name: str, folder: Path | None) -> Table:
         load, file = _FROM_FILES[name]
         return load(folder / file)
     if benchmark == "fcnet":
-        return tables.fcnet(next(task for task in tables.FCNET_TASKS if task.startswith(rest)))
-    return tables.nasbench201(rest)
+        return fcnet.table(next(task for task in fcnet.TASKS if task.startswith(rest)))
+    return nasbench201.table(rest)
 
 
 _FROM_FILES: dict[str, tuple[Callable[[Path], Table], str]] = {
-    "nasbench201-cifar10-test": (tables.nasbench201_npz, "nasbench201_cifar10.npz"),
-    "natsbench-size": (tables.natsbench_size_npz, "natsbench_size_cifar10.npz"),
-    "nasbench-macro": (tables.nasbench_macro_npz, "nasbench_macro.npz"),
+    "nasbench201-cifar10-test": (nasbench201.table_from, "nasbench201_cifar10.npz"),
+    "natsbench-size": (natsbench_size.table_from, "natsbench_size_cifar10.npz"),
+    "nasbench-macro": (nasbench_macro.table_from, "nasbench_macro.npz"),
 }
 
 

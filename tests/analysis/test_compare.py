@@ -117,14 +117,24 @@ def test_paired_by_position_on_request() -> None:
 
 def test_best_so_far_counts_what_counts() -> None:
     study = study_of(None, 0.2, 0.1, None, 0.5)
-    study.add_trial(create_trial(value=0.5, user_attrs={record.TWIN_OF.name: 4}))
-    study.add_trial(
-        create_trial(
-            state=TrialState.PRUNED, user_attrs={record.REASON.name: {"kind": "limit", "words": "memory"}}
-        )
-    )
+    limit = {record.REASON.name: {"kind": "limit", "words": "memory"}}
+    not_counted = {record.COUNTS.name: False}
+    study.add_trial(create_trial(value=0.5, user_attrs={record.TWIN_OF.name: 4, **not_counted}))
+    study.add_trial(create_trial(state=TrialState.PRUNED, user_attrs={**limit, **not_counted}))
     study.add_trial(create_trial(state=TrialState.FAIL))
     np.testing.assert_equal(best_so_far(study), [np.nan, 0.2, 0.2, 0.2, 0.5])
+    assert record.n_counted(study.trials) == 5
+
+
+def test_a_trained_trial_that_breaks_a_constraint_spends_budget_and_is_not_the_best() -> None:
+    study = study_of(0.2, 0.1)
+    trial = study.ask()
+    trial.set_constraint("mine", 1.0)
+    study.tell(trial, 0.9)
+    np.testing.assert_equal(best_so_far(study), [0.2, 0.2, 0.2])
+    assert (
+        compare({"a": [study], "b": [study_of(*[0.1] * 9)]}).n_trials == record.n_counted(study.trials) == 3
+    )
 
 
 def test_reads_as_words_and_as_data() -> None:

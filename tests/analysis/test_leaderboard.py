@@ -2,18 +2,22 @@ import json
 
 import optuna
 import pytest
+from optuna.trial import create_trial
 from rich.console import Console
 
-from optnas.analysis.leaderboard import leaderboard, leaderboard_table, params_in_words
+from optnas import record
+from optnas.analysis.leaderboard import fact_columns, leaderboard, leaderboard_table, params_in_words
 
 
 def test_best_first_twins_not_repeated(study: optuna.Study) -> None:
     rows = leaderboard(study, k=3)
     assert [(r.rank, r.trial, r.value) for r in rows] == [(1, 3, 0.9), (2, 1, 0.7), (3, 7, 0.6)]
     assert rows[1].twins == (2,)
-    assert (rows[0].n_params, rows[0].flops) == (400, 1000)
+    assert rows[0].facts == {"n_params": 400, "flops": 1000}
     assert rows[0].params == "depth=2, block.0.op=conv, block.1.op=pool, lr=0.001"
-    assert json.loads(json.dumps(rows[0].to_dict()))["trial"] == 3
+    told = json.loads(json.dumps(rows[0].to_dict()))
+    assert set(told) == {"rank", "trial", "value", "facts", "params", "twins"}
+    assert told["facts"] == rows[0].facts
 
 
 def test_more_rows_than_trials(study: optuna.Study) -> None:
@@ -28,11 +32,11 @@ def test_minimizing_and_missing_facts() -> None:
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=4)
     rows = leaderboard(study)
     assert [r.value for r in rows] == sorted(t.value for t in study.trials)
-    assert rows[0].n_params is None
+    assert rows[0].facts == {}
 
 
 def test_by_another_number(study: optuna.Study) -> None:
-    assert leaderboard(study, k=1, target=lambda t: -t.user_attrs["n_params"])[0].trial == 0
+    assert leaderboard(study, k=1, target=lambda t: -record.facts(t)["n_params"])[0].trial == 0
     several = optuna.create_study(directions=["minimize", "minimize"])
     with pytest.raises(ValueError, match="2 objectives"):
         leaderboard(several)
@@ -44,6 +48,31 @@ def test_table_reads_as_words(study: optuna.Study) -> None:
         console.print(leaderboard_table(leaderboard(study)))
     assert "block.0.op=conv" in capture.get()
     assert "1,000" in capture.get()
+
+
+def test_whatever_facts_a_study_has_are_shown_by_title_and_unit(study: optuna.Study) -> None:
+    record.write_fact_kinds(study, {"n_params": record.FactKind("n_params", "weights", "per [net]")})
+    study.add_trial(create_trial(value=0.95, user_attrs={record.FACTS.name: {"other": 2.5}}))
+    rows = leaderboard(study, 2)
+    assert fact_columns(rows) == {
+        "weights per [net]": ["", "400"],
+        "flops": ["", "1,000"],  # of which the study says nothing
+        "other": ["2.5", ""],
+    }
+    console = Console(width=160)
+    with console.capture() as capture:
+        console.print(leaderboard_table(rows))
+    assert "weights per [net]" in capture.get()
+
+
+def test_names_that_would_command_a_terminal_are_told_as_escapes() -> None:
+    study = optuna.create_study()
+    study.optimize(lambda trial: trial.suggest_int("a\x1b[31m", 1, 1), n_trials=1)
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(leaderboard_table(leaderboard(study)))
+    assert "a\\x1b[31m=1" in capture.get()
+    assert "\x1b[31m" not in capture.get()
 
 
 def test_params_in_words() -> None:

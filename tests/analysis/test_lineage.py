@@ -6,6 +6,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import create_trial
 
 from optnas.analysis.lineage import NOT_ASKED, changes, path_to_best
+from optnas.record import PARENT
 from optnas.strategy.evolution import RegularizedEvolutionSampler
 
 DIGITS = CategoricalDistribution(tuple(range(10)))
@@ -15,7 +16,7 @@ def study_of(*trials: tuple[dict[str, int], float, int | None]) -> optuna.Study:
     """(params, value, parent) per trial, to be maximized."""
     study = optuna.create_study(direction="maximize")
     for params, value, parent in trials:
-        attrs: dict[str, Any] = {} if parent is None else {"optnas:parent": parent}
+        attrs: dict[str, Any] = {} if parent is None else {PARENT.name: parent}
         study.add_trial(
             create_trial(
                 value=value, params=params, distributions=dict.fromkeys(params, DIGITS), system_attrs=attrs

@@ -11,7 +11,7 @@ from optnas.analysis.shown import Shown
 class Result(Shown):
     words: str
 
-    def __rich__(self) -> RenderableType:
+    def _table(self) -> RenderableType:
         table = Table(title="[bold]Result[/bold]")
         table.add_column("words", style="red")
         table.add_row(self.words)

@@ -1,4 +1,3 @@
-import copy
 import math
 
 import optuna
@@ -6,23 +5,13 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from optnas import record
 from optnas.analysis.trials import (
-    End,
-    amount,
-    answer_key,
-    attempts_at,
     choices_of,
-    end,
     finished,
     maximizes,
-    metrics,
     objective_value,
-    params_key,
-    recorded,
-    same,
-    twin_of,
 )
+from optnas.record import End, end
 
 
 def test_ends_are_told_apart(study: optuna.Study) -> None:
@@ -62,32 +51,6 @@ def test_value_of_a_trial_and_direction(study: optuna.Study) -> None:
     assert maximizes(study)
     with pytest.raises(ValueError, match="2 objectives"):
         objective_value(optuna.create_study(directions=["minimize", "minimize"]), None)
-
-
-def test_true_and_one_are_different_params() -> None:
-    flag = CategoricalDistribution((True, 1))
-    trials = [create_trial(value=0.0, params={"x": v}, distributions={"x": flag}) for v in (True, 1)]
-    assert params_key(trials[0]) != params_key(trials[1])
-
-
-def test_a_user_s_attributes_of_the_same_names_mean_nothing() -> None:
-    own = {"infeasible": False, "twin_of": None, "metrics": "abc", "attempts": [1, {"started": "now"}]}
-    trial = create_trial(value=0.0, user_attrs=own)
-    assert end(trial) is End.COMPLETE
-    assert twin_of(trial) is None
-    assert (metrics(trial), attempts_at(trial)) == ({}, [])
-    assert recorded({"seed": True}, "seed", int) is None
-    assert [amount({"x": x}, "x") for x in (2, 0.5, True, "2", math.nan, math.inf)] == [2, 0.5, *[None] * 4]
-    assert metrics(
-        create_trial(value=0.0, user_attrs={record.METRICS.name: {"a": 1, "b": None, "c": math.nan}})
-    ) == {"a": 1}
-
-
-@pytest.mark.parametrize("answer", [[1, 2], {"k": [1]}, (1, 2), math.nan, None])
-def test_whatever_optuna_lets_pass_is_an_answer(answer: object) -> None:
-    assert same(answer, copy.deepcopy(answer))
-    assert not any(same(answer, other) for other in (True, 1, "a", [2, 1]))
-    assert len({answer_key(answer), answer_key(copy.deepcopy(answer))}) == 1
 
 
 def test_choices_are_those_of_all_trials() -> None:

@@ -5,8 +5,8 @@ import optuna
 import pytest
 
 from optnas import record
-from optnas.benchmarks import tables
 from optnas.benchmarks.tabular import Table, Tabular
+from optnas.hub import nasbench201
 
 
 def choose(trial):
@@ -79,7 +79,7 @@ def test_unknown_key_and_wrong_columns_say_what_to_do() -> None:
 
 
 def test_a_lookup_costs_well_below_a_millisecond() -> None:
-    tabular = Tabular(tables.nasbench201())
+    tabular = Tabular(nasbench201.table())
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     study.optimize(tabular.objective, n_trials=1)
     start = time.thread_time()  # of this thread alone: others may keep the machine busy

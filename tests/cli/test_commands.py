@@ -1,10 +1,9 @@
-from optnas import record
-
 """A search from the shell: run, go on, look, export, serve; and every way to get it wrong."""
 
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +16,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 from typer.testing import Result
+
+from optnas import record
 
 URL = "sqlite:///nas.db"
 Cli = Callable[..., Result]
@@ -84,7 +85,7 @@ def test_ls_lists_studies_with_states_and_best_values(toy: Path, optnas_cli: Cli
             ("best", "toy.py", "--storage", "sqlite:///other.db"),
             "which has another. Say which with --study-name",
         ),
-        (("best", "toy.py", "--epochs", "3"), "--epochs: the objective's estimator"),
+        (("best", "toy.py", "--epochs", "3"), "--epochs: The objective's estimator"),
         (
             ("best", "toy.py", "--storage", "sqlite:///other.db", "--study-name", "another"),
             "began in order to minimize a value, maximize a value, and the objective",
@@ -198,6 +199,34 @@ def test_dashboard_serves_the_study_to_this_machine(toy: Path, optnas_cli: Cli) 
         finally:
             process.kill()
     assert process.returncode == 0
+
+
+def test_who_serves_everybody_is_warned_with_the_way_out(toy: Path, optnas_cli: Cli) -> None:
+    optnas_cli("run", toy, "--trials", 1)
+    with optnas_process("dashboard", "--port", 0, "--host", "0.0.0.0") as process:
+        try:
+            assert process.stderr is not None
+            told = process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=600)
+        finally:
+            process.kill()
+    assert "can read, change and delete these studies" in told
+    assert re.search(r"ssh -L \d+:localhost:\d+", told)
+
+
+def test_a_study_of_several_objectives_or_without_a_value_gets_words(toy: Path, optnas_cli: Cli) -> None:
+    optuna.create_study(study_name="two", storage=URL, directions=["minimize", "maximize"])
+    study = optuna.create_study(study_name="none", storage=URL, direction="maximize")
+    study.tell(study.ask(), state=TrialState.FAIL)
+    for command in (("best", toy), ("export", toy, "m.onnx"), ("report", toy), ("ls",)):
+        for name in () if command[0] == "ls" else ("two", "none"):
+            result = optnas_cli(*command, "--study-name", name)
+            assert (result.exit_code == 0) == (command[0] == "report"), result.output
+            assert "Traceback" not in result.output
+            assert result.output.strip()
+    none = optnas_cli("best", toy, "--study-name", "none")
+    assert "No trial has finished with a value" in none.stderr
 
 
 def test_json_is_all_that_programs_get(optnas_cli: Cli, toy: Path) -> None:

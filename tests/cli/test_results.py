@@ -33,10 +33,14 @@ def test_of_two_objectives_one_of_the_front_is_shown() -> None:
 
 def test_trials_are_counted_by_how_they_ended(capsys: pytest.CaptureFixture[str]) -> None:
     study = study_of(0.5, None, None, 0.9, direction="maximize")
-    study.add_trial(create_trial(value=0.9, user_attrs={record.TWIN_OF.name: 3}))
+    study.add_trial(create_trial(value=0.9, user_attrs={record.TWIN_OF.name: 3, record.COUNTS.name: False}))
+    study.add_trial(create_trial(value=0.9, user_attrs={record.AUDIT_OF.name: 3, record.COUNTS.name: False}))
     study.enqueue_trial({})
     assert show_trials(study)
-    first, *board = capsys.readouterr().out.strip().splitlines()
-    assert first == "6 trials: 3 complete, 2 pruned, 1 waiting, 1 repeats of a known network"
+    first, audited, *board = capsys.readouterr().out.strip().splitlines()
+    assert first == (
+        "7 trials: 3 complete, 2 pruned, 1 with a known network, 1 waiting; 4 count toward --trials"
+    )
+    assert audited.endswith("trained all the same to see whether equal networks get equal values: trial 5.")
     assert "0.9" in "".join(board)
     assert not show_trials(study_of(None, direction="maximize"))

@@ -11,6 +11,8 @@ import optuna
 import torch
 from typer.testing import Result
 
+from optnas import record
+
 
 def load() -> optuna.Study:
     return optuna.load_study(study_name="trained", storage="sqlite:///nas.db")
@@ -24,7 +26,6 @@ def test_training_ends_with_a_tested_exported_winner_beside_the_baseline(
     assert "Test data, which the search never saw" in result.stdout
     assert "Trained anew from 2 seeds" in result.stdout
     assert "by hand" in result.stdout
-    study = load()
     [onnx] = Path("runs/trained").glob("*.onnx")
     assert str(onnx) in result.stdout
 
@@ -35,11 +36,11 @@ def test_training_ends_with_a_tested_exported_winner_beside_the_baseline(
     np.testing.assert_allclose(torch.export.load("best.pt2").module()(x).detach(), from_onnx, atol=1e-4)
 
     # What was trained anew is kept in the study, and not trained a second time.
-    kept = {k: v for k, v in study.user_attrs.items() if k.startswith(("retrained:", "baseline:"))}
-    assert [len(runs) for runs in kept.values()] == [2, 2]
+    kept = record.all_retrained(load())
+    assert [(type(k["who"]), len(k["runs"])) for k in kept] == [(int, 2), (str, 2)]
     again = optnas_cli("best", trained, "--retrain", 2)
     assert again.exit_code == 0, again.output
-    assert {k: load().user_attrs[k] for k in kept} == kept
+    assert record.all_retrained(load()) == kept
 
     # Weights fit a network with another activation: what it scores is not what was searched.
     file = trained.read_text()
@@ -52,7 +53,7 @@ def test_training_ends_with_a_tested_exported_winner_beside_the_baseline(
     final = optnas_cli("best", trained, "--finalists", 2, "--retrain", 2)
     assert final.exit_code == 0, final.output
     assert "The best 2 are trained anew from 2 seeds each" in final.stdout
-    assert sum(k.startswith("retrained:") for k in load().user_attrs) == 2
+    assert sum(isinstance(k["who"], int) for k in record.all_retrained(load())) == 2
 
 
 def test_a_search_without_test_data_ends_as_well(trained: Path, optnas_cli: Callable[..., Result]) -> None:

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from typer.testing import Result
 
 from optnas import record
-from optnas.search import counts
+from optnas.record import counts
 from optnas.storage.open import open_storage
 
 URL = "sqlite:///nas.db"

@@ -13,10 +13,10 @@ from torch import nn
 from optnas import record
 from optnas.dashboard.notes import CURVES, Notes
 from optnas.objective import Objective
+from optnas.record import CHANGED, PARENT
 from optnas.search.artifacts import drawing_id
 from optnas.search.optimize import optimize
 from optnas.search.study import create_study
-from optnas.strategy.evolution import CHANGED, PARENT
 from optnas.trial import Trial, scope
 
 ENQUEUED: list[dict[str, object]] = [
@@ -40,8 +40,8 @@ def space(trial: Trial) -> nn.Module:
 def estimate(model: nn.Module, trial: optuna.Trial) -> dict[str, float]:
     trial.report(0.5, 0)
     if trial.number == 1:  # as a sampler that breeds would, before the trial ends
-        trial.storage.set_trial_system_attr(trial._trial_id, PARENT, 0)
-        trial.storage.set_trial_system_attr(trial._trial_id, CHANGED, "depth")
+        trial.storage.set_trial_system_attr(trial._trial_id, PARENT.name, 0)
+        trial.storage.set_trial_system_attr(trial._trial_id, CHANGED.name, "depth")
     if trial.number == 3:
         raise optuna.TrialPruned("too `slow`")
     if trial.number == 4:
@@ -80,7 +80,7 @@ def test_outcome_and_facts(study: optuna.Study) -> None:
     n_params = sum(
         p.numel() for p in nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 8), nn.Linear(8, 2)).parameters()
     )
-    assert best["Size"].startswith(f"{n_params} parameters, ")
+    assert best["Facts"].startswith(f"{n_params} parameters, ")
     assert best["Scores"] == "score 2, loss 0.25"
     assert lines(study, 0)["Outcome"] == f"complete, score 1 (the best has 2: {link(study, 1)})"
     pruned, failed = lines(study, 3)["Outcome"], lines(study, 4)["Outcome"]
@@ -112,10 +112,13 @@ def test_weights_are_kept_or_deleted(study: optuna.Study, tmp_path: Path) -> Non
     file = tmp_path / "files" / "trial-0001" / "attempt-0" / "weights.pt"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"")
-    assert lines(study, 1)["Weights"] == f"kept in `{file}`"
-    assert lines(study, 0)["Weights"] == "none on this machine"
-    study.set_user_attr(record.DELETED.name, [0])
+    study.set_user_attr(record.DELETED.name, [1])
+    assert lines(study, 1)["Weights"] == f"kept in `{file}`"  # whatever a list says
+    assert lines(study, 0)["Weights"].startswith("none on this machine: ")
+    file.unlink()
+    study.set_user_attr(record.DELETED.name, [0, 1])
     assert lines(study, 0)["Weights"] == "deleted, as others are better"
+    assert lines(study, 1)["Weights"].startswith("none on this machine: ")  # none is better
     assert "Weights" not in lines(study, 3)
 
 
@@ -136,13 +139,15 @@ def test_running_trials_have_notes_too(study: optuna.Study) -> None:
 
 def test_attributes_of_other_kinds_and_names_with_markup() -> None:
     study = optuna.create_study(study_name="own")
-    own = {
-        "metrics": {"a_b": 0.5, "c": None},
-        "attempts": [{"started": 1.0}],
-        "n_params": "many",
-        "flops": None,
+    own: dict[str, object] = {
+        record.METRICS.name: {"a_b": 0.5, "c": None},
+        record.ATTEMPTS.name: [{"started": 1.0}],
+        record.FACTS.name: {"n_params": "many", "flops": None},
+        record.MISSING.name: ["a"],
+        record.REASON.name: 3,
+        record.TWIN_OF.name: "no",
+        record.DURATION.name: "long",
     }
-    own |= {"missing": ["a"], "reason": 3, "twin_of": "no", "duration": "long"}
     x = optuna.distributions.IntDistribution(0, 9)
     params = {"<b>.x_y": 3}
     study.add_trial(create_trial(value=1.0, user_attrs=own, params=params, distributions={"<b>.x_y": x}))
@@ -160,5 +165,7 @@ def test_none_is_an_answer_in_a_lineage() -> None:
     study = optuna.create_study()
     x = {"x": optuna.distributions.CategoricalDistribution((None, 1))}
     study.add_trial(create_trial(value=1.0, params={"x": 1}, distributions=x))
-    study.add_trial(create_trial(value=2.0, params={"x": None}, distributions=x, system_attrs={PARENT: 0}))
+    study.add_trial(
+        create_trial(value=2.0, params={"x": None}, distributions=x, system_attrs={PARENT.name: 0})
+    )
     assert lines(study, 1)["Lineage"].endswith("by `x` `1` → `None`")

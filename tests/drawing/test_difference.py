@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from optnas import answers
 from optnas.drawing.difference import draw_difference
 from optnas.facts import materialize
 from optnas.hub.nasbench201 import OPS, network
 from optnas.objective import Objective
 from optnas.space import blocks
-from optnas.space.explore import draw_value
 from optnas.trial import Draw, Trial, scope
 
 Words = Callable[[str], list[str]]
@@ -36,7 +36,7 @@ def mobile(trial: Trial) -> nn.Module:
 def random_network(space: Callable[[Trial], nn.Module], seed: int) -> nn.Module:
     rng = np.random.default_rng(seed)
     with torch.device("meta"):
-        model = space(Draw(lambda name, distribution: draw_value(distribution, rng)))
+        model = space(Draw(lambda name, distribution: answers.draw(distribution, rng)))
         return materialize(model, (2, 3, 32, 32))
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from optnas import answers
 from optnas.drawing.draw import draw
 from optnas.facts import materialize
 from optnas.hub.nasbench201 import network
 from optnas.objective import Objective
 from optnas.space import blocks
-from optnas.space.explore import draw_value
 from optnas.trial import Draw, Trial, scope
 
 Words = Callable[[str], list[str]]
@@ -23,7 +23,7 @@ Words = Callable[[str], list[str]]
 
 def random_network(seed: int) -> nn.Module:
     rng = np.random.default_rng(seed)
-    trial = Draw(lambda name, distribution: draw_value(distribution, rng))
+    trial = Draw(lambda name, distribution: answers.draw(distribution, rng))
     with torch.device("meta"):
         if seed % 2:
             return network(trial)

@@ -1,18 +1,47 @@
+import collections
+import functools
 import json
+import operator
 import os
+import pickle
+import re
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 
+import numpy as np
+import optuna
 import pytest
 import torch
+from pytorch_lightning import LightningDataModule
+from pytorch_lightning.callbacks import EarlyStopping
+from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset, random_split
 
 from optnas.estimation.settings import describe
+from optnas.tasks import Classification
+from optnas.training import Training
 
-THINGS = "[torch.nn.Linear, {'any', 'of', 'these', 'words'}, torch.relu]"
+THINGS = """
+import re, threading
+import numpy as np
+import torch
+from pytorch_lightning import LightningDataModule
+from pytorch_lightning.callbacks import EarlyStopping
+from torch.utils.data import Subset, TensorDataset
+
+THINGS = [
+    torch.nn.Linear, {'any', 'of', 'these', 'words'}, torch.relu, torch.nn.ReLU(), EarlyStopping("val_acc"),
+    torch.Generator().manual_seed(1), np.random.default_rng(1), TensorDataset(torch.arange(3)),
+    lambda x, words={'any', 'of', 'these'}: x in {'any', 'of', 'these'} and np.ones(3), re.compile("a"),
+    LightningDataModule.from_datasets(Subset(TensorDataset(torch.arange(3)), [1])), threading.Lock(),
+]
+"""
 
 
 @dataclass(frozen=True)
@@ -24,7 +53,7 @@ class Settings:
 class Callback:
     def __init__(self, patience):
         self.patience = patience
-        self._state = object()  # changes while it is used
+        self._state = object()
 
 
 def one(x):
@@ -43,10 +72,12 @@ def other(x):
         (0.5, 0.5),
         (Path("a") / "b", "a/b"),
         (timedelta(seconds=3), "0:00:03"),
-        ((1, "a"), [1, "a"]),
-        ({1: (2,)}, {"1": [2]}),
-        (Settings(0.1), {f"{__name__}.Settings": {"rate": 0.1, "sizes": [1, 2]}}),
-        (Callback(3), {f"{__name__}.Callback": {"patience": 3}}),
+        ([1, "a"], [1, "a"]),
+        ((1, "a"), {"tuple": [1, "a"]}),
+        ({"a": [2]}, {"a": [2]}),
+        ({1: 2}, {"dict": [[1, 2]]}),
+        (Settings(0.1), {describe(Settings): {"rate": 0.1, "sizes": {"tuple": [1, 2]}}}),
+        (Callback(3), {describe(Callback): {"patience": 3, "_state": {"builtins.object": {}}}}),
     ],
 )
 def test_values_are_described_as_they_are(thing, expected):
@@ -65,13 +96,228 @@ def test_code_is_told_apart_by_its_source():
 
 
 def test_the_description_is_equal_in_another_process():
-    code = f"""if True:
-        import torch
-        from optnas.estimation.settings import describe
-        print(describe({THINGS}))
-    """
+    code = f"{THINGS}\nfrom optnas.estimation.settings import describe\nprint(describe(THINGS))"
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == str(describe(eval(THINGS)))
+    around = {"__name__": "__main__"}
+    exec(THINGS, around)
+    assert done.stdout.strip() == str(describe(around["THINGS"]))
+
+
+class Slots:
+    __slots__ = ("value",)
+
+    def __init__(self, value):
+        self.value = value
+
+
+class Holder:
+    def __init__(self, value):
+        self._value = value  # private, as in most code
+
+    def read(self):
+        return self._value
+
+    def __call__(self, x):
+        return x * self._value
+
+
+class Level(Enum):
+    LOW = 1
+    HIGH = 2
+
+
+def closing_over(value):
+    return lambda x: x * value
+
+
+def with_default(value):
+    return lambda x, by=value: x * by
+
+
+def with_keyword_default(value):
+    def scaled(x, *, by=value):
+        return x * by
+
+    return scaled
+
+
+def naming_a_global(value):
+    around = {"BY": value}
+    exec("def scaled(x): return x * BY", around)
+    return around["scaled"]
+
+
+def naming_in_a_nested_function(value):
+    around = {"BY": value}
+    exec("def scaled(x): return [(lambda: y * BY)() for y in x]", around)
+    return around["scaled"]
+
+
+def class_with(value):
+    return type("Made", (), {"by": value, "__module__": "__main__"})
+
+
+def wrapped(value):
+    @functools.wraps(one)
+    def wrapper(x):
+        return one(x) * value
+
+    return wrapper
+
+
+def cyclic(value):
+    holder = Holder([value])
+    holder._value.append(holder)
+    return holder
+
+
+def data_of(value):
+    return LightningDataModule.from_datasets(Subset(TensorDataset(torch.arange(9)), [0, value]))
+
+
+def split_with(value):
+    return random_split(TensorDataset(torch.arange(99)), [9, 90], torch.Generator().manual_seed(value))[0]
+
+
+HIDING = [
+    lambda v: [v],
+    lambda v: {"a": {"b": (v,)}},
+    lambda v: {v},
+    lambda v: torch.tensor([0.0] * 10_000 + [v]),
+    lambda v: np.array([0.0] * 10_000 + [v]),
+    lambda v: np.array(["a", {"b": v}], dtype=object),
+    lambda v: np.ma.masked_array([1, 2, 3], [True, v > 1, False]),
+    lambda v: torch.arange(4.0).to_sparse() * v,
+    lambda v: [0] * 10_000 + [v],
+    lambda v: b"a" * v,
+    lambda v: "a" * 2000 + str(v),
+    lambda v: collections.OrderedDict(a=v),
+    lambda v: collections.Counter({"a": v}),
+    lambda v: collections.deque([1, v]),
+    lambda v: collections.namedtuple("pair", "left right")(1, v),
+    lambda v: SimpleNamespace(a=v),
+    lambda v: torch.nn.Dropout(v / 10),
+    lambda v: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(v / 10)),
+    lambda v: torch.Generator().manual_seed(v),
+    lambda v: re.compile("a" * v),
+    lambda v: operator.itemgetter(v),
+    lambda v: Level(v),
+    lambda v: partial(one, v),
+    lambda v: partial(torch.nn.functional.dropout, p=v / 10),
+    lambda v: Holder(v),
+    lambda v: Holder(v).read,
+    lambda v: Holder(Holder([Holder(v)])),
+    lambda v: Slots(v),
+    lambda v: Settings(v),
+    lambda v: Settings(0.1, sizes=torch.arange(v)),
+    lambda v: [1, v].append,
+    closing_over,
+    with_default,
+    with_keyword_default,
+    naming_a_global,
+    naming_in_a_nested_function,
+    class_with,
+    wrapped,
+    lambda v: wrapped(Holder(v)),
+    lambda v: functools.lru_cache(wrapped(v)),
+    cyclic,
+    lambda v: TensorDataset(torch.arange(v)),
+    lambda v: ConcatDataset([TensorDataset(torch.arange(3)), TensorDataset(torch.arange(v))]),
+    lambda v: DataLoader(TensorDataset(torch.arange(8)), batch_size=v),
+    split_with,
+    data_of,
+    lambda v: with_default(data_of(v)),
+    lambda v: EarlyStopping("val_acc", patience=v),
+]
+
+
+@pytest.mark.parametrize("hide", HIDING)
+def test_things_that_differ_only_inside_differ(hide):
+    descriptions = [json.dumps(describe(hide(value)), sort_keys=True) for value in (1, 2, 1)]
+    assert descriptions[0] == descriptions[2]
+    assert descriptions[0] != descriptions[1]
+
+
+@pytest.mark.parametrize(
+    "things",
+    [
+        (True, 1, 1.0, "1"),
+        ([1], (1,), {1}, {1: None}, {"1": None}),
+        (0.0, -0.0),
+        (torch.zeros(4), torch.zeros(2, 2), torch.zeros(4).double(), torch.nn.Parameter(torch.zeros(4))),
+        (np.zeros(4), np.zeros((2, 2)), np.zeros(4, np.float32), torch.zeros(4).double()),
+        ([lambda x: x + 1, lambda x: x + 2][0], [lambda x: x + 1, lambda x: x + 2][1]),
+        (Path, PurePosixPath),
+    ],
+)
+def test_what_python_calls_equal_may_differ(things):
+    assert len({json.dumps(describe(thing)) for thing in things}) == len(things)
+
+
+def test_what_is_pickled_and_read_back_is_the_same():
+    for thing in (
+        Holder([1, {"a"}]),
+        Settings(0.1),
+        TensorDataset(torch.arange(3)),
+        EarlyStopping("val_acc"),
+    ):
+        assert describe(pickle.loads(pickle.dumps(thing))) == describe(thing)
+
+
+def test_views_of_a_file_are_told_apart_without_reading_it(tmp_path):
+    np.arange(100).tofile(tmp_path / "a")
+    whole = np.memmap(tmp_path / "a", dtype=np.int64, mode="r")
+    views = [whole, whole[:50], whole[50:], whole[::2], whole.reshape(10, 10)]
+    assert len({json.dumps(describe(view)) for view in views}) == len(views)
+    assert describe(np.memmap(tmp_path / "a", dtype=np.int64, mode="r")[50:]) == describe(views[2])
+    before = describe(whole)
+    np.zeros(100, np.int64).tofile(tmp_path / "a")
+    os.utime(tmp_path / "a", (1, 1))
+    assert describe(np.memmap(tmp_path / "a", dtype=np.int64, mode="r")) != before
+
+
+def test_caches_of_an_object_are_no_settings():
+    class Cached:
+        @functools.cached_property
+        def costly(self):
+            return 3
+
+    used = Cached()
+    before = describe(used)
+    assert used.costly == 3
+    assert describe(used) == before
+
+
+def test_another_estimator_is_described_by_its_settings():
+    def training(rate):
+        return Training(Classification(2, lr=rate), data_of(1), monitor="a", mode="max", max_epochs=1)
+
+    assert describe([training(0.1)]) == describe([training(0.1)])
+    assert describe([training(0.1)]) != describe([training(0.2)])
+
+
+def test_what_cannot_be_seen_says_so_once(caplog):
+    class Opaque:
+        def __reduce_ex__(self, protocol):
+            raise TypeError("made of smoke")
+
+    assert describe(Opaque()) == describe(Opaque())
+    [line] = caplog.messages
+    assert "Opaque" in line
+    assert "made of smoke" in line
+
+
+def test_studies_and_locks_that_code_refers_to_are_no_settings():
+    study = optuna.create_study()
+    lock = threading.Lock()
+
+    def callback(trial):
+        with lock:
+            return study.best_value
+
+    before = describe(callback)
+    study.add_trial(optuna.create_trial(value=1.0))
+    assert describe(callback) == before

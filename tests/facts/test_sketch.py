@@ -1,8 +1,10 @@
+import importlib
 import itertools
 import operator
 import random
 import subprocess
 import sys
+import warnings
 
 import networkx as nx
 import numpy as np
@@ -11,7 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from optnas.facts import Sketch, count_flops, count_params, fingerprint, sketch
+from optnas.facts import Sketch, count_flops, count_params, fingerprint, sketch, untraced
+from optnas.facts.trace import Tracer
 
 SHAPE = (2, 4, 6, 6)
 
@@ -344,7 +347,8 @@ def test_failures_are_recorded_and_the_builds_own_errors_pass():
     def looks_at_values():
         return nn.Dropout(torch.linspace(0, 0.5, 3)[1].item())
 
-    assert set(sketch(looks_at_values, (2, 3)).missing) == {"n_params", "flops", "fingerprint"}
+    seen = sketch(looks_at_values, (2, 3))
+    assert (seen.facts, set(seen.missing)) == ({"n_params": 0, "flops": 0}, {"fingerprint"})
     with pytest.raises(ValueError, match="has no fingerprint: cannot be built on the meta device"):
         fingerprint(looks_at_values, (2, 3))
 
@@ -353,6 +357,135 @@ def test_failures_are_recorded_and_the_builds_own_errors_pass():
 
     with pytest.raises(KeyError, match="mine"):
         sketch(broken, (2, 3))
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_facts_of_a_model_that_looks_at_values_are_had_on_the_cpu(lazy):
+    class Looking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.LazyLinear(3) if lazy else nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.layer(x) * (2 if x.sum().item() > 0 else 1)
+
+    state = torch.get_rng_state()
+    found = sketch(Looking, (2, 4))
+    assert found.facts == {"n_params": 15, "flops": 2 * 4 * 3}
+    assert set(found.missing) == {"fingerprint"}
+    assert "told apart by the answers" in found.missing["fingerprint"]
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    "example", [(torch.rand(2, 4), torch.rand(2, 4)), {"a": torch.rand(2, 4), "b": torch.rand(2, 4)}]
+)
+def test_models_of_two_inputs_have_facts_and_identity(example):
+    class Two(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, width), nn.Linear(width, 2)
+
+        def forward(self, a, b):
+            return self.second((self.first(a) - self.first(b)).relu())
+
+    assert sketch(lambda: Two(3), example).facts == {"n_params": 23, "flops": 2 * (2 * 4 * 3) + 2 * 3 * 2}
+    assert fingerprint(lambda: Two(3), example) == fingerprint(lambda: Two(3), example)
+    assert fingerprint(lambda: Two(3), example) != fingerprint(lambda: Two(4), example)
+
+
+def test_a_sketch_within_a_sketch_is_none_of_the_outer_one():
+    inner = []
+
+    def plain():
+        return nn.Sequential(nn.Linear(4, 4))
+
+    def build():
+        inner.append(sketch(lambda: nn.Sequential(nn.Linear(4, 9), nn.BatchNorm1d(9)), (2, 4)))
+        return plain()
+
+    assert sketch(build, (2, 4)) == sketch(plain, (2, 4))
+    assert inner[0] == sketch(lambda: nn.Sequential(nn.Linear(4, 9), nn.BatchNorm1d(9)), (2, 4))
+    assert inner[0].missing == {}
+
+
+def test_work_of_others_while_a_model_is_built_is_real_and_not_recorded():
+    def build():
+        with untraced():
+            assert torch.tensor([1.0, 2.0]).sum().item() == 3.0
+        return nn.Linear(4, 4)
+
+    assert sketch(build, (2, 4)) == sketch(lambda: nn.Linear(4, 4), (2, 4))
+
+
+def test_an_error_of_ours_is_said_to_be_ours(monkeypatch, caplog):
+    def fail(*args):
+        raise ZeroDivisionError("of ours")
+
+    monkeypatch.setattr(Tracer, "_record", fail)
+    found = sketch(lambda: nn.Linear(4, 4), (2, 4))
+    assert found.facts == {"n_params": 20, "flops": 2 * 4 * 4}
+    assert "a fault of optnas" in found.missing["fingerprint"]
+    assert "ZeroDivisionError: of ours (" in found.missing["fingerprint"]
+    assert "please report it" in caplog.text
+
+
+def test_an_error_of_ours_after_the_pass_is_said_too(monkeypatch, caplog):
+    def fail(*args):
+        raise ZeroDivisionError("of ours")
+
+    monkeypatch.setattr(importlib.import_module("optnas.facts.sketch"), "reduce", fail)
+    found = sketch(lambda: nn.Linear(4, 4), (2, 4))
+    assert found.facts == {"n_params": 20, "flops": 2 * 4 * 4}
+    assert "a fault of optnas" in found.missing["fingerprint"]
+    assert "please report it" in caplog.text
+
+
+INITS = [name for name in dir(nn.init) if name.endswith("_") and not name.startswith("_")]
+
+
+def test_every_initialization_of_torch_is_told_from_every_other():
+    def build(name):
+        layer = nn.Conv1d(4, 4, 3) if name == "dirac_" else nn.Linear(4, 4)
+        more = {"constant_": (0.3,), "sparse_": (0.5,)}.get(name, ())
+        getattr(nn.init, name)(layer.weight, *more)
+        return layer
+
+    found = {
+        name: sketch(lambda name=name: build(name), (2, 4) if name != "dirac_" else (2, 4, 6))
+        for name in INITS
+    }
+    assert len(INITS) >= 14
+    assert {name: f.missing for name, f in found.items() if f.missing} == {}
+    assert len({f.fingerprint for f in found.values()}) == len(INITS)
+
+
+def test_a_model_that_asks_for_the_meta_device_has_no_fingerprint():
+    def build(value):
+        layer = nn.Linear(4, 4)
+        if layer.weight.device.type != "meta":
+            nn.init.constant_(layer.weight, value)
+        return layer
+
+    assert (
+        "asks whether it is on the meta device" in sketch(lambda: build(1.0), (2, 4)).missing["fingerprint"]
+    )
+
+
+def test_compiled_models_are_seen_and_told_from_others():
+    def build(compiled):
+        model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        if compiled == "a copy":
+            return torch.compile(model)
+        if compiled == "itself":
+            model.compile()
+        return model
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, when it loads its compiler
+        found = [sketch(lambda how=how: build(how), (2, 4)) for how in ("", "a copy", "itself")]
+    assert [f.facts for f in found] == [{"n_params": 20, "flops": 32}] * 3
+    assert found[0].fingerprint not in (None, found[1].fingerprint, found[2].fingerprint)
 
 
 def test_the_random_state_stays():
@@ -379,6 +512,11 @@ print(fingerprint(lambda: nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5)), (2, 3
     assert len(other.strip()) == 32
 
 
+class Zero(nn.Module):
+    def forward(self, x):
+        return x * 0.0
+
+
 class Cell(nn.Module):
     """A NAS-Bench-201 cell of real modules, without biases or norms."""
 
@@ -388,20 +526,20 @@ class Cell(nn.Module):
     def __init__(self, ops) -> None:
         super().__init__()
         make = {
-            "zero": nn.Identity,
+            "zero": Zero,
             "skip": nn.Identity,
             "conv1": lambda: nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 1, bias=False)),
             "conv3": lambda: nn.Sequential(nn.ReLU(inplace=False), nn.Conv2d(4, 4, 3, padding=1, bias=False)),
             "pool": lambda: nn.AvgPool2d(3, 1, 1),
         }
-        self.ops, self.modules_ = ops, nn.ModuleList(make[op]() for op in ops)
+        self.layers = nn.ModuleList(make[op]() for op in ops)
 
     def forward(self, x):
         values = [x]
         for node in (1, 2, 3):
             terms = [
-                module(values[start]) * (0.0 if op == "zero" else 1.0)
-                for (start, end), op, module in zip(self.EDGES, self.ops, self.modules_, strict=True)
+                layer(values[start])
+                for (start, end), layer in zip(self.EDGES, self.layers, strict=True)
                 if end == node
             ]
             values.append(sum(terms))

@@ -3,15 +3,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fixtures.tables import rows_reached
 
-from optnas.benchmarks import tables
 from optnas.facts import count_flops, count_params
 from optnas.hub import nasbench201
+from optnas.space import count
 from optnas.trial import replay
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 
+needs_data = pytest.mark.skipif(not DATA.exists(), reason="the shared folder of reference data is not here")
+
 OPS = nasbench201.OPS
+OPTIMA = {"cifar10": 91.61, "cifar100": 73.49, "imagenet16": 46.73}  # Dong & Yang 2020, table 4
 
 
 def params_of(ops):
@@ -28,9 +32,9 @@ def test_cell_reads_as_edges_and_operations() -> None:
     assert nasbench201.cell(replay(params_of(ops))) == ops
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="the shared folder of reference data is not here")
+@needs_data
 def test_parameters_and_flops_are_the_published_ones() -> None:
-    table = tables.nasbench201_npz(DATA / "nasbench201_cifar10.npz")
+    table = nasbench201.table_from(DATA / "nasbench201_cifar10.npz")
     for row in np.random.default_rng(0).integers(len(table.keys), size=15):
         network = build(table.keys[row])
         assert count_params(network) == table.facts["n_params"][row]
@@ -39,7 +43,7 @@ def test_parameters_and_flops_are_the_published_ones() -> None:
 
 @pytest.mark.parametrize(("dataset", "classes"), [("cifar10", 10), ("cifar100", 100), ("imagenet16", 120)])
 def test_parameters_are_those_of_the_installed_tables(dataset, classes) -> None:
-    table = tables.nasbench201(dataset)
+    table = nasbench201.table(dataset)
     for row in np.random.default_rng(1).integers(len(table.keys), size=5):
         assert count_params(build(table.keys[row], classes=classes)) == table.facts["n_params"][row]
 
@@ -62,3 +66,25 @@ def test_a_cell_computes_its_graph() -> None:
 def test_the_network_classifies() -> None:
     network = nasbench201.network(replay(params_of((*OPS, "nor_conv_3x3"))), channels=4, cells=1, classes=7)
     assert network(torch.randn(2, 3, 16, 16)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("dataset", OPTIMA)
+def test_the_table_has_the_published_optimum(dataset: str) -> None:
+    table = nasbench201.table(dataset)
+    assert table.means[table.best] == pytest.approx(OPTIMA[dataset], abs=0.006)
+    assert count(table.space) == len(table.keys) == 5**6
+
+
+@needs_data
+def test_two_sources_of_the_table_agree() -> None:
+    package, file = nasbench201.table(), nasbench201.table_from(DATA / "nasbench201_cifar10.npz")
+    ours = np.array([package.means[package.row(key)] for key in file.keys])
+    np.testing.assert_allclose(ours, file.means, atol=1e-4)
+    assert file.test is not None
+    assert file.test.max() == pytest.approx(94.37, abs=0.006)
+
+
+def test_every_drawn_cell_is_in_the_table_and_an_unknown_data_set_is_refused() -> None:
+    assert len(rows_reached(nasbench201.table())) > 150
+    with pytest.raises(ValueError, match=r"dataset='svhn'.*cifar100"):
+        nasbench201.table("svhn")

@@ -29,7 +29,7 @@ def test_history_tells_the_ends_apart(study: optuna.Study) -> None:
 
 
 def test_history_of_another_number(study: optuna.Study) -> None:
-    found = traces(plot_history(study, target=lambda t: t.user_attrs["n_params"], name="parameters"))
+    found = traces(plot_history(study, target=lambda t: record.facts(t)["n_params"], name="parameters"))
     assert list(found["complete"].y) == [100, 200, 400, 300]
     assert "best so far" not in found
 

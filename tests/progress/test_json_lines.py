@@ -78,7 +78,8 @@ def test_every_event_is_told(capsys: Capture) -> None:
         {"width": 4},
     )
     assert first["metrics"] == {"score": 4, "other": None}
-    assert first["n_params"] == 4 * 4 + 4
+    assert first["n_params"] == first["facts"]["n_params"] == 4 * 4 + 4
+    assert first["flops"] == first["facts"]["flops"]
     assert set(first["worker"]) == {"host", "pid"}
     assert (best["number"], best["value"]) == (0, 4)
     assert (pruned["state"], pruned["reason"]) == ("pruned", "not good")

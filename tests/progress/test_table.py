@@ -12,6 +12,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
+from optnas import record
 from optnas.progress.table import best, best_words, duration, ending, progress_table
 
 
@@ -31,7 +32,7 @@ def _now(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def add(study: optuna.Study, state: TrialState, **attributes: Any) -> FrozenTrial:
-    """A trial that took 65 seconds."""
+    """A trial that took 65 seconds; what it recorded, by the names of `record`."""
     known: dict[str, Any] = {"system_attrs": {}, "params": {}, "distributions": {}}
     trial = optuna.trial.FrozenTrial(
         number=0,
@@ -40,7 +41,7 @@ def add(study: optuna.Study, state: TrialState, **attributes: Any) -> FrozenTria
         datetime_start=NOW - timedelta(seconds=65),
         datetime_complete=NOW if state.is_finished() else None,
         intermediate_values=attributes.pop("reports", {}),
-        user_attrs=attributes,
+        user_attrs={getattr(record, name).name: value for name, value in attributes.items()},
         trial_id=0,
         **known,
     )
@@ -48,19 +49,24 @@ def add(study: optuna.Study, state: TrialState, **attributes: Any) -> FrozenTria
     return study.trials[-1]
 
 
+def because(kind: str, words: str) -> dict[str, str]:
+    return {"kind": kind, "words": words, "cause": ""}
+
+
 @pytest.fixture
 def study() -> optuna.Study:
     study = optuna.create_study(direction="maximize")
     add(study, TrialState.COMPLETE, value=0.5, reports={0: 0.1, 7: 0.5})
-    add(study, TrialState.COMPLETE, value=0.5, twin_of=0)
-    add(study, TrialState.PRUNED, reports={3: 0.25}, reason="below the median")
-    add(study, TrialState.PRUNED, infeasible="out of memory", reason="out of memory")
-    add(study, TrialState.FAIL, reports={1: 0.9}, reason="RuntimeError: " + "long " * 30)
+    add(study, TrialState.COMPLETE, value=0.5, TWIN_OF=0, COUNTS=False)
+    add(study, TrialState.PRUNED, reports={3: 0.25}, REASON=because("pruned", "below the median"))
+    add(study, TrialState.PRUNED, REASON=because("limit", "out of memory"), COUNTS=False)
+    failed = because("error", "RuntimeError: " + "long " * 30)
+    add(study, TrialState.FAIL, reports={1: 0.9}, REASON=failed)
     add(
         study,
         TrialState.RUNNING,
         reports={2: 0.75},
-        attempts=[{"host": "a", "pid": 1}, {"host": "b", "pid": 2}],
+        ATTEMPTS=[{"host": "a", "pid": 1, "started": 0.0}, {"host": "b", "pid": 2, "started": 1.0}],
     )
     return study
 
@@ -84,7 +90,11 @@ def test_every_trial_has_its_line(study: optuna.Study) -> None:
 def test_workers_of_one_machine_are_told_apart_however_long_its_name_is() -> None:
     study = optuna.create_study()
     for pid in (1234567, 1234568):
-        add(study, TrialState.RUNNING, attempts=[{"host": "a-runner-of-the-project", "pid": pid}])
+        add(
+            study,
+            TrialState.RUNNING,
+            ATTEMPTS=[{"host": "a-runner-of-the-project", "pid": pid, "started": 0.0}],
+        )
     lines = shown(study, None)
     assert [line.split("  ")[-1] for line in lines[2:4]] == [
         "a-runner-of-the-p…, process 1234567",
@@ -98,6 +108,25 @@ def test_the_rate_is_that_of_this_run(study: optuna.Study) -> None:
     assert shown(study, 10, n_before=n_counted, seconds=60.0)[0].endswith(" 2/10 in 1:00")
     assert shown(study, None, n_before=0, seconds=60.0)[0] == "2 trials in 1:00, 2 a minute"
     assert "left" not in shown(study, 2, n_before=0, seconds=60.0)[0]
+
+
+def test_who_trained_a_twin_all_the_same_and_what_is_known_of_a_network_is_noted() -> None:
+    study = optuna.create_study()
+    record.write_fact_kinds(study, {"energy": record.FactKind("energy", "energy", "mJ")})
+    add(study, TrialState.COMPLETE, value=0.5, FACTS={"energy": 12.5})
+    add(study, TrialState.COMPLETE, value=0.5, AUDIT_OF=0)
+    lines = shown(study, None)
+    assert lines[2].endswith("  energy 12.5 mJ")
+    assert lines[3].endswith("  trial 0's network, trained to check")
+
+
+def test_what_others_wrote_commands_no_terminal_and_is_no_markup(study: optuna.Study) -> None:
+    evil = "[/red] \x1b]0;OWNED\x07\u202e[link=http://x]"
+    add(study, TrialState.FAIL, REASON=because("error", evil))
+    add(study, TrialState.RUNNING, ATTEMPTS=[{"host": evil, "pid": evil, "started": 0.0}])
+    text = "\n".join(shown(study, None, width=200))
+    assert "[/red] \\x1b]0;OWNED" in text
+    assert text.replace("\n", "").isprintable()
 
 
 def test_many_workers_are_counted() -> None:

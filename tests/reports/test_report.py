@@ -65,7 +65,7 @@ def searched(objective: Objective) -> optuna.Study:
     study.optimize(objective, 30, catch=(RuntimeError,))
     number = study.best_trial.number
     runs = [{"score": 1.0, "test": 0.25}, {"score": 2.0, "test": 0.75}]
-    study.set_user_attr(f"retrained:{number}:as searched", runs)
+    record.write_retrained(study, number, None, runs)
     study.set_user_attr(record.SEED.name, 77)
     study.set_user_attr(record.PROVENANCE.name, {"data": EVIL})
     return study
@@ -149,9 +149,9 @@ def test_the_summary_says_what_the_best_reached_when_trained_anew(
     optimize(study, objective, 3, show_progress=False)
     best = study.best_trial.number
     runs = [{"score": 1.0}, {"score": 2.0}]
-    study.set_user_attr(f"retrained:{(best + 1) % 3}:as searched", runs)
+    record.write_retrained(study, (best + 1) % 3, None, runs)
     assert "optnas best STUDY.py --retrain 5 will show." in report(study, tmp_path / "a.html").read_text()
-    study.set_user_attr(f"retrained:{best}:30", runs)
+    record.write_retrained(study, best, 30, runs)
     text = report(study, tmp_path / "a.html").read_text()
     assert "partly luck. Trained anew it reached 1.5000 ± 0.7071 (30 epochs, 2 seeds)." in text
 
@@ -235,6 +235,20 @@ def test_several_objectives_without_a_result(tmp_path: Path) -> None:
     html = report(study, tmp_path / "report.html").read_text()
     assert sections(html) == ["Summary", "How to reproduce"]
     assert "No trial has a value yet." in html
+
+
+def test_a_study_that_cannot_be_explained_says_why_and_an_error_stands_where_the_section_would(
+    tmp_path: Path,
+) -> None:
+    study = optuna.create_study(study_name="broken", sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(lambda trial: 1e200 * trial.suggest_float("x", 0, 1), 12)
+    text = report(study, tmp_path / "report.md").read_text()
+    assert "too much to be explained" in text[text.index("## Explanation") :]
+    attempt = {"host": "a", "pid": 1, "started": 1.0, "ended": "late"}  # no number to draw a bar to
+    study.add_trial(create_trial(value=0.0, user_attrs={record.ATTEMPTS.name: [attempt]}))
+    text = report(study, tmp_path / "report.md").read_text()
+    assert "This could not be shown: TypeError" in text[text.index("## Timeline") :]
+    assert "## How to reproduce" in text
 
 
 def test_mistakes_are_named(searched: optuna.Study, tmp_path: Path) -> None:

@@ -95,9 +95,10 @@ def test_trainings_from_other_seeds_are_summed_up_by_their_statistics(study: opt
     assert summary.retrained(study) is None
     anew = [{"value": x, "test_loss": 1.0} for x in (0.6, 0.7, 0.85)]
     by_hand = [{"value": 0.5}]
-    study.set_user_attr("retrained:3:as searched", anew)
-    study.set_user_attr("retrained:3:20", by_hand)
-    study.set_user_attr("baseline:0123456789abcdef:as searched", by_hand)
+    record.write_retrained(study, 3, None, anew)
+    record.write_retrained(study, 3, 20, by_hand)
+    record.write_retrained(study, "0123456789abcdef", None, by_hand)
+    record.write_retrained(study, 99, None, by_hand)  # a trial that was deleted
     mean, deviation = statistics.mean([0.6, 0.7, 0.85]), statistics.stdev([0.6, 0.7, 0.85])
     expected = f"{mean:.4f} ± {deviation:.4f}"
     assert f"{expected} (as searched, 3 seeds) and 0.5000 (20 epochs, 1 seed)" in of_one(study)
@@ -129,27 +130,28 @@ def test_a_front_is_shown_in_the_order_of_its_first_objective() -> None:
 def test_leaders_have_a_row_each(study: optuna.Study) -> None:
     rows = leaderboard(study)
     table = summary.leaders(rows, "val_acc")
-    assert table.head == ("trial", "val_acc", "parameters", "FLOPs")
+    assert table.head == ("trial", "val_acc", "parameters", "FLOPs per sample")
     assert [row[0] for row in table.rows] == ["3", "1", "7", "0"]
     assert table.rows[0] == ("3", "0.9", "400", "1,000")
     assert list(table.below) == [row.params for row in rows]
 
 
 def drawings(trial: FrozenTrial, objective: Objective | None) -> list[str]:
-    return [part.caption for part in summary.architecture(trial, objective) if isinstance(part, Drawing)]
+    parts = summary.architecture(optuna.create_study(), trial, objective)
+    return [part.caption for part in parts if isinstance(part, Drawing)]
 
 
 def test_an_architecture_is_drawn_where_it_can_be_built(objective: Objective) -> None:
     study = optuna.create_study()
     trial = study.ask()
     space(trial)
-    trial.set_user_attr("n_params", 12_345)
+    record.write_facts(trial, {"n_params": 12_345, "energy": 12.5})
     study.tell(trial, 0.0)
     [trial] = study.trials
     assert drawings(trial, None) == []
     assert drawings(trial, objective) == ["The network"]
-    assert "Trial 0, 12,345 parameters." in words(summary.architecture(trial, objective))
-    [decisions] = [part for part in summary.architecture(trial, None) if isinstance(part, Table)]
+    assert "Trial 0, 12,345 parameters, energy 12.5." in words(summary.architecture(study, trial, objective))
+    [decisions] = [part for part in summary.architecture(study, trial, None) if isinstance(part, Table)]
     assert list(decisions.rows) == [("width", str(trial.params["width"]))]
 
     def changed(trial: Trial) -> nn.Module:
@@ -157,7 +159,7 @@ def test_an_architecture_is_drawn_where_it_can_be_built(objective: Objective) ->
 
     another = Objective(changed, estimate, values={"score": "maximize"}, example=(1, 4))
     assert drawings(trial, another) == []
-    assert "It could not be drawn: " in words(summary.architecture(trial, another))
+    assert "It could not be drawn: " in words(summary.architecture(study, trial, another))
 
 
 def test_what_to_type_gives_the_search_and_its_best_network_again(objective: Objective) -> None:
@@ -217,14 +219,32 @@ def test_attributes_of_other_kinds_than_ours_are_left_out() -> None:
     study.add_trial(create_trial(state=TrialState.FAIL, user_attrs=own))
     assert of_one(study).endswith("1 failed: not recorded why")
     assert summary.retrained(study) is None
-    assert words(summary.architecture(study.trials[0], None)) == "Trial 0."
+    assert words(summary.architecture(study, study.trials[0], None)) == "Trial 0."
     table = summary.reproduce(study, study.trials[0])[0]
     assert isinstance(table, Table)
     assert table.rows == [("study", "own")]
 
 
+def test_trained_twins_and_their_verdict_are_told(study: optuna.Study) -> None:
+    assert "trained all the same" not in of_one(study)
+    study.add_trial(create_trial(value=0.7, user_attrs={record.AUDIT_OF.name: 1, record.COUNTS.name: False}))
+    record.TWINS_DIFFER.write(study, "Trial 8 builds the same network as trial 1, and got 0.7.")
+    assert "1 trial (8) trained all the same" in of_one(study)
+    assert "Trial 8 builds the same network as trial 1, and got 0.7." in of_one(study)
+
+
+def test_failures_of_one_cause_are_one_reason() -> None:
+    study = optuna.create_study()
+    for number in range(3):
+        reason = record.Reason(record.Why.ERROR, f"ValueError at x.py:3: {number}", "ValueError at x.py:3")
+        trial = study.ask()
+        reason.write(trial)
+        study.tell(trial, state=TrialState.FAIL)
+    assert of_one(study).endswith("3 failed: ValueError at x.py:3: 0")
+
+
 def test_a_training_that_diverged_is_counted_apart(study: optuna.Study) -> None:
-    study.set_user_attr("retrained:3:as searched", [{"acc": 0.5}, {"acc": math.nan}, {"acc": 0.7}])
+    record.write_retrained(study, 3, None, [{"acc": 0.5}, {"acc": math.nan}, {"acc": 0.7}])
     table = summary.retrained(study)
     assert table is not None
     assert table.rows[-1][-1] == "0.6000 ± 0.1414 (1 of 3 not finite)"

@@ -16,8 +16,10 @@ from torch import nn
 from optnas import record
 from optnas.errors import ParamsMismatchError, SearchFailedError
 from optnas.objective import Objective
+from optnas.record import End, counts
+from optnas.search.fits import check_fits
 from optnas.search.optimize import optimize
-from optnas.search.study import check_fits, counts, create_study
+from optnas.search.study import create_study
 
 
 def linear(trial):
@@ -43,8 +45,7 @@ class Score:
         if width in self.fail:
             raise RuntimeError(f"no width {width}")
         if width in self.infeasible:
-            trial.set_user_attr("infeasible", "too wide")
-            raise optuna.TrialPruned
+            trial.refuse("width", width - 19, "too wide")
         if width in self.prune:
             raise optuna.TrialPruned
         return {"score": float(width)}
@@ -62,13 +63,14 @@ def states(study):
 
 
 def test_n_trials_is_a_budget_of_the_whole_study():
-    objective = Objective(linear, Score())
+    score = Score()
+    objective = Objective(linear, score)
     study = create_study(objective, seed=0)
     optimize(study, objective, n_trials=5)
     optimize(study, objective, n_trials=8)
     optimize(study, objective, n_trials=8)  # done already: does nothing
     assert sum(map(counts, study.trials)) == 8
-    assert objective.estimator.calls == 8
+    assert score.calls == 8
 
 
 def test_twins_infeasible_and_failed_trials_do_not_count_but_pruned_ones_do():
@@ -81,7 +83,7 @@ def test_twins_infeasible_and_failed_trials_do_not_count_but_pruned_ones_do():
     assert {t.params["width"] for t in counted} <= {*range(1, 20), *range(35, 51)}
     assert {t.state for t in counted} == {TrialState.COMPLETE, TrialState.PRUNED}
     assert all(
-        t.state == TrialState.FAIL or record.TWIN_OF.of(t) is not None or "infeasible" in t.user_attrs
+        record.end(t) in (End.FAILED, End.TWIN, End.INFEASIBLE) or record.AUDIT_OF.of(t) is not None
         for t in study.trials
         if not counts(t)
     )
@@ -107,7 +109,8 @@ def test_what_is_enqueued_beyond_the_budget_goes_on_waiting(tmp_path):
 def test_timeout_ends_the_search(monkeypatch):
     now = 1000.0
     clock = SimpleNamespace(time=lambda: now, monotonic=lambda: now, sleep=time.sleep)
-    monkeypatch.setattr(importlib.import_module("optnas.search.optimize"), "time", clock)
+    for module in ("optimize", "loop"):
+        monkeypatch.setattr(importlib.import_module(f"optnas.search.{module}"), "time", clock)
 
     class Slow(Score):
         def __call__(self, model, trial):
@@ -239,7 +242,7 @@ def waits_for(params):
 
 
 def test_a_search_says_that_it_waits_for_a_trial_that_its_user_asked_for(tmp_path, monkeypatch):
-    module = importlib.import_module("optnas.search.optimize")
+    module = importlib.import_module("optnas.search.loop")
     monkeypatch.setattr(module, "SILENCE", 0.1)
     objective = Objective(linear, Score())
     study = create_study(objective, storage=f"sqlite:///{tmp_path}/s.db", seed=0)

@@ -1,5 +1,6 @@
 """Interruptions and failures that are no fault of a trial cost no trial and no finished epoch."""
 
+import logging
 import os
 import resource
 import shutil
@@ -24,9 +25,9 @@ from optnas.objective import Objective
 from optnas.search.optimize import optimize
 from optnas.search.recovery import MAX_KILLS, recover
 from optnas.search.study import create_study
-from optnas.storage.lease import Process
+from optnas.storage.leases import Process
 from optnas.storage.open import claim, open_storage
-from optnas.storage.tables import attempts
+from optnas.storage.owners import owners
 from optnas.tasks import Classification
 from optnas.training import Training
 from optnas.training.checkpoints import Attempt
@@ -215,7 +216,8 @@ def test_resumed_with_other_threads_a_trial_ends_as_if_nothing_had_happened(tmp_
             optimize(study, objective, n_trials=1)
         except KeyboardInterrupt:
             return study, {}
-        return study, training.load_weights(study, study.trials[0])
+        trained = training.trained(objective.build(study.trials[0]), study, study.trials[0])
+        return study, trained.state_dict()
 
     threads = torch.get_num_threads()
     try:
@@ -269,15 +271,14 @@ def test_an_error_in_a_trial_that_somebody_else_has_told_is_of_no_account(url):
     assert study.trials[0].value == 7.0
 
 
-def test_running_trials_that_others_left_are_run(url):
+def test_running_trials_of_plain_optuna_are_left_alone_and_hold_up_nothing_for_ever(url, caplog):
     objective = Objective(linear, Score())
-    study = study_of(objective, url)
-    plain = optuna.load_study(study_name="s", storage=url)
-    for width in (7, 8, 9):
-        plain.enqueue_trial({"width": width})
-        plain.ask().suggest_int("width", 1, 50)
-    assert_finishes(study, objective, 4)
-    assert [trial.params["width"] for trial in study.trials[:3]] == [7, 8, 9]
+    study = study_of(objective, url, lease=0.5)
+    optuna.load_study(study_name="s", storage=url).ask()  # it may live, or may have been killed
+    with caplog.at_level(logging.WARNING):
+        optimize(study, objective, n_trials=3)
+    assert states(study) == [TrialState.RUNNING] + [TrialState.COMPLETE] * 3
+    assert "Waiting for trial 0, which something other than optnas runs" in caplog.text
 
 
 PAUSED = """
@@ -292,7 +293,7 @@ PAUSED = """
         def __call__(self, model, trial):
             trial.report(0.5, 0)
             if trial.number == 0:
-                with storage._lock:  # not in the middle of a transaction, for whose end others would wait
+                with storage._ledger.lock:  # no transaction that others would wait for
                     os.kill(os.getpid(), signal.SIGSTOP)
             trial.report(0.5, 1)
             return {"score": 0.5}
@@ -338,13 +339,13 @@ LAST_BOOT, CONTAINER = "another-boot pid:[1]", f"{Process.this().machine.split()
 def lose(study, url, machine, epoch=None):
     """A process of another machine takes trial 0, maybe reports an epoch, and is never heard of again."""
     storage = open_storage(url, lease=0.05)
-    trial_id = claim(optuna.load_study(study_name="s", storage=storage), 1).trial_id
+    trial_id = claim(optuna.load_study(study_name="s", storage=storage), 1, "optnas:counts").trial_id
     if epoch is not None:
         storage.set_trial_intermediate_value(trial_id, epoch, 0.5)
     storage.close()
-    storage._heart.join()
+    storage._ledger._heart.join()
     with storage._database.engine.begin() as connection:
-        connection.execute(sa.update(attempts).values(machine=machine, pid=1))
+        connection.execute(sa.update(owners).values(machine=machine, pid=1))
     watching = optuna.load_study(study_name="s", storage=open_storage(url, lease=0.05))
     while states(watching) == [TrialState.RUNNING]:
         recover(watching)

@@ -17,8 +17,8 @@ from optnas.search.optimize import optimize
 from optnas.search.signals import signals_raise, signals_wait
 from optnas.storage.open import open_storage
 
-FILES = {Path(optnas.search.__file__).with_name(f"{name}.py") for name in ("optimize", "recovery", "signals")}
-BEFORE = {"optimize", "recover", "_without_repeats"}  # no trial is in their hands
+FILES = {Path(optnas.search.__file__).with_name(f"{name}.py") for name in ("loop", "recovery", "signals")}
+BEFORE = {"recover", "_without_repeats"}  # no trial is in their hands
 
 
 def test_the_end_of_a_terminal_is_a_sigterm_unless_ignored():
@@ -116,7 +116,7 @@ class Score:
 
 def test_no_line_between_trials_is_a_bad_moment(tmp_path):
     url = f"sqlite:///{tmp_path}/s.db"
-    storage, plain = open_storage(url), optuna.storages.RDBStorage(url)
+    storage, other = open_storage(url), open_storage(url)
     objective = Objective(linear, Score(), reuse_twins=False)
     bad, n = [], 0
     while True:
@@ -127,7 +127,9 @@ def test_no_line_between_trials_is_a_bad_moment(tmp_path):
             sampler=optuna.samplers.RandomSampler(seed=0),
             direction="maximize",
         )
-        optuna.load_study(study_name=f"s{n}", storage=plain).ask()  # left RUNNING by plain Optuna
+        optuna.load_study(study_name=f"s{n}", storage=other).ask()
+        with other._database.engine.begin() as connection:  # as if of a process that is dead
+            connection.exec_driver_sql("UPDATE optnas_owners SET started = 'before'")
         trace, lines = sys.gettrace(), Lines(n, number)
         with signals_raise():  # before the search does so itself
             try:

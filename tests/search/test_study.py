@@ -67,6 +67,22 @@ def test_another_value_needs_another_study(url, values):
         create_study(other, study_name="s", storage=url)
 
 
+def test_a_study_that_an_older_optnas_began_is_refused_with_the_way_out(url):
+    older = optuna.create_study(study_name="s", storage=url, direction="minimize")
+    older.set_user_attr("seed", 3)
+    older.set_user_attr("provenance", {"optnas": "0.1.0", "space": "abc"})
+    with pytest.raises(ParamsMismatchError, match=r"'s' was begun by optnas 0\.1\.0, .* another name"):
+        create_study(objective_of(), study_name="s", storage=url)
+    assert older.user_attrs.keys() == {"seed", "provenance"}
+
+
+def test_a_users_own_attributes_of_those_names_are_no_older_study(url):
+    theirs = optuna.create_study(study_name="s", storage=url, direction="minimize")
+    theirs.set_user_attr("seed", 3)
+    theirs.set_user_attr("provenance", "the lab next door")
+    assert record.SEED.of(create_study(objective_of(), study_name="s", storage=url, seed=5)) == 5
+
+
 @pytest.mark.parametrize("directions", [["maximize"], ["minimize", "minimize"]])
 def test_a_study_of_optuna_alone_that_optimizes_something_else_is_recognized(directions):
     study = optuna.create_study(directions=directions)

@@ -1,11 +1,12 @@
 import atexit
+import ctypes
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
 import threading
 import time
@@ -21,11 +22,12 @@ from torch import nn
 from optnas import record
 from optnas.errors import SearchFailedError
 from optnas.objective import Objective
+from optnas.record import Why, counts
 from optnas.search.optimize import optimize
 from optnas.search.recovery import MAX_KILLS
-from optnas.search.study import counts, create_study
-from optnas.search.workers import make_job, run_workers, worker_environment
-from optnas.storage.lease import start_time
+from optnas.search.study import create_study
+from optnas.search.workers import Search, make_job, run_workers
+from optnas.storage.leases import start_time
 from optnas.storage.open import open_storage
 
 
@@ -103,30 +105,6 @@ def test_workers_share_budget_threads_and_accelerators(tmp_path, monkeypatch):
     assert sorted(device for _, device in devices) == ["0", "1", "2"]
 
 
-@pytest.mark.parametrize(
-    ("n_devices", "visible", "expected"),
-    [
-        (0, None, [None, None, None]),
-        (1, None, [None, None, None]),
-        (2, None, ["0", "1", "0"]),
-        (2, "4,7", ["4", "7", "4"]),
-        (3, "GPU-a,GPU-b,GPU-c", ["GPU-a", "GPU-b", "GPU-c"]),
-    ],
-)
-def test_an_accelerator_each_of_those_that_we_may_use(n_devices, visible, expected, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_devices)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert [worker_environment(i, 3).get("CUDA_VISIBLE_DEVICES") for i in range(3)] == expected
-
-
-@pytest.mark.parametrize(("n_threads", "size", "each"), [(8, 2, "4"), (8, 3, "2"), (2, 4, "1")])
-def test_cpu_threads_are_divided(n_threads, size, each, monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: n_threads)
-    assert {worker_environment(i, size)["OMP_NUM_THREADS"] for i in range(size)} == {each}
-
-
 def test_a_trial_that_kills_its_worker_again_and_again_fails_and_the_search_goes_on(tmp_path, caplog):
     objective = Objective(linear, Sleeping(kill=(1,)))
     study = study_of(objective, tmp_path)
@@ -177,7 +155,7 @@ def test_workers_that_die_are_replaced_as_long_as_trials_get_further(tmp_path, m
     monkeypatch.setattr("optnas.search.workers.MAX_KILLS", 1)
     objective = Objective(linear, Dying(epochs=3))
     study = study_of(objective, tmp_path)
-    run_workers(study, objective, n_trials=1, deadline=None, n_workers=1, show_progress=False)
+    run_workers(study, objective, Search(1), n_workers=1, show_progress=False)
     assert states(study) == [TrialState.COMPLETE]
 
 
@@ -203,9 +181,9 @@ def test_workers_that_die_when_all_is_done_are_not_replaced(tmp_path, monkeypatc
     monkeypatch.setattr("optnas.search.workers.MAX_KILLS", 1)
     objective = Objective(linear, Sleeping())
     study = study_of(objective, tmp_path, sampler=Unclean(seed=0))
-    run_workers(study, objective, n_trials=2, deadline=None, n_workers=2, show_progress=False)
+    run_workers(study, objective, Search(2), n_workers=2, show_progress=False)
     assert states(study) == [TrialState.COMPLETE] * 2
-    assert "2 workers died (2 by SIGKILL)" in caplog.text
+    assert "died" not in caplog.text  # they had said that nothing was left to do
 
 
 def test_the_reason_of_failing_workers_reaches_the_user(tmp_path):
@@ -230,8 +208,10 @@ def test_workers_get_the_password_of_the_storage(tmp_path, monkeypatch):
     study = study_of(objective, tmp_path)
     url = "postgresql+psycopg://me:secret@host/nas"
     monkeypatch.setattr(study._storage._database, "url", sa.make_url(url))
-    storage, *_ = cloudpickle.loads(make_job(study, objective, 1, None))
-    assert storage["storage"] == url
+    with make_job(study, objective, Search(1)) as job:
+        job.body.seek(0)
+        assert b"secret" not in job.body.read()
+        assert cloudpickle.loads(job.secret)["storage"] == url
 
 
 def test_what_workers_do_while_their_parent_is_held_up_is_shown(tmp_path, monkeypatch, capsys):
@@ -254,18 +234,162 @@ def test_what_workers_do_while_their_parent_is_held_up_is_shown(tmp_path, monkey
         return trials
 
     monkeypatch.setattr(study, "get_trials", slow)
-    run_workers(study, objective, n_trials=1, deadline=None, n_workers=1, show_progress="json")
+    run_workers(study, objective, Search(1), n_workers=1, show_progress="json")
     told = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
     assert told == ["start", "trial", "best", "end"]
 
 
 def test_a_job_larger_than_a_pipe_reaches_its_worker(tmp_path):
     sleeping = Sleeping()
-    sleeping.data = os.urandom(4_000_000)
+    sleeping.data = os.urandom(40_000_000)
     objective = Objective(linear, sleeping)
     study = study_of(objective, tmp_path)
     optimize(study, objective, n_trials=2, n_workers=2)
     assert states(study) == [TrialState.COMPLETE] * 2
+
+
+class Leaving(Sleeping):
+    """Ends its process as if all were done, in some way."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way = way
+
+    def __call__(self, model, trial):
+        if trial.number == 1:
+            self.way(0)
+        return super().__call__(model, trial)
+
+
+@pytest.mark.parametrize("way", [os._exit, sys.exit])
+def test_success_is_the_budget_not_an_exit_status(tmp_path, way, caplog):
+    objective = Objective(linear, Leaving(way))
+    study = study_of(objective, tmp_path)
+    optimize(study, objective, n_trials=3, n_workers=2)
+    assert sum(map(counts, study.trials)) == 3
+    assert study.trials[1].state == TrialState.FAIL
+    assert f"gave up: {MAX_KILLS}" in record.why(study.trials[1])
+    assert "by exit status 0" in caplog.text
+
+
+def test_workers_that_all_end_so_stop_the_search(tmp_path, monkeypatch):
+    monkeypatch.setattr("optnas.search.workers.MAX_KILLS", 1)
+    objective = Objective(linear, Sleeping(seconds=0.0))
+    study = study_of(objective, tmp_path)
+    study.sampler = Exiting()
+    with pytest.raises(SearchFailedError, match=r"2 workers died one after the other \(exit status 0\)"):
+        run_workers(study, objective, Search(3), n_workers=1, show_progress=False)
+
+
+class Exiting(optuna.samplers.RandomSampler):
+    def __setstate__(self, state):
+        os._exit(0)
+
+
+class Stopping(Sleeping):
+    """Trial 1 calls for the end once another trial runs, which is slow."""
+
+    def __call__(self, model, trial):
+        if trial.number == 1:
+            trial.study.stop()
+        else:
+            time.sleep(3.0)
+        return {"score": 1.0}
+
+
+def test_stop_in_one_worker_ends_the_search_in_all_after_their_trials(tmp_path):
+    objective = Objective(linear, Stopping(), reuse_twins=False)
+    study = study_of(objective, tmp_path)
+    optimize(study, objective, n_trials=1000, n_workers=2)
+    assert set(states(study)) == {TrialState.COMPLETE}
+    assert 2 <= len(study.trials) <= 4
+
+
+def test_workers_call_callbacks_after_their_own_trials(tmp_path):
+    def note(study, trial):
+        (tmp_path / f"seen-{trial.number}-{os.getpid()}").touch()
+
+    objective = Objective(linear, Sleeping(), reuse_twins=False)
+    study = study_of(objective, tmp_path)
+    optimize(study, objective, n_trials=3, n_workers=2, callbacks=[note])
+    ran = {f"seen-{t.number}-{record.ATTEMPTS.of(t)[0]['pid']}" for t in study.trials}
+    assert {file.name for file in tmp_path.glob("seen-*")} == ran
+
+
+def test_a_callback_that_fails_ends_the_search_with_its_reason(tmp_path):
+    def fail(study, trial):
+        raise ValueError("no such callback")
+
+    objective = Objective(linear, Sleeping(), reuse_twins=False)
+    study = study_of(objective, tmp_path)
+    with pytest.raises(SearchFailedError, match=r"test_workers.py:\d+ in fail: no such callback"):
+        optimize(study, objective, n_trials=30, n_workers=2, callbacks=[fail])
+
+
+def test_what_cannot_be_pickled_is_said_before_a_worker_is_started(tmp_path):
+    lock = threading.Lock()
+    objective = Objective(linear, Sleeping())
+    with pytest.raises(ValueError, match=r"cannot be handed to workers: cannot pickle '_thread.lock'"):
+        optimize(
+            study_of(objective, tmp_path),
+            objective,
+            n_trials=1,
+            n_workers=2,
+            callbacks=[lambda study, trial: lock.locked()],
+        )
+
+
+class Hanging(Sleeping):
+    def __call__(self, model, trial):
+        if trial.number == 1:
+            threading.Event().wait()
+        return super().__call__(model, trial)
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_a_trial_that_takes_too_long_fails_with_the_place_where_it_was(tmp_path, n_workers, caplog):
+    objective = Objective(linear, Hanging(), reuse_twins=False)
+    study = study_of(objective, tmp_path)
+    optimize(study, objective, n_trials=3, n_workers=n_workers, trial_timeout=20.0)
+    assert sum(map(counts, study.trials)) == 3
+    [failed] = study.get_trials(states=(TrialState.FAIL,))
+    reason = record.Reason.of(failed)
+    assert failed.number == 1
+    assert reason.kind is Why.TIME
+    assert re.fullmatch(
+        r"ran longer than trial_timeout=20 s; it was at test_workers.py:\d+ in __call__", reason.words
+    )
+    assert "died" not in caplog.text
+
+
+def test_a_trial_that_lets_no_other_thread_run_is_lost_and_given_up(tmp_path, monkeypatch):
+    """C code that holds the interpreter: not even the thread that watches gets a turn."""
+
+    class Holding(Sleeping):
+        def __call__(self, model, trial):
+            if trial.number == 1:
+                ctypes.PyDLL(None).sleep(3600)  # unlike CDLL, it does not let go of the interpreter
+            return super().__call__(model, trial)
+
+    monkeypatch.setattr("optnas.search.recovery.MAX_KILLS", 1)
+    objective = Objective(linear, Holding(), reuse_twins=False)
+    study = study_of(objective, tmp_path)
+    optimize(study, objective, n_trials=2, n_workers=1, trial_timeout=15.0)
+    assert sum(map(counts, study.trials)) == 2
+    assert record.Reason.of(study.trials[1]).kind is Why.GAVE_UP
+
+
+@pytest.mark.parametrize("trial_timeout", [0, -1.0])
+def test_no_time_for_a_trial_is_refused(trial_timeout):
+    objective = Objective(linear, Sleeping())
+    with pytest.raises(ValueError, match=f"trial_timeout={trial_timeout} must be above 0"):
+        optimize(create_study(objective), objective, n_trials=1, trial_timeout=trial_timeout)
+
+
+def test_a_limit_for_a_trial_needs_a_storage_that_a_worker_can_open():
+    objective = Objective(linear, Sleeping())
+    with pytest.raises(ValueError, match=r"trial_timeout=1.0: workers need a storage"):
+        optimize(create_study(objective), objective, n_trials=1, trial_timeout=1.0)
 
 
 @pytest.mark.parametrize("n_workers", [0, -1])
@@ -277,7 +401,9 @@ def test_a_search_by_nobody_is_refused(n_workers):
 
 def test_a_storage_in_memory_cannot_be_shared():
     objective = Objective(linear, Sleeping())
-    with pytest.raises(ValueError, match=r"n_workers=2 needs a storage.*sqlite:///"):
+    with pytest.raises(
+        ValueError, match=r"n_workers=2.* need a storage that processes can share.*sqlite:///"
+    ):
         optimize(create_study(objective), objective, n_trials=2, n_workers=2)
 
 
@@ -328,18 +454,14 @@ def test_an_interruption_while_workers_are_started_leaves_none(tmp_path, monkeyp
 
     class Noted(subprocess.Popen):
         def __init__(self, *args, **options):
+            if started:
+                raise KeyboardInterrupt
             super().__init__(*args, **options)
             started.append(self)
-
-    def file_of_errors():
-        if started:
-            raise KeyboardInterrupt
-        return open(tmp_path / "errors", "w+b")
 
     objective = Objective(linear, Sleeping())
     study = study_of(objective, tmp_path)
     monkeypatch.setattr(subprocess, "Popen", Noted)
-    monkeypatch.setattr(tempfile, "TemporaryFile", file_of_errors)
     with pytest.raises(KeyboardInterrupt):
         optimize(study, objective, n_trials=2, n_workers=2)
     assert [worker.returncode for worker in started] == [-signal.SIGTERM]
@@ -367,7 +489,7 @@ def test_a_worker_that_does_not_leave_is_killed_after_the_time_of_grace(tmp_path
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
-        run_workers(study, objective, n_trials=1, deadline=None, n_workers=1, show_progress=False)
+        run_workers(study, objective, Search(1), n_workers=1, show_progress=False)
     [trial] = study.trials
     [attempt] = record.ATTEMPTS.of(trial)
     assert (trial.state, trial.intermediate_values) == (TrialState.WAITING, {0: 0.5})

@@ -21,11 +21,11 @@ from optuna.distributions import (
 )
 from torch import nn
 
+from optnas.answers import contains, draw, options
 from optnas.errors import ParamsMismatchError
-from optnas.space import Chain, Choice, Repeat, count, enumerate_params, neighbors, sample
+from optnas.space import Chain, Choice, Repeat, count, enumerate_params, neighbors, questions, sample
 from optnas.space.blocks import conv
-from optnas.space.explore import draw_value, options
-from optnas.trial import Trial, ask, contains, scope
+from optnas.trial import Trial, ask, scope
 
 # A description of a space can be built (as nodes and functions) and expanded (without any trial).
 # A member maps each name asked to its value and the values that it could have had.
@@ -354,7 +354,7 @@ def test_every_point_of_a_grid_of_floats_is_possible(first: int, step: float, n:
     values = options("x", distribution)
     assert values == pytest.approx([low + i * step for i in range(n + 1)])
     assert all(contains(distribution, value) for value in values)
-    assert contains(distribution, draw_value(distribution, np.random.default_rng(n)))
+    assert contains(distribution, draw(distribution, np.random.default_rng(n)))
 
 
 def test_the_last_point_of_a_grid_of_floats_is_enumerated() -> None:
@@ -369,9 +369,9 @@ def test_the_last_point_of_a_grid_of_floats_is_enumerated() -> None:
 
 def test_values_are_drawn_uniformly_in_the_logarithm_where_asked() -> None:
     rng = np.random.default_rng(0)
-    floats = [draw_value(FloatDistribution(1e-4, 1.0, log=True), rng) for _ in range(2000)]
+    floats = [draw(FloatDistribution(1e-4, 1.0, log=True), rng) for _ in range(2000)]
     assert abs(np.mean(np.log10(floats)) + 2) < 0.1
-    integers = Counter(draw_value(IntDistribution(1, 64, log=True), rng) for _ in range(4000))
+    integers = Counter(draw(IntDistribution(1, 64, log=True), rng) for _ in range(4000))
     assert set(integers) <= set(range(1, 65))
     octaves = [sum(integers[i] for i in range(2**k, 2 ** (k + 1))) / 4000 for k in range(6)]
     # ln((2^(k+1) - 1/2) / (2^k - 1/2)) / ln(64.5 / 0.5): each integer gets the width it has in the logarithm.
@@ -396,3 +396,49 @@ def test_walking_builds_nothing_real() -> None:
 
 def test_a_partial_of_a_block_is_walked_like_any_function() -> None:
     assert count(partial(conv, width=8)) == 2
+
+
+def needs_numbers(trial: Trial) -> nn.Module:
+    """Rates of stochastic depth, as vision code writes them: not to be built on the meta device."""
+    rates = [rate.item() for rate in torch.linspace(0, 0.3, trial.suggest_int("depth", 1, 3))]
+    acts = [trial.suggest_categorical(f"act.{i}", ["ReLU", "Tanh"]) for i in range(len(rates))]
+    return nn.Sequential(*map(nn.Dropout, rates), *(getattr(nn, act)() for act in acts))
+
+
+def in_other_words(trial: Trial) -> nn.Module:
+    try:
+        return needs_numbers(trial)
+    except RuntimeError as error:
+        raise ValueError("bad rates") from error
+
+
+def as_an_array(trial: Trial) -> nn.Module:
+    trial.suggest_int("depth", 1, 3)
+    return nn.Linear(int(torch.ones(4).numpy().sum()), 2)
+
+
+@pytest.mark.parametrize(("space", "n"), [(needs_numbers, 14), (in_other_words, 14), (as_an_array, 3)])
+def test_a_space_that_needs_numbers_to_build_is_walked_like_any(space: Any, n: int) -> None:
+    state = torch.get_rng_state()
+    every = {frozen(params) for params in enumerate_params(space)}
+    assert count(space) == len(every) == n
+    start = sample(space, 0)
+    found = [frozen(params) for params in neighbors(space, start)]
+    assert set(found) <= every - {frozen(start)}
+    assert {params["depth"] for params in neighbors(space, start)} >= {1, 2, 3} - {start["depth"]}
+    assert {frozen(sample(space, seed)) for seed in range(100)} == every
+    assert len(questions(space)) == (4 if n == 14 else 1)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_space_is_built_on_the_cpu_only_where_the_meta_device_is_the_reason() -> None:
+    devices = []
+
+    def too_large(trial: Trial) -> nn.Module:
+        layer = nn.Linear(10**6, 10**6 * trial.suggest_int("width", 1, 2))  # terabytes
+        devices.append(layer.weight.device.type)
+        raise RuntimeError("more parameters than allowed")
+
+    with pytest.raises(RuntimeError, match="more parameters than allowed"):
+        sample(too_large, 0)
+    assert devices == ["meta"]

@@ -6,10 +6,14 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from torch import nn
 
-from optnas.space import Chain, Choice, Repeat, enumerate_params
-from optnas.trial import Draw, Trial, replay
+from optnas.answers import params_key
+from optnas.space import Chain, Choice, Node, Repeat, count, enumerate_params, questions
+from optnas.space.nodes import under
+from optnas.strategy.padded import PaddedSampler
+from optnas.trial import Draw, Space, Trial, replay, scope
 
 
 def linear(trial: Trial) -> nn.Module:
@@ -134,3 +138,81 @@ def test_the_questions_of_a_node_are_the_same_to_everyone() -> None:
     trial = study.ask()
     space(trial)
     assert list(trial.distributions.items()) == asked[: len(trial.distributions)]
+
+
+class Optional(Node):
+    """A user's own node: a space, or nothing."""
+
+    def __init__(self, name: str, space: Space[nn.Module]) -> None:
+        self.name = name
+        self.space = space
+
+    @property
+    def candidates(self) -> dict[str, Space[nn.Module]]:
+        return {"it": self.space}
+
+    def __call__(self, trial: Trial, /) -> nn.Module:
+        if trial.suggest_categorical(self.name, [True, False]):
+            return self.space(scope(trial, self.name))
+        return nn.Identity()
+
+    def questions(self) -> dict[str, BaseDistribution]:
+        return {self.name: CategoricalDistribution((True, False))} | under(self.name, questions(self.space))
+
+    def count(self) -> int:
+        return 1 + count(self.space)
+
+
+OWN = Chain(
+    stem=Optional("conv", Choice("op", {"linear": linear, "skip": skip})),
+    body=Repeat("block", Optional("norm", linear), 0, 3),
+)
+
+
+def plainly(trial: Trial) -> nn.Module:
+    """The same as a plain function, which has to be enumerated."""
+    return OWN(trial)
+
+
+def test_a_users_own_node_is_counted_enumerated_and_padded_like_ours() -> None:
+    every = list(enumerate_params(OWN))
+    assert count(OWN) == len(every) == len({params_key(params) for params in every}) == 4 * (1 + 3 + 9 + 27)
+    assert questions(OWN) == questions(plainly)
+    assert PaddedSampler(optuna.samplers.RandomSampler(seed=0), OWN).slots == questions(plainly)
+    assert {params_key(p) for p in every} == {params_key(p) for p in enumerate_params(plainly)}
+
+
+def test_nodes_of_any_size_are_counted_without_enumeration() -> None:
+    deep = Repeat("block", Optional("op", linear), 0, 60)
+    assert count(deep) == sum(3**depth for depth in range(61))
+    assert len(questions(deep)) == 1 + 2 * 60
+
+
+@pytest.mark.parametrize("node", [OWN, Choice("op", {"a": linear, "b": OWN}), Repeat("x", OWN, 1, 2)])
+def test_candidates_lead_to_every_plain_function_in_a_node(node: Node) -> None:
+    def leaves(space: Space[nn.Module]) -> set[Space[nn.Module]]:
+        if not isinstance(space, Node):
+            return {space}
+        return {leaf for candidate in space.candidates.values() for leaf in leaves(candidate)}
+
+    assert leaves(node) == {linear, skip}
+
+
+def test_a_node_that_does_not_answer_for_itself_cannot_be_made() -> None:
+    class Half(Node):
+        def __call__(self, trial: Trial, /) -> nn.Module:
+            return nn.Identity()
+
+    with pytest.raises(TypeError, match="abstract method"):
+        Half()  # type: ignore[abstract]
+
+
+def test_what_cannot_be_known_exactly_is_refused_by_name() -> None:
+    def unsteady(trial: Trial) -> nn.Module:
+        trial.suggest_int("width", 0, 1 + trial.suggest_int("depth", 0, 1))
+        return nn.Identity()
+
+    with pytest.raises(ValueError, match="'unsteady' exactly: it asks 'width' from"):
+        questions(Chain(part=unsteady))
+    with pytest.raises(ValueError, match="'linear' exactly: it has more than 1 architectures"):
+        questions(linear, limit=1)

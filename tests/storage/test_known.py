@@ -11,8 +11,10 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from optnas.errors import StudyGoneError
 from optnas.storage.known import KnownStudy
-from optnas.storage.open import SharedStorage, open_storage
+from optnas.storage.open import open_storage
+from optnas.storage.shared import SharedStorage
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -100,7 +102,7 @@ def test_a_study_that_others_delete_is_forgotten_though_its_ids_come_again(study
         study.tell(study.ask(), -1.0)
     assert len(study.trials) == 3
     optuna.delete_study(study_name="s", storage=url)  # by plain Optuna, as its dashboard does
-    with pytest.raises(KeyError, match="no such study"):
+    with pytest.raises(StudyGoneError, match=r"^Study 's' in .* is gone: somebody deleted it"):
         study.get_trials()
     again = optuna.create_study(study_name="s", storage=url)
     again.tell(again.ask(), 7.0)
@@ -109,3 +111,48 @@ def test_a_study_that_others_delete_is_forgotten_though_its_ids_come_again(study
     assert [(t.number, t.value) for t in study.trials] == [(0, 7.0), (1, None)]
     again.tell(1, 8.0)
     assert [(t.number, t.value) for t in study.trials] == [(0, 7.0), (1, 8.0)]
+
+
+@pytest.mark.parametrize("ended_last", [True, False])
+def test_a_database_that_is_put_back_to_an_older_copy_is_noticed(
+    study: optuna.Study, tmp_path: Path, ended_last: bool
+) -> None:
+    """Also by who knows only unfinished trials beyond the copy, and after others have taken their ids."""
+    for _ in range(3):
+        study.tell(study.ask(), 1.0)
+    file = sqlite3.connect(tmp_path / "nas.db")
+    copy = sqlite3.connect(tmp_path / "copy.db")
+    file.backup(copy)
+    for _ in range(4):
+        trial = study.ask()
+        if ended_last:
+            study.tell(trial, 9.0)
+    assert len(study.trials) == 7
+    copy.backup(file)
+    file.close()
+    copy.close()
+    url = f"sqlite:///{tmp_path}/nas.db"
+    if ended_last:
+        plain = optuna.load_study(study_name="s", storage=url)
+        for _ in range(6):
+            plain.tell(plain.ask(), 2.0)
+    with pytest.raises(StudyGoneError, match="or put the database back to an older copy"):
+        study.get_trials()
+    now = optuna.load_study(study_name="s", storage=url).trials
+    assert study.get_trials() == now  # what is stored now, and nothing else
+    study.tell(study.ask(), 3.0)
+    assert [t.number for t in study.get_trials()] == list(range(len(now) + 1))
+
+
+def test_an_own_trial_that_a_copy_does_not_hold_is_gone(study: optuna.Study, tmp_path: Path) -> None:
+    file = sqlite3.connect(tmp_path / "nas.db")
+    copy = sqlite3.connect(tmp_path / "copy.db")
+    file.backup(copy)
+    trial = study.ask()
+    copy.backup(file)
+    file.close()
+    copy.close()
+    with pytest.raises(StudyGoneError, match=r"Trial 0 of study 's' is not in storage=.* any more"):
+        trial.report(1.0, 0)
+    with pytest.raises(StudyGoneError):
+        study.tell(trial, 1.0)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import pytest
 
 from optnas.errors import StorageUnavailableError
-from optnas.storage.location import NETWORK_FILESYSTEMS, file_id, filesystem, parse_url
+from optnas.storage.location import NETWORK_FILESYSTEMS, file_id, filesystem, parse_url, shown
 from optnas.storage.open import open_storage
 
 SECRET = "tUlip-4711"
@@ -92,3 +93,51 @@ def _mounts() -> str:
     if not mounts.exists():
         pytest.skip("network folders are recognized by /proc/mounts, which only Linux has")
     return mounts.read_text()
+
+
+@pytest.mark.parametrize(
+    ("mistyped", "printed"),
+    [
+        (f"postgresql:/nas:{SECRET}@127.0.0.1/n1", "***"),
+        (f"postgresql//nas:{SECRET}@127.0.0.1/n1", "***"),
+        (f"nas:{SECRET}@127.0.0.1/n1", "***"),
+        (f"postgresql://nas:{SECRET}@127.0.0.1:no-port/n1", "postgresql://***@127.0.0.1:no-port/n1"),
+        (f"postgresql://nas:a@{SECRET}@127.0.0.1/n1", "postgresql://***@127.0.0.1/n1"),
+    ],
+)
+def test_a_mistyped_url_is_refused_without_its_password(mistyped: str, printed: str) -> None:
+    with pytest.raises(ValueError, match="storage is not a URL that can be read") as caught:
+        open_storage(mistyped)
+    assert SECRET not in str(caught.value)
+    assert shown(mistyped) == printed
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"mysql://nas:{SECRET}@127.0.0.1:1/n1",
+        f"redis://:{SECRET}@127.0.0.1/0",
+        f"none://nas:{SECRET}@127.0.0.1/n1",
+        f"postgresql+asyncpg://nas:{SECRET}@127.0.0.1:1/n1",
+        f"postgresql://nas:a/{SECRET}@127.0.0.1:1/n1",
+        f"postgresql://nas:a:{SECRET}@127.0.0.1:1/n1",
+        f"postgresql://nas:x@127.0.0.1:1/n1?passfile=/x&options={SECRET}",
+        f"postgresql://{SECRET}:nas@127.0.0.1:1/n1?PASSWORD={SECRET}",
+    ],
+)
+def test_no_error_shows_a_password(url: str) -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises((StorageUnavailableError, ValueError)) as caught:
+        open_storage(url, patience=0.1)
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert SECRET not in "".join(traceback.format_exception_only(error))
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    assert SECRET not in shown(url)
+
+
+@pytest.mark.parametrize("path", ["a@b/nas.db", "/tmp/a:b/nas.db", "./x@y.db", "C:/x/nas.db"])
+def test_paths_that_look_a_little_like_urls(path: str) -> None:
+    assert parse_url(path).database == str(Path(path).absolute())
+    assert shown(path) == path
+    assert shown(f"sqlite:///{path}") == f"sqlite:///{path}"

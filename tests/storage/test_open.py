@@ -12,8 +12,12 @@ import sqlalchemy as sa
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from optnas.storage import tables
-from optnas.storage.open import SharedStorage, claim, open_storage
+from optnas.storage import schema
+from optnas.storage.base import Claim
+from optnas.storage.open import claim, open_storage
+from optnas.storage.shared import SharedStorage
+
+COUNTS = "optnas:counts"
 
 
 def objective(trial: optuna.Trial) -> float:
@@ -141,11 +145,16 @@ def test_bad_values_are_refused_at_once_and_spoil_nothing(
 def test_claim_on_foreign_storage() -> None:
     study = optuna.create_study(storage=open_storage(None))
     study.enqueue_trial({"x": 0.5})
-    first = claim(study, 2)
+    first = claim(study, 2, COUNTS)
     assert first.trial_id is not None
     assert optuna.Trial(study, first.trial_id).suggest_float("x", 0, 1) == 0.5
-    assert claim(study, 2).trial_id is not None
-    assert claim(study, 2).trial_id is None
+    second = claim(study, 2, COUNTS)
+    assert second.trial_id is not None
+    study.tell(1, 1.0)
+    # Nobody knows whether the first still runs: it holds up no budget.
+    assert claim(study, 2, COUNTS).trial_id is not None
+    study.tell(0, 1.0)
+    assert claim(study, 2, COUNTS) == Claim(None, counted=2, running=1)
 
 
 # ---- databases of other versions ----
@@ -161,7 +170,7 @@ def test_schema_of_another_optuna(tmp_path: Path, new_study: Any, version: str, 
 
 
 def test_unknown_schema_is_left_to_optuna(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "SCHEMAS", frozenset())  # as if Optuna had gone on
+    monkeypatch.setattr(schema, "SCHEMA", "v3.1.0.x")  # as if Optuna had gone on
     with pytest.warns(UserWarning, match="which this optnas does not know"):
         storage = open_storage(tmp_path / "nas.db")
     assert not isinstance(storage, SharedStorage)

@@ -8,7 +8,8 @@ import pytest
 from optuna.storages import BaseStorage
 from optuna.testing.pytest_storages import StorageTestCase
 
-from optnas.storage.open import SharedStorage, open_storage
+from optnas.storage.open import open_storage
+from optnas.storage.shared import SharedStorage
 
 
 @pytest.fixture(scope="module")

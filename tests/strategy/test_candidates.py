@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 
+from optnas import answers
+from optnas.answers import contains
 from optnas.benchmarks import synthetic
-from optnas.space.explore import draw_value
 from optnas.strategy import candidates as module
 from optnas.strategy.candidates import Candidates, Questions, nearby
-from optnas.trial import contains, replay
+from optnas.trial import replay
 
 
 class Counted:
@@ -32,7 +33,7 @@ def test_a_walk_known_is_not_called_again() -> None:
     questions = Questions(space)
     rng = np.random.default_rng(0)
     for _ in range(2000):
-        params = questions.answer(lambda name, distribution: draw_value(distribution, rng))
+        params = questions.answer(lambda name, distribution: answers.draw(distribution, rng))
         assert replayed(conditional, params) == params
     assert space.calls == sum(3**depth for depth in range(4))
 
@@ -46,7 +47,7 @@ def replayed(space, params):
 def test_forgetting_changes_nothing(monkeypatch) -> None:
     def walks():
         questions, rng = Questions(conditional), np.random.default_rng(0)
-        return [questions.answer(lambda _, distribution: draw_value(distribution, rng)) for _ in range(200)]
+        return [questions.answer(lambda _, distribution: answers.draw(distribution, rng)) for _ in range(200)]
 
     expected = walks()
     monkeypatch.setattr(module, "MOST_NODES", 5)
@@ -87,7 +88,7 @@ def test_a_mutation_of_what_is_all_fixed_is_the_same() -> None:
 )
 def test_nearby_is_possible_and_near(distribution) -> None:
     rng = np.random.default_rng(0)
-    value, seen = draw_value(distribution, rng), set()
+    value, seen = answers.draw(distribution, rng), set()
     for _ in range(500):
         value = nearby(distribution, value, rng)
         assert contains(distribution, value)

@@ -7,7 +7,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.samplers import RandomSampler
 
 from optnas.benchmarks import synthetic
-from optnas.strategy.cmaes import CMA, MixedCmaEsSampler
+from optnas.record import CMA
+from optnas.strategy.cmaes import MixedCmaEsSampler
 
 MIXED = {
     "x": FloatDistribution(-5, 5),
@@ -79,7 +80,7 @@ def test_a_generation_is_settled_by_the_first_trials_that_end() -> None:
     slow = study.ask()
     value = mixed(slow)
     run(study.sampler, 12, study=study)
-    before = [t.system_attrs[CMA]["generation"] for t in study.trials]
+    before = [CMA.of(t)["generation"] for t in study.trials]
     assert before == [0] * 6 + [1] * 5 + [2] * 2
     next_without = study.ask()
     mixed(next_without)

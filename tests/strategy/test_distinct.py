@@ -15,9 +15,10 @@ from optuna.samplers import (
 from optuna.testing.pytest_samplers import MultiObjectiveSamplerTestCase
 
 from optnas.errors import SpaceExhausted
-from optnas.space.explore import count, enumerate_params
+from optnas.record import PLAN
+from optnas.space import count, enumerate_params
 from optnas.strategy.cmaes import MixedCmaEsSampler
-from optnas.strategy.distinct import PLAN, DistinctSampler
+from optnas.strategy.distinct import DistinctSampler
 from optnas.strategy.evolution import RegularizedEvolutionSampler
 from optnas.strategy.local_search import LocalSearchSampler
 from optnas.strategy.padded import PaddedSampler
@@ -118,7 +119,7 @@ class Stubborn(RandomSampler):
 def test_when_redrawing_does_not_help_a_neighbor_is_taken_and_recorded() -> None:
     study = optuna.create_study(sampler=DistinctSampler(Stubborn(), space81, redraws=2, seed=0))
     study.optimize(objective, n_trials=30)
-    plans = [trial.system_attrs[PLAN] for trial in study.trials]
+    plans = [PLAN.of(trial) for trial in study.trials]
     assert plans[0]["how"] == "drawn"
     assert all(plan["params"] == trial.params for plan, trial in zip(plans, study.trials, strict=True))
     how = Counter(plan["how"] for plan in plans)
@@ -189,7 +190,7 @@ def test_enqueued_answers_win_even_when_they_repeat() -> None:
     rest = Counter(tuple(sorted(t.params.items())) for t in study.trials[2:])
     assert all(t.params["deep1.0"] == "b" for t in study.trials[2:])
     assert len(rest) == 9  # 3 * 3 are possible; after that, repeats
-    assert Counter(t.system_attrs[PLAN]["how"] == "repeat" for t in study.trials[2:]) == {True: 11, False: 9}
+    assert Counter(PLAN.of(t)["how"] == "repeat" for t in study.trials[2:]) == {True: 11, False: 9}
 
 
 def test_a_waiting_trial_is_not_anticipated() -> None:
@@ -263,3 +264,35 @@ def test_an_architecture_that_cannot_be_built_fails_once_with_its_own_error() ->
     study.optimize(space, n_trials=10, catch=ValueError)
     states = {trial.params["a"]: trial.state.name for trial in study.trials}
     assert states == {a: "FAIL" if a % 2 else "COMPLETE" for a in range(10)}
+
+
+def test_the_end_of_a_small_space_is_known_without_a_trial_more() -> None:
+    sampler = DistinctSampler(RandomSampler(seed=0), space81, seed=0)
+    study = optuna.create_study(sampler=sampler)
+    while sampler.exhausted(study) is None:
+        study.optimize(objective, n_trials=1)
+    assert len(study.trials) == 81
+    assert "All 81 distinct architectures" in str(sampler.exhausted(study))
+    study.enqueue_trial(study.trials[0].params)
+    assert sampler.exhausted(study) is None  # it waits to be run
+
+
+def test_the_end_of_a_large_or_a_continuous_space_is_not_looked_for() -> None:
+    built = []
+
+    def large(trial):
+        built.append(trial)
+        return float(sum(trial.suggest_int(f"n{i}", 0, 9) for i in range(4)))
+
+    def continuous(trial):
+        built.append(trial)
+        return trial.suggest_float("x", 0, 1)
+
+    for space in (large, continuous):
+        built.clear()
+        sampler = DistinctSampler(RandomSampler(seed=0), space, seed=0)
+        study = optuna.create_study()
+        for number in range(400):
+            study.add_trial(optuna.trial.create_trial(value=float(number)))
+            assert sampler.exhausted(study) is None
+        assert len(built) <= 3 * 200

@@ -3,7 +3,8 @@ import optuna
 import pytest
 
 from optnas.benchmarks import synthetic
-from optnas.strategy.evolution import CHANGED, PARENT, RegularizedEvolutionSampler
+from optnas.record import CHANGED, PARENT
+from optnas.strategy.evolution import RegularizedEvolutionSampler
 
 
 def run(sampler, n_trials):
@@ -15,23 +16,23 @@ def run(sampler, n_trials):
 def test_a_child_differs_in_one_decision_and_in_what_depends_on_it() -> None:
     trials = run(RegularizedEvolutionSampler(10, 3, seed=0), 100).trials
     for child in trials[10:]:
-        parent = trials[child.system_attrs[PARENT]]
+        parent = trials[PARENT.of(child)]
         shared = parent.params.keys() & child.params.keys()
         differ = {name for name in shared if parent.params[name] != child.params[name]}
-        assert differ == {child.system_attrs[CHANGED]}
-        if child.system_attrs[CHANGED] in ("activation", "dropout", "weight_decay"):
+        assert differ == {CHANGED.of(child)}
+        if CHANGED.of(child) in ("activation", "dropout", "weight_decay"):
             assert parent.params.keys() == child.params.keys()
-    appeared = [t for t in trials[10:] if t.params.keys() - trials[t.system_attrs[PARENT]].params.keys()]
+    appeared = [t for t in trials[10:] if t.params.keys() - trials[PARENT.of(t)].params.keys()]
     assert len(appeared) > 5
 
 
 def test_parents_are_young_and_win_tournaments() -> None:
     trials = run(RegularizedEvolutionSampler(10, 5, seed=1), 120).trials
-    assert all(PARENT not in trial.system_attrs for trial in trials[:10])
+    assert all(PARENT.of(trial) is None for trial in trials[:10])
     better = []
     for child in trials[10:]:
         living = trials[child.number - 10 : child.number]
-        parent = trials[child.system_attrs[PARENT]]
+        parent = trials[PARENT.of(child)]
         assert parent in living
         better.append(sum(t.value < parent.value for t in living))
     # The best of 5 of 10 drawn without replacement is on average the (11 / 6 - 1)th best.
@@ -48,7 +49,7 @@ def test_infeasible_and_pruned_trials_are_no_parents() -> None:
 
     study = optuna.create_study(sampler=RegularizedEvolutionSampler(5, 2, seed=2))
     study.optimize(objective, n_trials=80)
-    parents = {t.system_attrs[PARENT] for t in study.trials if PARENT in t.system_attrs}
+    parents = {PARENT.of(t) for t in study.trials if PARENT.of(t) is not None}
     assert len(parents) > 5
     for number in parents:
         assert study.trials[number].params["depth"] <= 3
@@ -62,7 +63,7 @@ def test_an_enqueued_decision_is_not_the_one_that_changes() -> None:
     study.optimize(synthetic.loss, n_trials=20)
     for child in study.trials[10:]:
         assert child.params["depth"] == 1
-        assert child.system_attrs[CHANGED] not in ("depth", "optimizer")
+        assert CHANGED.of(child) not in ("depth", "optimizer")
 
 
 def test_beats_random_on_a_space_with_a_known_optimum() -> None:

@@ -4,8 +4,8 @@ from optuna.samplers import RandomSampler
 from optuna.storages import InMemoryStorage
 
 from optnas.benchmarks import synthetic
-from optnas.strategy.evolution import CHANGED, PARENT
-from optnas.strategy.local_search import START, LocalSearchSampler
+from optnas.record import CHANGED, PARENT, START
+from optnas.strategy.local_search import LocalSearchSampler
 
 
 def run(sampler, n_trials, objective):
@@ -29,13 +29,13 @@ def test_every_trial_changes_one_decision_of_the_best_so_far_and_none_is_repeate
     trials = run(LocalSearchSampler(4, seed=0), 60, separable).trials
     seen = set()
     for trial in trials:
-        if START in trial.system_attrs:
+        if START.of(trial) is not None:
             break
         if trial.number >= 4:
-            parent = trials[trial.system_attrs[PARENT]]
+            parent = trials[PARENT.of(trial)]
             assert parent.value == min(t.value for t in trials[: trial.number])
             differ = {name for name in trial.params if trial.params[name] != parent.params[name]}
-            assert differ == {trial.system_attrs[CHANGED]}
+            assert differ == {CHANGED.of(trial)}
             assert tuple(trial.params.values()) not in seen
         seen.add(tuple(trial.params.values()))
     assert len(seen) > 20
@@ -44,17 +44,17 @@ def test_every_trial_changes_one_decision_of_the_best_so_far_and_none_is_repeate
 def test_starts_again_when_no_neighbor_is_better() -> None:
     trials = run(LocalSearchSampler(1, seed=3), 150, separable).trials
     optimum = next(trial.number for trial in trials if trial.value == 0)
-    starts = sorted({t.system_attrs[START] for t in trials if START in t.system_attrs})
+    starts = sorted({START.of(t) for t in trials if START.of(t) is not None})
     assert starts[0] > optimum
     before = trials[optimum + 1 : starts[0]]
-    assert all(t.system_attrs[PARENT] == optimum for t in before)
+    assert all(PARENT.of(t) == optimum for t in before)
     tried = {tuple(t.params.values()) for t in trials[: starts[0]]}
     best = trials[optimum].params
     for name in best:
         for value in range(4):
             assert tuple({**best, name: value}.values()) in tried
-    children = [t for t in trials if t.system_attrs.get(START) == starts[0] and t.number != starts[0]]
-    assert all(t.system_attrs[PARENT] >= starts[0] for t in children)
+    children = [t for t in trials if START.of(t) == starts[0] and t.number != starts[0]]
+    assert all(PARENT.of(t) >= starts[0] for t in children)
     assert children
 
 
@@ -62,9 +62,9 @@ def test_new_decisions_of_a_neighbor_are_drawn_and_old_ones_kept() -> None:
     trials = run(LocalSearchSampler(5, seed=0), 120, synthetic.loss).trials
     appeared = 0
     for child in trials[5:]:
-        parent = trials[child.system_attrs[PARENT]]
+        parent = trials[PARENT.of(child)]
         shared = parent.params.keys() & child.params.keys()
-        assert {n for n in shared if parent.params[n] != child.params[n]} == {child.system_attrs[CHANGED]}
+        assert {n for n in shared if parent.params[n] != child.params[n]} == {CHANGED.of(child)}
         appeared += bool(child.params.keys() - parent.params.keys())
     assert appeared > 5
 

@@ -6,8 +6,9 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase
 from torch import nn
 
 from optnas.benchmarks import synthetic
+from optnas.record import PADDED
 from optnas.space.nodes import Chain, Choice, Repeat
-from optnas.strategy.padded import PADDED, PaddedSampler, slots
+from optnas.strategy.padded import PaddedSampler, slots
 from optnas.strategy.seeded import SeededSampler
 from optnas.testing.samplers import check_sampler, conditional
 
@@ -78,7 +79,7 @@ def test_trials_keep_only_what_was_asked_and_the_rest_is_stored_aside() -> None:
         frozenset(t.params) for t in run(RandomSampler(seed=2), 300).trials
     }
     for trial in padded.trials:
-        stored = trial.system_attrs[PADDED]
+        stored = PADDED.of(trial)
         assert stored.keys() == CONDITIONAL.keys()
         assert trial.params == {name: stored[name] for name in trial.params}
 
@@ -121,7 +122,7 @@ def test_questions_beyond_the_slots_go_to_the_inner_sampler() -> None:
 
     study = run(PaddedSampler(TPESampler(seed=0), CONDITIONAL), 60, objective)
     assert sum(abs(trial.params["lr"] - 0.7) < 0.2 for trial in study.trials[30:]) > 20  # 12 by chance
-    assert all("lr" not in trial.system_attrs[PADDED] for trial in study.trials)
+    assert all("lr" not in PADDED.of(trial) for trial in study.trials)
 
 
 def tpe(seed):

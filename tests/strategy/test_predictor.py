@@ -6,7 +6,7 @@ import pytest
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySamplerTestCase
 
 from optnas.benchmarks import synthetic
-from optnas.strategy.distinct import PLAN
+from optnas.record import PLAN
 from optnas.strategy.predictor import PredictorSampler
 from optnas.testing.samplers import check_sampler, conditional
 
@@ -53,7 +53,7 @@ def test_plans_are_whole_and_shared_before_they_are_asked() -> None:
     study.optimize(synthetic.loss, n_trials=8)
     trial = study.ask()
     trial.suggest_int("depth", 1, synthetic.MAX_DEPTH)
-    plan = study.get_trials(states=(optuna.trial.TrialState.RUNNING,))[0].system_attrs[PLAN]["params"]
+    plan = PLAN.of(study.get_trials(states=(optuna.trial.TrialState.RUNNING,))[0])["params"]
     synthetic.loss(trial)
     assert trial.params == plan
 
@@ -90,7 +90,7 @@ def test_enqueued_answers_are_kept_and_the_rest_is_planned_around_them() -> None
     study.optimize(bits, n_trials=1)
     enqueued = study.trials[-1]
     assert enqueued.params["letter.2"] == "a"
-    assert enqueued.params == enqueued.system_attrs[PLAN]["params"]
+    assert enqueued.params == PLAN.of(enqueued)["params"]
 
 
 def test_running_trials_are_not_asked_for_again() -> None:

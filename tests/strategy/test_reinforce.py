@@ -4,9 +4,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler
 
+from optnas.answers import contains
 from optnas.benchmarks import synthetic
 from optnas.strategy.reinforce import BINS, ReinforceSampler, _action, _n_actions, _value
-from optnas.trial import contains
 
 
 def run(sampler, n_trials, objective):

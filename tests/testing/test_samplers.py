@@ -5,7 +5,7 @@ import optuna
 import pytest
 from optuna.samplers import BaseSampler, RandomSampler
 
-from optnas.space.explore import draw_value
+from optnas import answers
 from optnas.strategy.base import TrialSampler, sound_trials
 from optnas.testing import samplers as checks
 
@@ -14,12 +14,12 @@ class Sound(TrialSampler):
     """Random, from the seed and the trial's number alone."""
 
     def prepare(self, study, trial, rng):
-        return lambda name, distribution: draw_value(distribution, rng)
+        return lambda name, distribution: answers.draw(distribution, rng)
 
 
 class OutOfRange(Sound):
     def prepare(self, study, trial, rng):
-        return lambda name, d: 13 if name == "layer.0.width" else draw_value(d, rng)
+        return lambda name, d: 13 if name == "layer.0.width" else answers.draw(d, rng)
 
 
 class Unseeded(Sound):

@@ -113,7 +113,6 @@ TOKENS, X = torch.randint(10, (2, 3)), torch.randn(2, 4)
         (blocks(), (1, 3, 8, 8)),  # doubled, for BatchNorm
         (blocks(), None),
         (loop, EXAMPLE),
-        (shrinking, EXAMPLE),
         (lambda trial: Tied(), EXAMPLE),
         (lambda trial: DeadBranch(), EXAMPLE),
         (lambda trial: LooksAtValues(), torch.ones(1, 4)),
@@ -390,7 +389,74 @@ def test_a_gradient_that_cannot_be_computed() -> None:
 
 def test_a_rare_fault_is_found_with_more_samples() -> None:
     def space(trial: Trial) -> nn.Module:
-        return nn.Linear(4 if trial.suggest_int("width", 1, 200) != 77 else 5, 4)
+        width = trial.suggest_int("width", 1, 200)
+        return nn.Linear(4 if width != 77 else 5, width)
 
     check_space(space, EXAMPLE, n_samples=3)
     assert fault(space, n_samples=1000).params == {"width": 77}
+
+
+# Different answers, one network.
+
+
+def test_answers_that_make_no_difference_are_listed() -> None:
+    def space(trial: Trial) -> nn.Module:
+        trial.suggest_categorical("schedule", ["step", "cosine"])
+        return nn.Linear(4, trial.suggest_int("width", 1, 2))
+
+    with pytest.warns(
+        UserWarning, match=r"Of 4 architectures, 2 build .*\n  schedule: '(step|cosine)' or "
+    ) as told:
+        check_space(space, EXAMPLE)
+    assert "width" not in str(told[0].message)
+    assert told[0].filename == __file__
+
+
+def test_an_answer_that_is_not_asked_elsewhere_is_listed_as_such() -> None:
+    with pytest.warns(UserWarning, match=r"\n  first: \d or \d\n"):
+        check_space(shrinking, EXAMPLE)
+
+    def optional(trial: Trial) -> nn.Module:
+        if trial.suggest_categorical("wide", [True, False]):
+            trial.suggest_categorical("kernel", [3, 5])
+        return nn.Linear(4, 2)
+
+    with pytest.warns(UserWarning, match=r"wide: (True|False) or (True|False), kernel: .*not asked"):
+        check_space(optional, EXAMPLE)
+
+
+def test_without_inputs_there_is_nothing_to_compare() -> None:
+    check_space(shrinking)
+
+
+# Where something lies in memory is no setting of it.
+
+
+class Named(nn.Module):
+    """Prints the address of its function, and keeps its own id, as torch.compile does."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+        self.own_id = id(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+    def extra_repr(self) -> str:
+        return f"function={self.function}"
+
+
+def test_addresses_are_no_impurity() -> None:
+    def space(trial: Trial) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, trial.suggest_int("width", 1, 8)), Named(lambda x: x + 1))
+
+    check_space(space, EXAMPLE)
+
+
+def test_a_compiled_layer_is_no_impurity() -> None:
+    def space(trial: Trial) -> nn.Module:
+        layer = torch.compile(nn.Linear(4, trial.suggest_int("width", 1, 8)), backend="eager")
+        return nn.Sequential(layer, nn.LazyLinear(2))
+
+    check_space(space, n_samples=3)

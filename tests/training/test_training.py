@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.profilers import SimpleProfiler
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from optnas import record
 from optnas.data import Digits, TensorData
@@ -414,3 +414,66 @@ def test_states_of_an_interrupted_trial_outlive_the_next_training(tmp_path, line
     study.tell(second, 0.5)
     estimator(linear(third), third)
     assert not states(second)
+
+
+def test_each_of_several_test_loaders_is_tested(tmp_path, points, linear, training):
+    splits = points()
+    others = [TensorDataset(*splits.val), TensorDataset(*splits.test)]
+    data = pl.LightningDataModule.from_datasets(TensorDataset(*splits.train), others, others, batch_size=7)
+    model = linear(None)
+    metrics = training(tmp_path, data=data).test(model, Draw(lambda name, distribution: None))
+    for i, (x, y) in enumerate((splits.val, splits.test)):
+        accuracy = (model(x).argmax(1) == y).float().mean().item()
+        assert metrics[f"test_acc/dataloader_idx_{i}"] == pytest.approx(accuracy)
+
+
+def test_what_is_logged_once_for_all_test_loaders_has_one_value(tmp_path, points, linear, training):
+    class AtTheEnd(pl.LightningModule):
+        def test_step(self, batch, batch_idx, dataloader_idx=0):
+            self.log("each", float(dataloader_idx))
+
+        def on_test_epoch_end(self):
+            self.log("score", 0.5)
+
+    data = points()
+    data.test_dataloader = lambda: [data.val_dataloader(), data.val_dataloader()]
+    estimator = training(tmp_path, task=lambda model, trial: AtTheEnd(), data=data)
+    metrics = estimator.test(linear(None), Draw(lambda name, distribution: None))
+    assert metrics == {"each/dataloader_idx_0": 0.0, "each/dataloader_idx_1": 1.0, "score": 0.5}
+
+
+def test_settings_see_the_data_whoever_makes_it(tmp_path, points, training):
+    def fold(rows):
+        return pl.LightningDataModule.from_datasets(Subset(TensorDataset(torch.arange(9)), rows))
+
+    def batches(size):
+        data = points()
+        data.batch_size = size
+        return data
+
+    made = [
+        fold([0, 1]),
+        fold([0, 2]),
+        lambda trial: fold([0, 1]),
+        lambda trial: fold([0, 2]),
+        batches(8),
+        batches(16),
+    ]
+    settings = [json.dumps(training(tmp_path, data=data).settings) for data in made]
+    assert len(set(settings)) == len(settings)
+    assert json.dumps(training(tmp_path, data=fold([0, 1])).settings) == settings[0]
+
+
+def test_settings_are_those_before_the_first_use(tmp_path, linear, training):
+    class Counted(pl.LightningDataModule):
+        made = 0
+
+        def train_dataloader(self):
+            Counted.made += 1
+            return DataLoader(TensorDataset(torch.zeros(4, 2), torch.zeros(4).long()))
+
+    estimator, other = (training(tmp_path, data=Counted()) for _ in range(2))
+    fresh = other.settings
+    estimator.example(Draw(lambda name, distribution: None))
+    assert Counted.made > 0
+    assert estimator.settings == fresh

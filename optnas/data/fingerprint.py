@@ -1,0 +1,22 @@
+"""Which data a study was made with."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+from optnas.estimation.settings import digest
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """A data module that says itself what it contains; what lies in files, only it knows."""
+
+    def fingerprint(self) -> str: ...
+
+
+def data_fingerprint(data: Any) -> str:
+    """A hash of what the data contains: what its `fingerprint()` says, or else what the object holds.
+
+    Of a function that makes data, a hash of the function with all that it refers to.
+    """
+    return str(data.fingerprint()) if isinstance(data, Fingerprinted) else digest(data)

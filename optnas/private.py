@@ -1,0 +1,78 @@
+"""Every private name of Optuna that we need, under a public one: what an update of Optuna may break."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, _CachedStorage
+from optuna.storages._heartbeat import BaseHeartbeat
+from optuna.storages._rdb import models
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial
+
+__all__ = [
+    "BaseHeartbeat",
+    "FrozenStudy",
+    "forget_trials",
+    "is_stopped",
+    "kind",
+    "models",
+    "place",
+    "set_system_attr",
+    "stoppable",
+    "storage",
+    "study_id",
+    "trial_id",
+]
+
+
+def storage(study: optuna.Study) -> BaseStorage:
+    """Where the study lives, as Optuna knows it."""
+    return study._storage
+
+
+def study_id(study: optuna.Study) -> int:
+    return study._study_id
+
+
+def trial_id(trial: FrozenTrial | optuna.Trial) -> int:
+    return trial._trial_id
+
+
+def place(study: optuna.Study, trial: FrozenTrial) -> tuple[int, int]:
+    """What tells a trial from all others that one process may see in a storage."""
+    return study._study_id, trial.number
+
+
+def set_system_attr(study: optuna.Study, trial: FrozenTrial, name: str, value: Any) -> None:
+    """Write a system attribute of a trial that runs; Optuna keeps them apart from the user's."""
+    study._storage.set_trial_system_attr(trial._trial_id, name, value)
+
+
+def is_stopped(study: optuna.Study) -> bool:
+    """Whether `study.stop()` was called since `stoppable` began."""
+    return study._stop_flag
+
+
+@contextmanager
+def stoppable(study: optuna.Study) -> Iterator[None]:
+    """Let `study.stop()` do no more than note it, as within `study.optimize`."""
+    study._stop_flag = False
+    study._thread_local.in_optimize_loop = True
+    try:
+        yield
+    finally:
+        study._thread_local.in_optimize_loop = False
+
+
+def forget_trials(study: optuna.Study) -> None:
+    """Let a study read its trials again, as `study.ask` does: once a trial."""
+    study._thread_local.cached_all_trials = None
+
+
+def kind(storage: BaseStorage) -> str:
+    """The class of a storage as people write it: Optuna wraps RDBStorage into a cache."""
+    return type(storage._backend if isinstance(storage, _CachedStorage) else storage).__name__

@@ -1,0 +1,122 @@
+"""Whether a study and a space fit each other, found out before a trial is spent on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from optnas import record
+from optnas.answers import Key, check_kept, check_storable, draw, keep_or_draw, params_key
+from optnas.errors import ParamsMismatchError
+from optnas.objective import Objective
+from optnas.space.explore import walk
+from optnas.strategy.base import fixed_params
+from optnas.trial import Draw, replay
+
+# Trials to build for an answer that the space did not ask for: it may, where other answers are others.
+_TRIES = 3
+
+_NEW_STUDY = "Start a study of another name, use the choices of that time, or give the new ones a new name."
+
+# Architectures drawn to see whether one name has the same choices in all of them.
+_PROBES = 20
+
+
+def check_fits(study: optuna.Study, objective: Objective) -> None:
+    """Check that stored trials still fit the space: the last ten that finished, and all that wait.
+
+    Of thousands that wait, those are built that give an answer which no other gave: some for each answer. One
+    that only fails to fit by a range that depends on other answers says so when it runs. Random architectures
+    show whether a name has the same choices everywhere, and those that it had in the study.
+
+    Raises:
+        ParamsMismatchError: naming the trial, the parameter and the way out.
+    """
+    trials = study.get_trials(deepcopy=False)
+    known = _Known(trials)
+    try:
+        for i in range(_PROBES):
+            asked = Draw(keep_or_draw({}, np.random.default_rng(i)))
+            walk(objective.space, asked)
+            known.check(asked)
+        _replay_stored(trials, objective, known)
+    except ParamsMismatchError as error:
+        raise type(error)(f"Study {study.study_name!r} does not fit the space: {error}") from None
+
+
+def never_asked(trial: FrozenTrial) -> list[str]:
+    """Names for which a trial that is COMPLETE was given answers, and which nothing asked for."""
+    return (
+        sorted(fixed_params(trial).keys() - trial.params.keys()) if trial.state == TrialState.COMPLETE else []
+    )
+
+
+def _replay_stored(trials: Sequence[FrozenTrial], objective: Objective, known: _Known) -> None:
+    finished = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    waiting = [t for t in trials if t.state == TrialState.WAITING]
+    tried: Counter[tuple[str, Key]] = Counter()
+    for trial in finished[-10:] + waiting:
+        given = fixed_params(trial)
+        if trial.state == TrialState.WAITING and all(tried[answer] >= _TRIES for answer in params_key(given)):
+            continue
+        asked = _complete(given) if trial.state == TrialState.WAITING else replay(given)
+        try:
+            # Where the space raises, on whatever device, it is no question of what is stored.
+            if walk(objective.space, asked) is None:
+                _check_all_asked(trial, asked)
+        except ParamsMismatchError as error:
+            raise ParamsMismatchError(f"trial {trial.number}: {error}") from None
+        known.check(asked)
+        for answer in params_key(given):
+            tried[answer] += _TRIES if answer[0] in asked.params else 1
+
+
+class _Known:
+    """How each name was asked first: by a trial of the study, or now."""
+
+    def __init__(self, trials: Sequence[FrozenTrial]) -> None:
+        self._stored: dict[str, tuple[BaseDistribution, int]] = {}
+        for trial in trials:
+            for name, distribution in trial.distributions.items():
+                self._stored.setdefault(name, (distribution, trial.number))
+        self._asked: dict[str, tuple[BaseDistribution, Mapping[str, Any]]] = {}
+
+    def check(self, asked: Draw) -> None:
+        """Compare with all questions of one architecture."""
+        for name, now in asked.distributions.items():
+            check_storable(name, now)
+            before, params = self._asked.setdefault(name, (now, asked.params))
+            check_kept(
+                name,
+                before,
+                now,
+                f"with the other answers {dict(params)}",
+                way_out="Put what the choices depend on into the name, for example with scope(trial, ...).",
+            )
+            if name in self._stored:
+                before, number = self._stored[name]
+                check_kept(name, before, now, f"in trial {number}", way_out=_NEW_STUDY)
+
+
+def _check_all_asked(trial: FrozenTrial, answers: Draw) -> None:
+    asked = record.ASKED.of(trial)
+    if asked is None:  # not finished: who asked for its parameters is not known
+        return
+    more = trial.params.keys() - asked.keys() - answers.params.keys()
+    if more:
+        raise ParamsMismatchError(
+            f"The space no longer asks for {', '.join(map(repr, sorted(more)))} and would build another "
+            "model. Start a study of another name, or use the space of that time."
+        )
+
+
+def _complete(given: dict[str, Any]) -> Draw:
+    """Answers as given, and anything possible for the rest, which the sampler will answer."""
+    rng = np.random.default_rng(0)
+    return Draw(lambda name, distribution: given[name] if name in given else draw(distribution, rng))

@@ -1,0 +1,391 @@
+"""The loop over trials in one process: take one, run it, tell its end, and see whether to go on."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
+from typing import Any
+
+import optuna
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
+
+from optnas import private, record
+from optnas.answers import params_key
+from optnas.errors import (
+    CheckpointError,
+    ChoicesError,
+    SearchFailedError,
+    SpaceExhausted,
+    TrialPaused,
+    describe_error,
+    error_number,
+    is_infrastructure,
+)
+from optnas.objective import Objective
+from optnas.record import Reason, Why
+from optnas.search.artifacts import attach_drawing
+from optnas.search.fits import never_asked
+from optnas.search.recovery import Fate, recover, requeue, requeue_or_give_up
+from optnas.search.signals import Passage, signals_raise, signals_wait
+from optnas.seeds import derive_seed
+from optnas.storage.database import waits_in
+from optnas.storage.open import claim, storage_of
+from optnas.strategy.distinct import DistinctSampler
+
+logger = logging.getLogger(__name__)
+
+# Trials in a row that cost no estimate (repeats, infeasible ones) before a search is called exhausted.
+MAX_IDLE_TRIALS = 100
+
+# Seconds of waiting for other trials after which a search says so, if it may be for ever.
+SILENCE = 5.0
+
+# Seconds to wait after a fault of the machine, twice as long after each further one.
+AFTER_A_FAULT = 2.0
+
+Callback = Callable[[optuna.Study, FrozenTrial], None]
+"""As Optuna's: called after each trial, in the process that ran it."""
+
+Watch = Callable[[optuna.Study, int], AbstractContextManager[None]]
+"""Makes a context, of a study and the id of a trial, around the objective of that trial."""
+
+
+def work(
+    study: optuna.Study,
+    objective: Objective,
+    n_trials: int | None,
+    deadline: float | None,
+    callbacks: Sequence[Callback] = (),
+    *,
+    halt: threading.Event | None = None,
+    watch: Watch = lambda study, trial_id: nullcontext(),
+) -> Iterator[FrozenTrial]:
+    """Run trials in this process, one after the other, and yield each when it has finished.
+
+    Joins whatever other processes work on the study, and ends after `study.stop()`.
+
+    Args:
+        deadline: a time as of `time.monotonic()`, which all processes of a machine share and nobody sets.
+        halt: once it is set, no new trial begins.
+        watch: surrounds the objective of each trial.
+    """
+    failures, unfinished, unasked, idle = Failures(), _Unfinished(), _Unasked(), 0
+    halt = threading.Event() if halt is None else halt
+    with signals_raise(), private.stoppable(study), _without_repeats(study, objective) as renew:
+        while not (private.is_stopped(study) or halt.is_set()):
+            renew()
+            if (end := _known_end(study, n_trials)) is not None:
+                _end_exhausted(study, end)
+                return
+            # An interruption after a trial was taken, and before it is looked after, would leave it RUNNING.
+            with signals_wait() as passage, waits_in(passage):
+                trial_id = _next_trial(study, objective, n_trials, deadline, halt, passage)
+                if trial_id is None:
+                    return
+                error = run_trial(study, objective, trial_id, passage, watch)
+            finished = private.storage(study).get_trial(trial_id)
+            if not finished.state.is_finished():
+                unfinished.add(study, finished)
+                continue  # it waits for its next attempt, or another process has taken it over
+            unfinished.passed()
+            objective.estimator.finish(study, finished)
+            for callback in callbacks:
+                callback(study, deepcopy(finished))
+            yield finished
+
+            # Raised by the sampler when the space asks, so to the objective it is an error of the space.
+            if error is not None and isinstance(error.__cause__ or error, SpaceExhausted):
+                _end_exhausted(study, error.__cause__ or error)
+                return
+            if isinstance(error, ChoicesError):  # no trial of this study can get any further
+                raise error
+            unasked.tell(finished)
+            failures.add(finished, error)
+            idle = 0 if record.counts(finished) or error is not None else idle + 1
+            if idle == MAX_IDLE_TRIALS:
+                logger.warning(
+                    "The search ends: its last %d trials repeated known architectures or were refused or "
+                    "infeasible%s The space may be exhausted, or its limits too tight; "
+                    "Objective(..., reuse_twins=False) trains repeats.",
+                    MAX_IDLE_TRIALS,
+                    f" (the last: {words})." if (words := record.why(finished)) else ".",
+                )
+                return
+
+
+def run_trial(
+    study: optuna.Study,
+    objective: Objective,
+    trial_id: int,
+    passage: Passage,
+    watch: Watch = lambda study, trial_id: nullcontext(),
+) -> BaseException | None:
+    """Run one trial and tell the study; returns the error of a trial that failed.
+
+    Signals are held back, with a `passage` while the sampler and the objective are at work.
+
+    What is no fault of the trial (Ctrl-C, SIGTERM, a storage or a disk that fails) and what would end the
+    process (`sys.exit` in the user's code) queues it again, under the same number, and goes on upward; after
+    `recovery.MAX_KILLS` times at the same point the trial fails instead. A trial that was taken over by
+    another process is left to that one.
+    """
+    error: BaseException | None = None
+    try:
+        with passage():
+            trial = optuna.Trial(study, trial_id)
+        try:
+            with passage(), _in_one_process(trial.number), watch(study, trial_id):
+                outcome: dict[str, Any] = {"values": objective(trial)}
+        except optuna.TrialPruned:
+            outcome = {"state": TrialState.PRUNED}
+        except UpdateFinishedTrialError as failure:
+            # Of another study: an error in code. Or of this one, and the storage lets nothing be written.
+            Reason(Why.ERROR, describe_error(failure), cause=type(failure).__name__).write(trial)
+            outcome, error = {"state": TrialState.FAIL}, failure
+        except Exception as failure:
+            if is_infrastructure(failure) or isinstance(failure, TrialPaused):
+                raise
+            outcome, error = {"state": TrialState.FAIL}, failure
+        attach_drawing(study, objective, trial)
+        storage_of(study).flush(trial_id)  # which raises where `tell` would only read
+        study.tell(trial, **outcome)
+    except TrialPaused:
+        requeue(study, trial_id, how="paused")
+    except UpdateFinishedTrialError as lost:
+        logger.warning("%s", lost)
+        return None  # however it ended here
+    except BaseException as interruption:
+        if _is_from_outside(interruption):
+            requeue(study, trial_id)
+            raise
+        fate = requeue_or_give_up(study, trial_id, interruption)
+        if fate is Fate.GIVEN_UP:
+            return interruption
+        if fate is Fate.GONE and isinstance(interruption, CheckpointError):
+            logger.warning("Trial %d was taken over by another process, with its files.", trial.number)
+        elif _ends_search(interruption):
+            raise
+    return error
+
+
+class Failures:
+    """Remembers how the last trials ended, and stops a search in which the same goes wrong all the time."""
+
+    def __init__(self) -> None:
+        self._causes: deque[str] = deque(maxlen=10)
+        self._n_finished = 0
+
+    def add(self, trial: FrozenTrial, error: BaseException | None = None) -> None:
+        """A trial has finished.
+
+        Raises:
+            SearchFailedError: the first five trials, or eight of the last ten, failed for the same reason.
+        """
+        reason = record.Reason.of(trial)
+        failed = trial.state == TrialState.FAIL
+        self._causes.append(("unknown" if reason is None else reason.cause or "unknown") if failed else "")
+        self._n_finished += 1
+        cause, repeats = Counter(self._causes).most_common(1)[0]
+        if cause and (repeats >= 8 or (repeats == self._n_finished and self._n_finished >= 5)):
+            raise SearchFailedError(
+                f"The search stops: {repeats} of its last {len(self._causes)} trials failed for the same "
+                f"reason. {record.why(trial)}\nNothing stored is lost; mend it and run the same search again."
+            ) from error
+
+
+class _Unasked:
+    """Says once of each name that an enqueued trial was given an answer for it and nothing asked."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def tell(self, trial: FrozenTrial) -> None:
+        names = [name for name in never_asked(trial) if name not in self._told]
+        if names:
+            self._told.update(names)
+            logger.warning(
+                "Trial %d was given answers that nothing asked for: %s. Names are whole paths, such as "
+                "'block.0.op'; a name that only other answers lead to is asked only with those.",
+                trial.number,
+                ", ".join(map(repr, names)),
+            )
+
+
+class _Unfinished:
+    """Slows down a loop that takes a trial which has not finished up again.
+
+    Where the machine failed in it, that may last a while. Where it paused, it goes on at once, unless it
+    pauses again and again without getting any further.
+    """
+
+    def __init__(self) -> None:
+        self._last, self._repeats = (-1, -1), 0
+        self._n_raised = 0
+
+    def passed(self) -> None:
+        """A trial has finished."""
+        self._n_raised = 0
+
+    def add(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        if (record.attempts(trial) or [{}])[-1].get("how") == "raised":
+            self._n_raised += 1
+            time.sleep(min(60.0, AFTER_A_FAULT * 2 ** (self._n_raised - 1)))
+            return
+        point = (trial.number, len(trial.intermediate_values))
+        self._repeats = self._repeats + 1 if point == self._last else 0
+        self._last = point
+        if self._repeats:
+            time.sleep(min(1.0, 0.01 * 2**self._repeats))
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        if self._repeats >= MAX_IDLE_TRIALS and not running:
+            raise SearchFailedError(
+                f"The search stops: trial {trial.number} paused {self._repeats} times without a report in "
+                "between, and no other trial runs that it could wait for. An estimator that calls "
+                "run.pause() must go on when its trial is taken again."
+            )
+
+
+def _next_trial(
+    study: optuna.Study,
+    objective: Objective,
+    n_trials: int | None,
+    deadline: float | None,
+    halt: threading.Event,
+    passage: Passage,
+) -> int | None:
+    """The id of the next trial to run; None when the budget is spent, the time is over or all shall end.
+
+    Where the rest of the budget is running elsewhere, wait: one of those may come back or not count.
+    """
+    wait, began = 0.05, time.monotonic()
+    told = False
+    while not halt.is_set() and (deadline is None or time.monotonic() < deadline):
+        for given_up in recover(study):
+            objective.estimator.finish(study, given_up)
+        taken = claim(study, n_trials, counts=record.COUNTS.name)
+        if taken.trial_id is not None:
+            return taken.trial_id
+        if n_trials is not None and taken.counted >= n_trials:
+            return None
+        with passage():
+            time.sleep(wait)
+        wait = min(2 * wait, 1.0)
+        if not told and time.monotonic() - began > SILENCE:
+            told = True
+            _tell_of_own_trials(study)
+    return None
+
+
+def _tell_of_own_trials(study: optuna.Study) -> None:
+    storage = storage_of(study)
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    mine = [t.number for t in running if storage.owns(private.trial_id(t))]
+    if mine:
+        logger.warning(
+            "The search waits for trial %s, which this very process runs. Where it was asked for with "
+            "study.ask(), nobody else will end it: tell its result, "
+            "or study.tell(%d, state=optuna.trial.TrialState.FAIL).",
+            ", ".join(map(str, mine)),
+            mine[0],
+        )
+
+
+def _is_from_outside(interruption: BaseException) -> bool:
+    """Whether a person or a scheduler ends this process, not the code of the trial."""
+    if isinstance(interruption, SystemExit):  # what `signals_raise` and `Training` make of SIGTERM
+        return interruption.code == 128 + 15
+    return isinstance(interruption, KeyboardInterrupt)
+
+
+def _ends_search(error: BaseException) -> bool:
+    """Whether the next trial would meet the same.
+
+    It is no error of one attempt, but of the storage, the disk or the sampler, or it shall end the process.
+    """
+    full = isinstance(error, OSError) and error_number(error) in (errno.ENOSPC, errno.EDQUOT)
+    lasting = full or isinstance(error, StorageInternalError | CheckpointError)
+    return lasting or not is_infrastructure(error)
+
+
+def _known_end(study: optuna.Study, n_trials: int | None) -> SpaceExhausted | None:
+    """Why the next trial would find nothing new, where there is to be one and this is known without it."""
+    sampler = study.sampler
+    if not isinstance(sampler, DistinctSampler):
+        return None
+    spent = n_trials is not None and record.n_counted(study.get_trials(deepcopy=False)) >= n_trials
+    return None if spent else sampler.exhausted(study)
+
+
+def _end_exhausted(study: optuna.Study, end: BaseException) -> None:
+    """Say that nothing is left to try.
+
+    Raises:
+        SearchFailedError: because all there was to try has failed; the message has the reasons.
+    """
+    if not any(map(record.counts, study.get_trials(deepcopy=False))):
+        raise SearchFailedError(f"The search stops: {end}") from end
+    logger.warning("The search ends: %s", end)
+
+
+@contextmanager
+def _in_one_process(number: int) -> Iterator[None]:
+    """End a copy of this process that user code made (`os.fork`) and that comes back from the objective."""
+    pid, status, meant = os.getpid(), 1, False
+    try:
+        yield
+    except SystemExit as left:  # as it should
+        status, meant = left.code if isinstance(left.code, int) else int(left.code is not None), True
+        raise
+    finally:
+        if os.getpid() != pid:
+            if meant:
+                sys.stdout.flush()
+            else:
+                words = f"A process forked in trial {number} came back from the objective and is ended.\n"
+                os.write(2, words.encode())
+            os._exit(status)  # nothing of the search or of what ends with it is the copy's
+
+
+def _answers(trial: FrozenTrial) -> Hashable | None:
+    """All answers of a finished trial: more than a plan has, where a plain function asked in the end."""
+    return params_key(trial.params) if record.ASKED.of(trial) is not None else None
+
+
+@contextmanager
+def _without_repeats(study: optuna.Study, objective: Objective) -> Iterator[Callable[[], None]]:
+    """Let the study's sampler propose only what is not known yet.
+
+    What is given tells it, before a trial, by what an architecture is known now: by its network once equal
+    networks were seen to train to equal values, by its answers before and if not.
+    """
+    sampler = study.sampler
+    seed = derive_seed(record.origin(study), "distinct")
+    trusted: bool | None = None
+
+    def renew() -> None:
+        nonlocal trusted
+        if not objective.reuse_twins or isinstance(sampler, DistinctSampler):
+            return
+        before, trusted = trusted, objective.trusts_twins(study)
+        if trusted is not before:
+            study.sampler = DistinctSampler(
+                sampler,
+                objective.ask,
+                identity=objective.identity if trusted else None,
+                recorded=objective.recorded_identity if trusted else _answers,
+                seed=seed,
+            )
+
+    try:
+        yield renew
+    finally:
+        study.sampler = sampler

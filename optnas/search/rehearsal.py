@@ -1,0 +1,90 @@
+"""One estimate in little before the first trial: a mistake in the settings costs no trial."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from optuna.trial import TrialState
+
+from optnas.answers import keep_or_draw
+from optnas.errors import SearchFailedError, TrialPaused, describe_error, is_infrastructure
+from optnas.estimation.run import Run
+from optnas.objective import Objective
+from optnas.space.explore import walk
+from optnas.strategy.base import fixed_params
+from optnas.trial import Draw, replay
+
+_TRIES = 5  # networks, of which some may be refused or not run: that is for the search to learn
+
+
+def rehearse(study: optuna.Study, objective: Objective) -> None:
+    """Let the estimator rehearse with one network, unless a trial of the study has finished already.
+
+    It is the network of the first enqueued trial, or a random one. Random numbers, the sampler and the study
+    stay as they are.
+
+    Raises:
+        SearchFailedError: it failed; the message has the reason, the cause its traceback.
+    """
+    trials = study.get_trials(deepcopy=False)
+    if any(trial.state.is_finished() for trial in trials):
+        return
+    enqueued = [fixed_params(trial) for trial in trials if trial.state == TrialState.WAITING]
+    errors: list[Exception] = []
+    with _random_numbers_as_before():
+        for i in range(_TRIES):
+            params = _answers(objective, (enqueued or [{}])[0] if i == 0 else {}, seed=i)
+            try:
+                model = objective.build(replay(params))
+            except optuna.TrialPruned:
+                continue  # the space refuses it
+            except Exception as error:
+                if is_infrastructure(error):
+                    raise
+                errors.append(error)
+                continue
+            try:
+                objective.estimator.rehearse(model, Run.of(replay(params)))
+            except (optuna.TrialPruned, TrialPaused):
+                continue
+            except Exception as error:
+                if is_infrastructure(error):
+                    raise
+                raise _failed(params, error) from error
+            return
+    if len(errors) == _TRIES and len({type(error) for error in errors}) == 1:
+        raise _failed(params, errors[-1]) from errors[-1]
+
+
+def _failed(params: Mapping[str, Any], error: Exception) -> SearchFailedError:
+    return SearchFailedError(
+        f"The search does not begin: {describe_error(error)}\nThat is from a rehearsal, with "
+        f"{dict(params)}; it cost no trial. Mend it and run the same search again."
+    )
+
+
+def _answers(objective: Objective, given: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Answers to all that a trial asks beforehand: those given, and random ones to the rest."""
+    asked = Draw(keep_or_draw(given, np.random.default_rng(seed)))
+    walk(objective.ask, asked)
+    return asked.params
+
+
+@contextmanager
+def _random_numbers_as_before() -> Iterator[None]:
+    python = random.getstate()
+    numpy = np.random.get_state()  # noqa: NPY002  # the global generator is the one that user code draws from
+    # A device that was not used yet is not begun with here: it would cost its memory.
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    try:
+        with torch.random.fork_rng(devices=list(devices)):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002  # as above

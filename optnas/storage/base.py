@@ -1,0 +1,111 @@
+"""What a storage can do beyond Optuna's interface, declared once, so that nobody asks for its class."""
+
+from __future__ import annotations
+
+import threading
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from optnas.storage.leases import StaleTrial
+
+_settling = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The answer to `claim`: a trial to run, or None, and how the budget stood before.
+
+    No trial and `counted >= n_trials`: the search is done. No trial and `running > 0`: wait, one of those may
+    come back or turn out not to count.
+    """
+
+    trial_id: int | None
+    counted: int
+    running: int
+
+
+class Storage(BaseStorage):
+    """Optuna's storage interface and what a search asks beyond it.
+
+    What stands here are the answers of a storage that has no owners: it buffers nothing, nobody knows who
+    runs a trial, and no trial is ever found to be lost.
+    """
+
+    shared = False
+    """Whether other processes can open it, with `open_storage(**arguments())`, and work on its studies."""
+
+    recovers = False
+    """Whether a trial whose process died is found, and goes on."""
+
+    lacks = ""
+    """A sentence about what a search misses here and how to get it; "" where there is nothing to say."""
+
+    @abstractmethod
+    def claim(self, study_id: int, n_trials: int | None, counts: str) -> Claim:
+        """Take a WAITING trial or create one, unless `n_trials` of the study count or run already.
+
+        `counts` names the user attribute by which a trial says that it does not count; see `counted`.
+        """
+
+    def flush(self, trial_id: int | None = None) -> None:
+        """Write what is buffered, of one trial or of all that run here; when it returns, it is stored.
+
+        Raises TrialTakenError if that one trial is another's now; nothing was written then.
+        """
+
+    def owns(self, trial_id: int) -> bool:
+        """Whether this process is known to run the trial."""
+        return False
+
+    def stale_trials(self, study_id: int) -> list[StaleTrial]:
+        """RUNNING trials that somebody had a lease on and that nobody runs any more."""
+        return []
+
+    def take_over(self, trial: StaleTrial) -> bool:
+        """Become the owner of a stale trial, to requeue or to finish it; False if another was faster."""
+        return False
+
+    def requeue(self, trial: StaleTrial | int) -> bool:
+        """RUNNING becomes WAITING in place: number, parameters, reports and attributes stay.
+
+        Of an own trial, by its id, or of a stale one; False if another process was faster with that.
+        """
+        if isinstance(trial, StaleTrial):
+            if not self.take_over(trial):
+                return False
+            trial = trial.trial_id
+        return self.set_trial_state_values(trial, TrialState.WAITING)
+
+    def requeue_abandoned(self) -> None:
+        """Queue again what this process runs no more, but could not say so when the storage failed."""
+
+    def settle_study_user_attr(self, study_id: int, key: str, value: Any) -> Any:
+        """Set an attribute unless it is set; of those that do so at one moment, one decides for all.
+
+        Returns what it is.
+        """
+        with _settling:
+            known = self.get_study_user_attrs(study_id)
+            if key not in known:
+                self.set_study_user_attr(study_id, key, value)
+            return known.get(key, value)
+
+    def arguments(self) -> dict[str, Any]:
+        """For `open_storage(**arguments)` in another process; only of a `shared` storage."""
+        raise ValueError(f"{self} cannot be opened by another process.")
+
+    def fold_log(self) -> None:
+        """Put all that is stored into the one file that people copy, where a storage keeps it in two."""
+
+    def close(self) -> None:
+        """Flush, and let go of all connections."""
+
+
+def counted(trial: FrozenTrial, counts: str) -> bool:
+    """Whether a trial counts toward `n_trials`: COMPLETE or PRUNED, its user attribute `counts` not false."""
+    finished = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    return finished and trial.user_attrs.get(counts) is not False

@@ -1,0 +1,201 @@
+"""Our tables beside Optuna's: who runs which trial, and until when; and the version of all that.
+
+Functions on a connection; who calls them has begun the transaction. Optuna does not look at these tables, and
+they have no foreign keys, so that it can delete a study. SQLite then gives the ids of its trials again: a row
+is a trial's only where study and start agree, too (`OF_TRIAL`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from optuna.trial import TrialState
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection
+
+from optnas.errors import StorageUnavailableError
+from optnas.storage.schema import trials, user_attrs
+
+FORMAT = 2
+"""Of our tables. 1 was a table without study and start, `optnas_attempts`, and without a format."""
+
+metadata = sa.MetaData()
+
+owners = sa.Table(
+    "optnas_owners",
+    metadata,
+    sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("study_id", sa.Integer, nullable=False),
+    sa.Column("trial_start", sa.DateTime),  # when the attempt began, as the trial says
+    sa.Column("created_by", sa.String(32), unique=True),  # key of the request that created the trial
+    sa.Column("token", sa.String(32), unique=True),  # of the attempt that owns the trial now
+    sa.Column("n_attempts", sa.Integer, nullable=False),  # how often it was taken
+    sa.Column("machine", sa.Text),
+    sa.Column("host", sa.Text),
+    sa.Column("pid", sa.Integer),
+    sa.Column("started", sa.Text),  # start time of the process, which tells it from a later one of that pid
+    sa.Column("expires", sa.Float(53)),  # by Database.now
+)
+_format = sa.Table(
+    "optnas_format", metadata, sa.Column("format", sa.Integer, primary_key=True, autoincrement=False)
+)
+# An optnas of format 1 knows no format: it takes this table for its own, and stops at its first statement.
+_closed = sa.Table("optnas_attempts", metadata, sa.Column("moved_to_optnas_owners", sa.Integer))
+
+OF_TRIAL = sa.and_(
+    owners.c.trial_id == trials.c.trial_id,
+    owners.c.study_id == trials.c.study_id,
+    owners.c.trial_start.is_not_distinct_from(trials.c.datetime_start),
+)
+
+
+# ---- making ----
+
+
+def are_made(connection: Connection, found: Collection[str], name: str) -> bool:
+    """Whether all our tables are there, among those `found`; raises where they are of a later optnas."""
+    if _format.name not in found:
+        return False
+    version = connection.execute(sa.select(sa.func.max(_format.c.format))).scalar() or 0
+    if version > FORMAT:
+        raise StorageUnavailableError(
+            f"storage={name} was written by a later optnas: its tables have format {version}, and this "
+            f"optnas knows {FORMAT}. Update optnas (pip install -U optnas), or choose another database."
+        )
+    return version == FORMAT
+
+
+def make(connection: Connection, found: Collection[str]) -> None:
+    """Make our tables, of which nobody else makes any meanwhile, from those of an older optnas."""
+    before: Sequence[Any] = []
+    if _closed.name in found:
+        old = sa.Table(_closed.name, sa.MetaData(), autoload_with=connection)
+        columns = [old.c[column.name] for column in owners.c if column.name in old.c]
+        query = sa.select(*columns, trials.c.study_id, trials.c.datetime_start.label("trial_start"))
+        before = connection.execute(query.join(trials, trials.c.trial_id == old.c.trial_id)).mappings().all()
+        old.drop(connection)
+    metadata.create_all(connection)
+    if before:
+        connection.execute(sa.insert(owners), [dict(row) for row in before])
+    connection.execute(sa.insert(_format), {"format": FORMAT})
+
+
+# ---- one trial's owner ----
+
+
+def record(connection: Connection, trial_id: int, **columns: Any) -> None:
+    """Write these columns of the trial's row, of which there may be none yet, or one of another trial."""
+    insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(owners)
+    insert = insert.values(trial_id=trial_id, **columns)
+    newer = {name: insert.excluded[name] for name in columns}
+    connection.execute(insert.on_conflict_do_update(index_elements=["trial_id"], set_=newer))
+
+
+def release(connection: Connection, trial_id: int) -> None:
+    """The trial waits for its next owner."""
+    connection.execute(sa.update(owners).where(owners.c.trial_id == trial_id).values(token=None))
+
+
+def find_trial(connection: Connection, column: Literal["created_by", "token"], key: str) -> int | None:
+    """The id of the trial that an earlier try of the same request got."""
+    query = sa.select(owners.c.trial_id).where(owners.c[column] == key)
+    return connection.execute(query).scalar_one_or_none()
+
+
+def count_attempts(connection: Connection, trial_id: int) -> int:
+    query = sa.select(owners.c.n_attempts).join(trials, OF_TRIAL).where(trials.c.trial_id == trial_id)
+    return connection.execute(query).scalar_one_or_none() or 0
+
+
+_OWNER = (
+    sa.select(trials.c.state, sa.case((OF_TRIAL, owners.c.token)).label("token"))
+    .join(owners, owners.c.trial_id == trials.c.trial_id)
+    .where(trials.c.trial_id == sa.bindparam("trial_id"))
+    .with_for_update()
+)
+
+
+def lock(connection: Connection, trial_id: int) -> tuple[TrialState, str | None]:
+    """State and owner's token of a trial, both locked until this transaction ends.
+
+    Raises KeyError where there is no such trial, or one that never had an owner.
+    """
+    row = connection.execute(_OWNER, {"trial_id": trial_id}).one_or_none()
+    if row is None:
+        raise KeyError(f"There is no trial with the id {trial_id} in this storage any more.")
+    return row.state, row.token
+
+
+# ---- the budget ----
+
+
+def count_budget(
+    connection: Connection, study_id: int, counts: str, beside: Collection[int]
+) -> tuple[int, int]:
+    """(trials that count toward n_trials, trials that run beside those of the ids `beside`).
+
+    A trial that is COMPLETE or PRUNED counts unless its user attribute `counts` is false.
+    """
+    excused = sa.exists().where(
+        user_attrs.c.trial_id == trials.c.trial_id,
+        user_attrs.c.key == counts,
+        user_attrs.c.value_json == "false",
+    )
+    done = sa.and_(trials.c.state.in_((TrialState.COMPLETE, TrialState.PRUNED)), ~excused)
+    runs = trials.c.state == TrialState.RUNNING
+    if beside:
+        runs = sa.and_(runs, trials.c.trial_id.not_in(beside))
+    query = (
+        sa.select(
+            sa.func.coalesce(sa.func.sum(sa.case((done, 1), else_=0)), 0),
+            sa.func.coalesce(sa.func.sum(sa.case((runs, 1), else_=0)), 0),
+        )
+        .select_from(trials)
+        .where(trials.c.study_id == study_id)
+    )
+    counted, running = connection.execute(query).one()
+    return int(counted), int(running)
+
+
+def next_waiting(connection: Connection, study_id: int) -> tuple[int, int] | None:
+    """Id and number of attempts of the trial to take first: one that was begun before, then by number."""
+    n_attempts = sa.func.coalesce(owners.c.n_attempts, 0)
+    query = (
+        sa.select(trials.c.trial_id, n_attempts)
+        .outerjoin(owners, OF_TRIAL)
+        .where(trials.c.study_id == study_id, trials.c.state == TrialState.WAITING)
+        .order_by(sa.case((n_attempts > 0, 0), else_=1), trials.c.number)
+        .limit(1)
+    )
+    row = connection.execute(query).one_or_none()
+    return None if row is None else (row[0], row[1])
+
+
+# ---- leases ----
+
+
+def running(connection: Connection, now: sa.ColumnElement[float], **which: int) -> Sequence[Any]:
+    """RUNNING trials (`study_id=` or `trial_id=`) with their owner, None where unknown, and the time."""
+    owner = [column for column in owners.c if column.name not in ("trial_id", "study_id", "trial_start")]
+    query = (
+        sa.select(trials.c.trial_id, trials.c.number, trials.c.datetime_start, *owner, now.label("now"))
+        .outerjoin(owners, OF_TRIAL)
+        .where(trials.c.state == TrialState.RUNNING)
+        .order_by(trials.c.number)
+    )
+    return connection.execute(query.where(*(trials.c[name] == key for name, key in which.items()))).all()
+
+
+def renew(connection: Connection, tokens: Iterable[str], expires: sa.ColumnElement[float]) -> set[str]:
+    """Returns the tokens that still own their trial."""
+    mine = owners.c.token.in_(list(tokens))
+    connection.execute(sa.update(owners).where(mine).values(expires=expires))
+    query = sa.select(owners.c.token).join(trials, OF_TRIAL).where(mine)
+    return set(connection.execute(query).scalars())
+
+
+def forget_study(connection: Connection, study_id: int) -> None:
+    """Delete our rows of its trials."""
+    connection.execute(sa.delete(owners).where(owners.c.study_id == study_id))

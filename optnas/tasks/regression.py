@@ -1,0 +1,54 @@
+"""Numbers from numbers: one or several per sample, sequences, images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics import MeanAbsoluteError, R2Score
+
+from optnas.tasks.supervised import LearningRate, Supervised, learning_rate
+from optnas.trial import Trial
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Mean squared error of outputs against targets of the same shape; `(n, 1)` against `(n,)` is fine.
+
+    Scale the targets to about zero mean and unit variance first: a few epochs of small steps do not get to
+    targets around 150, and an `r2` below 0 says so. Trained with AdamW and a one-cycle schedule. Logs
+    `train_loss` and, for `val` and `test`, the loss, `mae` (mean absolute error) and `r2` (coefficient of
+    determination; it needs two samples or more). Of targets `(n, k)`, `r2` is the mean over the k columns;
+    of targets with more dimensions, it is that of all their elements together.
+
+    Args:
+        lr: as for `Classification`.
+        weight_decay: of AdamW.
+        loss: `(output, target) -> scalar`, a mean over the elements of the target.
+    """
+
+    lr: LearningRate = 5e-3
+    weight_decay: float = 0.01
+    loss: Callable[[Tensor, Tensor], Tensor] = functional.mse_loss
+
+    def __call__(self, model: nn.Module, trial: Trial) -> LightningModule:
+        return Supervised(
+            model,
+            loss=self.loss,
+            metrics={"mae": MeanAbsoluteError(), "r2": _R2()},
+            lr=learning_rate(self.lr, trial),
+            weight_decay=self.weight_decay,
+            flat=True,
+        )
+
+
+class _R2(R2Score):
+    """Of more than two dimensions, all elements together; torchmetrics' own refuses them."""
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        if target.ndim > 2:
+            preds, target = preds.reshape(-1), target.reshape(-1)
+        super().update(preds, target)

@@ -1,0 +1,246 @@
+"""An example of what a model is given in training: taken once, as Lightning hands it over."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NoReturn
+from weakref import WeakKeyDictionary
+
+import optuna
+import pytorch_lightning as pl
+import torch
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from pytorch_lightning.loggers.logger import DummyLogger
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
+
+from optnas.data.cache import on_real_device
+from optnas.errors import describe_error
+from optnas.estimation.run import Run
+from optnas.seeds import derive_seed, seeded
+from optnas.training.quiet import interruptible, quiet
+from optnas.trial import Draw, ask
+
+WAY_OUT = (
+    "Say what a model gets with Objective(example=...): a shape with the batch dimension, a tensor, a tuple "
+    "of tensors, or a dict of keyword tensors."
+)
+
+# Other devices and number formats are the training's business; the rest would write, print or profile.
+_LEFT_OUT = {
+    *("precision", "plugins", "strategy", "profiler", "fast_dev_run", "overfit_batches", "barebones"),
+    *("limit_val_batches", "callbacks"),
+}
+_QUICK: dict[str, Any] = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "limit_val_batches": 0,
+    "num_sanity_val_steps": 0,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """What makes a training step: task, data that is set up, and arguments of the Trainer."""
+
+    task: Callable[[Any, Any], pl.LightningModule]
+    data: pl.LightningDataModule
+    trainer: Mapping[str, Any]
+
+    def example(self, trial: Any) -> Any:
+        """Two samples of what the step calls the model with.
+
+        The step runs on the first batch of the training data, with all hooks of the data module and of the
+        LightningModule, a Trainer attached, and a stand-in for the model that notes its arguments. Where a
+        task needs the real model, the inputs of a batch `(inputs, targets)` are taken, as the step gets them.
+
+        Raises:
+            TypeError: the arguments are no tensors, or the batches no pairs.
+        """
+        with on_real_device(), torch.enable_grad(), seeded(derive_seed("example")):
+            noted, why_not = self._run(trial)
+            if noted.call is not None:
+                return _as_example(*noted.call)
+            if noted.batch is None:
+                # What is wrong with the data shows again without the task, and passes through.
+                noted = self._run_without_task()
+            return _inputs_of(noted.batch, why_not)
+
+    def _run(self, trial: Any) -> tuple[_Note, str]:
+        """What the task's step did, and why it called no model."""
+        note = _Note()
+        try:
+            self._fit(self.task(_StandIn(), trial), note)
+        except _Called as call:
+            note.call = call.arguments
+        except Exception as error:  # a task that needs more of a model than that it can be called
+            return note, f"the task cannot run on a stand-in for the model ({describe_error(error)})"
+        return note, "the task's training_step does not call the model"
+
+    def _run_without_task(self) -> _Note:
+        note = _Note()
+        with suppress(_Called):
+            self._fit(_Plain(), note)
+        if note.batch is None:
+            raise TypeError(f"The training data has no batch. {WAY_OUT}")
+        return note
+
+    def _fit(self, module: pl.LightningModule, note: _Note) -> None:
+        module.configure_optimizers = _no_optimizer  # type: ignore[method-assign]  # a stand-in has nothing to train
+        options = {name: value for name, value in self.trainer.items() if name not in _LEFT_OUT}
+        with interruptible(), quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the training will say it all
+            trainer = pl.Trainer(**{**options, **_QUICK}, callbacks=[note], logger=DummyLogger())
+            trainer.fit(module, datamodule=self.data)
+
+
+class Examples:
+    """Keeps the example of each data module, taken once per process."""
+
+    def __init__(self) -> None:
+        self._taken: WeakKeyDictionary[pl.LightningDataModule, dict[str, Any]] = WeakKeyDictionary()
+
+    def __call__(self, step: Step, trial: Any) -> Any:
+        """The step's example for a trial.
+
+        Where the answers to the task's questions do not change its shape, it is one for all trials, and none
+        is asked.
+        """
+        taken = self._taken.setdefault(step.data, {})
+        if not taken:
+            low, high = (_stand_in(end) for end in (0, -1))
+            first = step.example(low)
+            depends = low.params and _shape(step.example(high)) != _shape(first)
+            taken["of no trial" if depends else _ANY] = first
+        if _ANY in taken:
+            return taken[_ANY]
+        answers = Draw(lambda name, distribution: ask(trial, name, distribution))
+        example = step.example(answers)
+        return taken.setdefault(repr(answers.params), example)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # another process takes its own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._taken = WeakKeyDictionary()
+
+
+_ANY = "of any trial"
+
+
+class _Called(BaseException):
+    """The stand-in was called; no code of the user's mistakes it for an error."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+        self.arguments = args, kwargs
+
+
+class _StandIn(nn.Module):
+    """Stands for any model until it is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise _Called(*args, **kwargs)
+
+
+class _Plain(pl.LightningModule):
+    """A task that looks at nothing."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> NoReturn:
+        raise _Called
+
+
+class _Note(pl.Callback):
+    """The first batch as it arrives in the step, and what the step called the model with."""
+
+    def __init__(self) -> None:
+        self.batch: Any = None
+        self.call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self.batch = batch
+
+
+class _Ends(optuna.samplers.BaseSampler):
+    """Answers every question with the first or the last of the possible answers."""
+
+    def __init__(self, end: int) -> None:
+        self.end = end
+
+    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(self, study: Any, trial: Any, name: str, distribution: BaseDistribution) -> Any:
+        if isinstance(distribution, CategoricalDistribution):
+            return distribution.choices[self.end]
+        assert isinstance(distribution, IntDistribution | FloatDistribution)
+        return (distribution.low, distribution.high)[self.end]
+
+
+def _stand_in(end: int) -> Run:
+    """A running trial of no study that anybody sees."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        return Run.of(optuna.create_study(sampler=_Ends(end)).ask())
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def _no_optimizer() -> None:
+    return None
+
+
+def _inputs_of(batch: Any, why_not: str) -> Any:
+    """The inputs of a batch `(inputs, targets, ...)`, as a model takes them that a plain task calls."""
+    if isinstance(batch, Tensor):
+        return _as_example((batch,), {})
+    if not isinstance(batch, tuple | list) or not batch:
+        raise TypeError(
+            f"The data's batches are of type {type(batch).__name__}, not (inputs, targets), and {why_not}. "
+            f"{WAY_OUT}"
+        )
+    x = batch[0]
+    if isinstance(x, dict):
+        return _as_example((), x)
+    return _as_example(tuple(x) if isinstance(x, tuple | list) else (x,), {})
+
+
+def _as_example(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Two samples of a call's arguments, in a form that `Objective(example=...)` takes."""
+    kwargs = {name: value for name, value in kwargs.items() if value is not None}
+    values = [*args, *kwargs.values()]
+    others = [type(value).__name__ for value in values if not isinstance(value, Tensor)]
+    if others or not values:
+        raise TypeError(
+            f"The model is called with {', '.join(others) or 'nothing'}, of which no sample can be taken. "
+            f"{WAY_OUT}"
+        )
+    sizes = {len(value) for value in values if value.ndim}
+    n = 2 if len(sizes) == 1 else None  # what differs in its first dimension has no rows in common
+    tensors = [(value[:n] if value.ndim else value).detach().cpu().clone() for value in values]
+    positional = tuple(tensors[: len(args)])
+    named = dict(zip(kwargs, tensors[len(args) :], strict=True))
+    if positional and named:
+        return *positional, named
+    return named or (positional[0] if len(positional) == 1 else positional)
+
+
+def _shape(example: Any) -> Any:
+    leaves, structure = tree_flatten(example)
+    return str(structure), [(leaf.dtype, leaf.shape) for leaf in leaves]
