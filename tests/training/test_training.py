@@ -416,18 +416,19 @@ def test_states_of_an_interrupted_trial_outlive_the_next_training(tmp_path, line
     assert not states(second)
 
 
-def test_each_of_several_test_loaders_is_tested(tmp_path, points, linear, training):
+def test_each_of_several_test_loaders_is_tested(tmp_path, points, linear, training, search):
     splits = points()
     others = [TensorDataset(*splits.val), TensorDataset(*splits.test)]
     data = pl.LightningDataModule.from_datasets(TensorDataset(*splits.train), others, others, batch_size=7)
-    model = linear(None)
-    metrics = training(tmp_path, data=data).test(model, Draw(lambda name, distribution: None))
+    estimator, study = training(tmp_path, data=data), search(training(tmp_path))
+    model = estimator.trained(linear(None), study, study.trials[0])
+    metrics = estimator.test(linear(None), study, study.trials[0])
     for i, (x, y) in enumerate((splits.val, splits.test)):
         accuracy = (model(x).argmax(1) == y).float().mean().item()
         assert metrics[f"test_acc/dataloader_idx_{i}"] == pytest.approx(accuracy)
 
 
-def test_what_is_logged_once_for_all_test_loaders_has_one_value(tmp_path, points, linear, training):
+def test_what_is_logged_once_for_all_test_loaders_has_one_value(tmp_path, points, training):
     class AtTheEnd(pl.LightningModule):
         def test_step(self, batch, batch_idx, dataloader_idx=0):
             self.log("each", float(dataloader_idx))
@@ -438,7 +439,7 @@ def test_what_is_logged_once_for_all_test_loaders_has_one_value(tmp_path, points
     data = points()
     data.test_dataloader = lambda: [data.val_dataloader(), data.val_dataloader()]
     estimator = training(tmp_path, task=lambda model, trial: AtTheEnd(), data=data)
-    metrics = estimator.test(linear(None), Draw(lambda name, distribution: None))
+    metrics = estimator._test(AtTheEnd(), data, Draw(lambda name, distribution: None))
     assert metrics == {"each/dataloader_idx_0": 0.0, "each/dataloader_idx_1": 1.0, "score": 0.5}
 
 
