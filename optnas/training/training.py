@@ -340,7 +340,7 @@ class Training(Estimator):
             origin = record.ORIGIN.of(trial)
             if origin is None and isinstance(trial, optuna.Trial) and not Run.of(trial).lone:
                 origin = record.origin(trial.study)
-        return copy(self._data(trial, origin))
+        return _of_its_own(self._data(trial, origin))
 
     def _make(self, model: nn.Module, trial: Any) -> pl.LightningModule:
         module = self.task(model, trial)
@@ -429,6 +429,24 @@ _QUIETLY = {
     "enable_checkpointing": False,
     "num_sanity_val_steps": 0,
 }
+
+
+def _of_its_own(kept: pl.LightningDataModule) -> pl.LightningDataModule:
+    """A copy; setting it up sets up the kept data, once for all trials, and takes over what that set."""
+    own = copy(kept)
+
+    def setup(*args: Any, **kwargs: Any) -> None:
+        before = dict(vars(kept))
+        kept.trainer = own.trainer
+        try:
+            kept.setup(*args, **kwargs)
+        finally:
+            kept.trainer = None
+        news = {name: value for name, value in vars(kept).items() if before.get(name) is not value}
+        vars(own).update({name: value for name, value in news.items() if name != "trainer"})
+
+    own.setup = setup  # type: ignore[method-assign]
+    return own
 
 
 def _untestable(module: pl.LightningModule, data: pl.LightningDataModule) -> str | None:

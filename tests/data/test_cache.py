@@ -61,7 +61,7 @@ def test_data_is_set_up_once_per_process(tmp_path, points, training, search):
     estimator = training(tmp_path, data=Counted())
     study = search(estimator, n_trials=3)
     assert calls == ["prepare", "fit"]
-    estimator.test(nn.Linear(2, 2), study.trials[0])
+    estimator.test(nn.Linear(2, 2), study, study.trials[0])
     assert calls == ["prepare", "fit", "test"]
 
 

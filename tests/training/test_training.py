@@ -286,12 +286,15 @@ def weight_norm(model):
 
 @pytest.mark.filterwarnings("ignore:Attribute")
 @pytest.mark.parametrize("alter", [lambda model: model, weight_norm, torch.nn.Sequential])
-def test_what_the_task_adds_and_alters_is_tested_as_it_was_scored(tmp_path, points, training, search, alter):
+def test_what_the_task_adds_and_alters_is_tested_as_it_was_scored(
+    tmp_path, caplog, points, training, search, alter
+):
     split = points().val
     data = TensorData(split, val=split, test=split)
     estimator = training(tmp_path, lambda model, trial: Head(model, alter), data)
     study = search(estimator)
     (trial,) = study.trials
+    assert "cannot be read back" not in caplog.text  # in spite of its hyperparameters
     tests = [estimator.test(nn.Linear(2, 2), study, trial)["test_acc"] for _ in range(2)]
     assert tests == [trial.value, trial.value]
     again = estimator.estimate_and_test(nn.Linear(2, 2), Run.of(trial))
@@ -371,6 +374,26 @@ def test_a_network_too_large_is_no_mistake_in_the_settings(tmp_path, training):
     training(tmp_path).rehearse(Large(2, 2), Run.of(optuna.trial.FixedTrial({})))
 
 
+def test_data_that_sets_up_its_test_only_for_a_test_is_tested(tmp_path, points, training, search):
+    class Late(pl.LightningDataModule):
+        def setup(self, stage):
+            setattr(self, stage, points())
+
+        def train_dataloader(self):
+            return self.fit.train_dataloader()
+
+        def val_dataloader(self):
+            return self.fit.val_dataloader()
+
+        def test_dataloader(self):
+            return self.test.test_dataloader()
+
+    estimator = training(tmp_path, data=Late())
+    study = search(estimator)
+    for _ in range(2):
+        assert "test_acc" in estimator.test(nn.Linear(2, 2), study, study.trials[0])
+
+
 def test_an_estimator_travels_to_another_process(tmp_path, training, search):
     estimator = training(tmp_path)
     search(estimator)
@@ -393,18 +416,19 @@ def test_states_of_an_interrupted_trial_outlive_the_next_training(tmp_path, line
     assert not states(second)
 
 
-def test_each_of_several_test_loaders_is_tested(tmp_path, points, linear, training):
+def test_each_of_several_test_loaders_is_tested(tmp_path, points, linear, training, search):
     splits = points()
     others = [TensorDataset(*splits.val), TensorDataset(*splits.test)]
     data = pl.LightningDataModule.from_datasets(TensorDataset(*splits.train), others, others, batch_size=7)
-    model = linear(None)
-    metrics = training(tmp_path, data=data).test(model, Draw(lambda name, distribution: None))
+    estimator, study = training(tmp_path, data=data), search(training(tmp_path))
+    model = estimator.trained(linear(None), study, study.trials[0])
+    metrics = estimator.test(linear(None), study, study.trials[0])
     for i, (x, y) in enumerate((splits.val, splits.test)):
         accuracy = (model(x).argmax(1) == y).float().mean().item()
         assert metrics[f"test_acc/dataloader_idx_{i}"] == pytest.approx(accuracy)
 
 
-def test_what_is_logged_once_for_all_test_loaders_has_one_value(tmp_path, points, linear, training):
+def test_what_is_logged_once_for_all_test_loaders_has_one_value(tmp_path, points, training):
     class AtTheEnd(pl.LightningModule):
         def test_step(self, batch, batch_idx, dataloader_idx=0):
             self.log("each", float(dataloader_idx))
@@ -415,7 +439,7 @@ def test_what_is_logged_once_for_all_test_loaders_has_one_value(tmp_path, points
     data = points()
     data.test_dataloader = lambda: [data.val_dataloader(), data.val_dataloader()]
     estimator = training(tmp_path, task=lambda model, trial: AtTheEnd(), data=data)
-    metrics = estimator.test(linear(None), Draw(lambda name, distribution: None))
+    metrics = estimator._test(AtTheEnd(), data, Draw(lambda name, distribution: None))
     assert metrics == {"each/dataloader_idx_0": 0.0, "each/dataloader_idx_1": 1.0, "score": 0.5}
 
 
