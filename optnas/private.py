@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, _CachedStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, _CachedStorage
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages._rdb import models
+from optuna.storages.journal import JournalFileBackend
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial
+from sqlalchemy.engine import URL
 
 __all__ = [
     "BaseHeartbeat",
     "FrozenStudy",
+    "database_url",
     "forget_trials",
     "is_stopped",
+    "journal_file",
     "kind",
     "models",
     "place",
     "set_system_attr",
     "stoppable",
     "storage",
+    "stored",
     "study_id",
     "trial_id",
 ]
@@ -68,11 +75,35 @@ def stoppable(study: optuna.Study) -> Iterator[None]:
         study._thread_local.in_optimize_loop = False
 
 
+def stored(trial: optuna.Trial) -> FrozenTrial:
+    """A running trial as the storage has it, with the reports of earlier attempts."""
+    return trial.storage.get_trial(trial._trial_id)
+
+
 def forget_trials(study: optuna.Study) -> None:
     """Let a study read its trials again, as `study.ask` does: once a trial."""
     study._thread_local.cached_all_trials = None
 
 
+def _bare(storage: BaseStorage) -> BaseStorage:
+    """The storage that Optuna wrapped into a cache, or the storage itself."""
+    return storage._backend if isinstance(storage, _CachedStorage) else storage
+
+
 def kind(storage: BaseStorage) -> str:
-    """The class of a storage as people write it: Optuna wraps RDBStorage into a cache."""
-    return type(storage._backend if isinstance(storage, _CachedStorage) else storage).__name__
+    """The class of a storage as people write it."""
+    return type(_bare(storage)).__name__
+
+
+def database_url(storage: BaseStorage) -> URL | None:
+    """The URL of the database of Optuna's RDBStorage; None of any other storage."""
+    bare = _bare(storage)
+    return bare.engine.url if isinstance(bare, RDBStorage) else None
+
+
+def journal_file(storage: BaseStorage) -> Path | None:
+    """The file of Optuna's journal; None of any other storage, and of a journal on a server."""
+    bare = _bare(storage)
+    if not isinstance(bare, JournalStorage) or not isinstance(bare._backend, JournalFileBackend):
+        return None
+    return Path(os.path.realpath(bare._backend._file_path))

@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas import record
+from optnas import private, record
 from optnas.analysis.leaderboard import leaderboard
 from optnas.analysis.lineage import NOT_ASKED, changes
 from optnas.analysis.words import as_markdown
@@ -74,9 +74,12 @@ class Notes:
         if trial.params:
             lines += ["- **Decisions**", *(f"  - {line}" for line in _decisions(trial))]
         if trial.intermediate_values:
-            lines += ["", f"![learning curve]({CURVES}/{self._study._study_id}/{number}.svg)"]
+            lines += ["", f"![learning curve]({CURVES}/{private.study_id(self._study)}/{number}.svg)"]
         if (drawing := drawing_id(trial)) is not None:
-            lines += ["", f"![network](/artifacts/{self._study._study_id}/{trial._trial_id}/{drawing})"]
+            lines += [
+                "",
+                f"![network](/artifacts/{private.study_id(self._study)}/{private.trial_id(trial)}/{drawing})",
+            ]
         return "\n".join(lines)
 
     def _outcome(self, trial: FrozenTrial) -> str:
@@ -136,7 +139,7 @@ class Notes:
         return ", ".join(known + missing)
 
     def _link(self, number: int) -> str:
-        return f"[trial {number}](/dashboard/studies/{self._study._study_id}/trials?numbers={number})"
+        return f"[trial {number}](/dashboard/studies/{private.study_id(self._study)}/trials?numbers={number})"
 
 
 def _worker(trial: FrozenTrial) -> str:

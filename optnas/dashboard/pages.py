@@ -18,6 +18,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 from optuna_dashboard import wsgi
 
+from optnas import private
 from optnas.dashboard.notes import CURVES, Notes, kept_weights
 from optnas.dashboard.study_plots import choose_params, save_plots
 from optnas.drawing.curve import draw_curve
@@ -153,7 +154,7 @@ class Pages:
 
 def _state(study: optuna.Study) -> _State:
     attrs = dict(
-        study._storage.get_study_system_attrs(study._study_id)
+        private.storage(study).get_study_system_attrs(private.study_id(study))
     )  # storages in memory go on with theirs
     return study.get_trials(deepcopy=False), study.user_attrs, attrs, kept_weights(study)
 

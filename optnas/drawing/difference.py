@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from optuna.trial import BaseTrial
+
 from optnas.drawing import svg
 from optnas.drawing.align import Pair, align, same
 from optnas.drawing.draw import Builder, heading, inputs, network, row, title
@@ -135,5 +137,4 @@ def _was(old: Item, x: float, y: float, color: str, words: str = "") -> list[str
 
 
 def _name(model: Any, otherwise: str) -> str:
-    number = getattr(model, "number", None)
-    return otherwise if number is None else f"trial {number}"
+    return f"trial {model.number}" if isinstance(model, BaseTrial) else otherwise

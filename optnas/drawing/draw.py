@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ _MIDDLE = WIDTH // 2
 _LONGEST = 20  # path
 
 
+@runtime_checkable
 class Builder(Protocol):
     """Turns a trial into its network, as `optnas.Objective` does."""
 
@@ -60,15 +61,14 @@ def draw(model: Any, example: Example | Builder | None = None) -> str:
 
 def network(model: Any, example: Example | Builder | None) -> tuple[nn.Module, Example | None]:
     """The module, and the example of its inputs, that the arguments of `draw` stand for."""
-    builds = example is not None and hasattr(example, "build")
+    builder = example if isinstance(example, Builder) else None
     if isinstance(model, nn.Module):
-        return model, None if builds else example  # type: ignore[return-value]  # it builds nothing here
-    if not builds:
+        return model, None if builder else example  # type: ignore[return-value]  # it builds nothing here
+    if builder is None:
         raise TypeError(
             f"{type(model).__name__} is no module; to draw a trial, pass the objective too: "
             "draw(study.best_trial, objective)."
         )
-    builder: Any = example
     try:
         with torch.device("meta"):
             return builder.build(model), builder.example_for(model)

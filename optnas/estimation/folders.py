@@ -29,8 +29,10 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from optnas import record
+from optnas import private, record
 from optnas.errors import CheckpointError
+from optnas.storage.base import Place
+from optnas.storage.open import storage_of
 
 _MARKER = "study.json"
 _OWNER = "owner"
@@ -146,7 +148,7 @@ def cannot_write(path: Path, error: OSError) -> CheckpointError:
 
 
 def _usual(study: optuna.Study, base: Path) -> Path:
-    file = _database_file(study)
+    file = storage_of(study).place.file
     return (base if file is None else file.parent) / "runs" / _as_name(study.study_name)
 
 
@@ -163,12 +165,12 @@ def _known(study: optuna.Study) -> Path | None:
     recorded = record.FOLDER.of(study)
     if recorded is None:
         return None
-    file = _database_file(study)
+    file = storage_of(study).place.file
     return Path(recorded).absolute() if file is None else file.parent / recorded
 
 
 def _record(study: optuna.Study, folder: Path) -> None:
-    file = _database_file(study)
+    file = storage_of(study).place.file
     inside = file is not None and folder.is_relative_to(file.parent)
     text = str(folder.relative_to(file.parent)) if file is not None and inside else str(folder)
     if record.FOLDER.of(study) != text:
@@ -237,7 +239,8 @@ def _enter(study: optuna.Study, folder: Path) -> bool:
 
 def _marker(study: optuna.Study, folder: Path) -> dict[str, Any]:
     about: dict[str, Any] = {"study": _identity(study), "name": study.study_name}
-    file, server = _database_file(study), _server(study)
+    place = storage_of(study).place
+    file, server = place.file, place.server
     if file is not None:
         about["file"] = os.path.relpath(file, os.path.realpath(folder))
     elif server is not None:
@@ -250,16 +253,16 @@ def _marker(study: optuna.Study, folder: Path) -> dict[str, Any]:
 def _is_ours(study: optuna.Study, folder: Path, marker: Mapping[str, Any]) -> bool:
     if marker.get("study") != record.IDENTITY.of(study):
         return False
-    file = _database_file(study)
+    file = storage_of(study).place.file
     if file is not None and isinstance(marker.get("file"), str):
         other = Path(os.path.realpath(folder), marker["file"])
         if other.exists() and not os.path.samefile(other, file):
             return False  # ours is a copy: the original is still there
-    elif marker.get("server") != _server(study):
+    elif marker.get("server") != storage_of(study).place.server:
         return False
     if marker.get("name") == study.study_name:
         return True
-    return marker.get("name") not in optuna.get_all_study_names(study._storage)  # renamed, not copied
+    return marker.get("name") not in optuna.get_all_study_names(private.storage(study))  # renamed, not copied
 
 
 def _is_of_the_dead(marker: Mapping[str, Any]) -> bool:
@@ -278,17 +281,15 @@ def _is_of_the_dead(marker: Mapping[str, Any]) -> bool:
 
 
 def _remember(study: optuna.Study) -> None:
-    if _database_file(study) is None and _server(study) is None:
-        _in_memory[_identity(study)] = study._storage
+    if storage_of(study).place == Place():  # in memory
+        _in_memory[_identity(study)] = private.storage(study)
 
 
 def _identity(study: optuna.Study) -> str:
     known = record.IDENTITY.of(study)
     if known is None:
-        settle_attr = getattr(study._storage, "settle_study_user_attr", study._storage.set_study_user_attr)
-        settle_attr(study._study_id, record.IDENTITY.name, uuid.uuid4().hex)
-        known = record.IDENTITY.of(study)
-    assert known is not None, "it was just written"
+        settle_attr = storage_of(study).settle_study_user_attr
+        known = str(settle_attr(private.study_id(study), record.IDENTITY.name, uuid.uuid4().hex))
     return known
 
 
@@ -302,47 +303,6 @@ def _read_marker(folder: Path) -> Mapping[str, Any] | None:
     return marker if isinstance(marker, dict) else {}
 
 
-# ---- where a study's database is ----
-
-
-def _innermost(study: optuna.Study) -> Any:
-    """The storage that holds the study, out of what wraps it."""
-    storage: Any = study._storage
-    while (inner := vars(storage).get("_storage")) is not None:
-        storage = inner
-    return storage._backend if isinstance(storage, optuna.storages._CachedStorage) else storage
-
-
-def _url(study: optuna.Study) -> Any:
-    """The URL of a study's database; None of one that is in none."""
-    match vars(_innermost(study)):
-        case {"_database": database}:  # ours
-            return database.url
-        case {"engine": engine}:  # Optuna's
-            return engine.url
-    return None
-
-
-def _database_file(study: optuna.Study) -> Path | None:
-    url = _url(study)
-    if url is None:
-        journal = vars(_innermost(study)).get("_backend")
-        file = None if journal is None else vars(journal).get("_file_path")
-    else:
-        file = url.database if url.get_backend_name() == "sqlite" else None
-    return None if file in (None, "", ":memory:") else Path(os.path.realpath(file))
-
-
-def _server(study: optuna.Study) -> str | None:
-    """The database on a server, without its host, which workers may call by different names."""
-    url = _url(study)
-    if url is not None:
-        return None if url.get_backend_name() == "sqlite" else f"{url.get_backend_name()}:{url.database}"
-    storage = _innermost(study)
-    in_memory = isinstance(storage, optuna.storages.InMemoryStorage)
-    return None if in_memory or _database_file(study) is not None else type(storage).__name__
-
-
 # ---- whose trial ----
 
 
@@ -353,7 +313,7 @@ def _plain(folder: Path, number: int) -> Path:
 def _key(trial: FrozenTrial | optuna.Trial) -> str:
     """Differs for two trials of one number, and for trials that got the id of a deleted one."""
     began = next((attempt["started"] for attempt in record.attempts(trial)), None)
-    return f"{trial._trial_id}" if began is None else f"{trial._trial_id}-{int(began * 1000)}"
+    return f"{private.trial_id(trial)}" if began is None else f"{private.trial_id(trial)}-{int(began * 1000)}"
 
 
 def _owner(path: Path) -> str | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from abc import abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import URL
 
 from optnas.storage.leases import StaleTrial
 
@@ -28,6 +31,25 @@ class Claim:
     running: int
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where studies are stored: in a file of this machine, on a server, or (neither) in memory.
+
+    `server` leaves the host out, which workers may call by different names.
+    """
+
+    file: Path | None = None
+    server: str | None = None
+
+    @classmethod
+    def of(cls, url: URL) -> Place:
+        """The place that a URL names."""
+        if url.get_backend_name() != "sqlite":
+            return cls(server=f"{url.get_backend_name()}:{url.database}")
+        in_memory = url.database in (None, "", ":memory:")
+        return cls() if in_memory else cls(file=Path(os.path.realpath(str(url.database))))
+
+
 class Storage(BaseStorage):
     """Optuna's storage interface and what a search asks beyond it.
 
@@ -40,6 +62,9 @@ class Storage(BaseStorage):
 
     recovers = False
     """Whether a trial whose process died is found, and goes on."""
+
+    place = Place()
+    """Where its studies are."""
 
     lacks = ""
     """A sentence about what a search misses here and how to get it; "" where there is nothing to say."""

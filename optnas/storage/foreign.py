@@ -12,8 +12,8 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.private import BaseHeartbeat, FrozenStudy, kind, trial_id
-from optnas.storage.base import Claim, Storage, counted
+from optnas.private import BaseHeartbeat, FrozenStudy, database_url, journal_file, kind, trial_id
+from optnas.storage.base import Claim, Place, Storage, counted
 
 _LACKS = (
     "storage={} does not know who runs a trial: one whose process is killed stays RUNNING for ever, and "
@@ -34,6 +34,13 @@ class ForeignStorage(Storage, BaseHeartbeat):
         self._storage = storage
         self._heartbeat = storage if isinstance(storage, BaseHeartbeat) else None
         self._name = name or f"{kind(storage)}(...)"
+        url, file = database_url(storage), journal_file(storage)
+        if url is not None:
+            self.place = Place.of(url)
+        elif file is not None:
+            self.place = Place(file=file)
+        elif not isinstance(storage, InMemoryStorage):
+            self.place = Place(server=kind(storage))
         # What is in memory ends with its process, so nothing of it is left RUNNING.
         self.lacks = "" if isinstance(storage, InMemoryStorage) else _LACKS.format(self._name)
 

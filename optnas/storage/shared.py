@@ -20,7 +20,7 @@ from optnas.errors import StorageUnavailableError, StudyGoneError
 from optnas.private import FrozenStudy
 from optnas.private import trial_id as id_of
 from optnas.storage import owners, schema
-from optnas.storage.base import Claim, Storage
+from optnas.storage.base import Claim, Place, Storage
 from optnas.storage.database import Database
 from optnas.storage.known import KnownStudy, Rewound
 from optnas.storage.leases import StaleTrial
@@ -42,6 +42,7 @@ class SharedStorage(Storage):
         self._database = database
         self._rdb = database.rdb
         self._ledger = Ledger(database, lease, self._beat)
+        self.place = Place.of(database.url)
         self._studies: dict[int, KnownStudy] = {}
 
     @property

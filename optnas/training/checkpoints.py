@@ -26,7 +26,7 @@ import torch
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas import record
+from optnas import private, record
 from optnas.errors import CheckpointError
 from optnas.estimation.folders import (
     abandon,
@@ -117,11 +117,11 @@ def tidy(study: optuna.Study, keep: int) -> list[int]:
         return []
     trials = study.get_trials(deepcopy=False)
     trained = [t for t in trials if t.state == TrialState.COMPLETE and record.TWIN_OF.of(t) is None]
-    kept = [trial._trial_id for trial in _best(study, trained, keep)]
+    kept = [private.trial_id(trial) for trial in _best(study, trained, keep)]
     deleted = []
     for trial, path in _held(study, trials, _WEIGHTS, _STATES):
         if trial.state.is_finished():
-            keeps = trial._trial_id in kept
+            keeps = private.trial_id(trial) in kept
             if trial in trained and not keeps and _weights(path) is not None:
                 deleted.append(trial.number)
             clean(path, keep_weights=keeps)

@@ -15,6 +15,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint, Timer
 from torch import Tensor, nn
 
+from optnas import private
 from optnas.estimation.run import Run
 from optnas.record import Reason, Why
 from optnas.seeds import random_state, set_random_state
@@ -200,7 +201,7 @@ class Monitor(Checkpoint):
         if self._attempt is None or not self._attempt.earlier:
             return None
         if self._reports:
-            self._reported.update(self._run.study._storage.get_trial(self._run._trial_id).intermediate_values)
+            self._reported.update(private.stored(self._run).intermediate_values)
         found = self._attempt.newest(self.state_key)
         if found is None:
             return None

@@ -22,7 +22,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
 
-from optnas import record
+from optnas import private, record
 from optnas.data.cache import Data, DataCache
 from optnas.data.fingerprint import data_fingerprint
 from optnas.errors import ParamsMismatchError, UntestableError
@@ -357,7 +357,7 @@ class Training(Estimator):
         folder = claim(settle(study, self.folder, self._base), run)
         identity = {
             "study": record.IDENTITY.of(study),
-            "trial": run._trial_id,
+            "trial": private.trial_id(run),
             "params": run.params,
             "settings": self.settings,
             "seed": torch.initial_seed(),
