@@ -22,6 +22,7 @@ from torch import nn
 from optnas import record
 from optnas.dashboard.pages import keep_plots
 from optnas.dashboard.serve import make_server
+from optnas.estimation import folders
 from optnas.objective import Objective
 from optnas.search.optimize import optimize
 from optnas.search.study import create_study
@@ -127,7 +128,7 @@ def test_a_study_at_rest_is_told_again_until_something_changes(tmp_path: Path) -
     url = f"sqlite:///{tmp_path}/nas.db"
     objective = Objective(space, estimate, values={"score": "maximize"}, example=(2, 4))
     study = create_study(objective, study_name="s", storage=url, seed=0)
-    study.set_user_attr(record.FOLDER.name, str(tmp_path))
+    folder = folders.settle(study, tmp_path / "files")
 
     def run(*widths: int) -> None:
         for width in widths:
@@ -135,12 +136,12 @@ def test_a_study_at_rest_is_told_again_until_something_changes(tmp_path: Path) -
         study.optimize(objective, len(widths))
 
     def train() -> None:
-        weights = tmp_path / "trial-0000" / "attempt-0" / "weights.pt"
-        weights.parent.mkdir(parents=True)
-        weights.touch()
+        attempt = folders.claim(folder, study.trials[0]) / "attempt-0"
+        attempt.mkdir()
+        (attempt / "weights.pt").touch()
 
     def delete() -> None:
-        (tmp_path / "trial-0000" / "attempt-0" / "weights.pt").unlink()
+        (folder / "trial-0000" / "attempt-0" / "weights.pt").unlink()
         study.set_user_attr(record.DELETED.name, [0])
 
     steps: dict[str, Callable[[], object]] = {
