@@ -117,7 +117,7 @@ _OF_MACHINES = frozenset(
 )
 # What torch says when a process that loads data died, or found no room to hand its batch over.
 _LOADER_DIED = re.compile(
-    r"DataLoader worker \(pid.*\) (is killed by signal|exited unexpectedly)"
+    r"^DataLoader worker \(pid.*\) (is killed by signal|exited unexpectedly)"
     "|unable to open shared memory object|received 0 items of ancdata|Too many open files"
 )
 _ERRNO = re.compile(r"\[Errno (\d+)\]")

@@ -16,7 +16,7 @@ from rich.console import Console
 
 import optnas
 from optnas import record
-from optnas.analysis import leaderboard, leaderboard_table
+from optnas.analysis import leaderboard, leaderboard_table, pareto_front
 from optnas.dashboard.notes import Notes
 from optnas.progress.table import progress_table
 from optnas.reports.report import report
@@ -141,7 +141,7 @@ def test_a_fact_is_shown_with_its_title_and_unit(study: Searched, tmp_path: Path
     assert f"energy per inference {energy:.5g} mJ" in console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
     figure = optnas.plots.plot_front(searched, x="energy")
     assert figure.layout.xaxis.title.text == "energy per inference (mJ)"
-    assert [trial.number for trial in optnas.pareto_front(searched, x="energy")] == [0, 1, 2, 3]
+    assert [trial.number for trial in pareto_front(searched, x="energy")] == [0, 1, 2, 3]
 
 
 def test_a_sampler_answers_and_its_answers_are_shown(study: Searched, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ it refers to in the user's own files. Where a thing cannot be looked into, a lin
 from __future__ import annotations
 
 import copyreg
+import dis
 import hashlib
 import inspect
 import json
@@ -164,7 +165,8 @@ class _Describer:
         if is_users_code(function.__code__.co_filename):
             names = sorted(set(_names(function.__code__)))
             around = function.__globals__
-            parts.append({name: self._global(around[name], names) for name in names if name in around})
+            used = sorted(set(_globals(function.__code__)) & around.keys())
+            parts.append({name: self._global(around[name], names) for name in used})
         return f"{_name(function)}:{_hash(parts)}"
 
     def _cell(self, cell: Any) -> Any:
@@ -259,6 +261,16 @@ def _instructions(code: CodeType, describer: _Describer) -> Any:
     ]
     names = [*code.co_names, None, *code.co_varnames, None, *code.co_freevars]
     return [_hash([code.co_code.hex(), code.co_exceptiontable.hex(), names, code.co_flags]), constants]
+
+
+def _globals(code: CodeType) -> Iterator[str]:
+    """The names that code looks up in its module; a name after a dot is none of them."""
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            yield str(instruction.argval)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _globals(constant)
 
 
 def _names(code: CodeType) -> Iterator[str]:

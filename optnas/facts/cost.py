@@ -30,24 +30,25 @@ _FORMS = (
 def as_inputs(example: Example, device: torch.device | str) -> Inputs:
     """The arguments and keyword arguments that `example` stands for, on `device`.
 
-    A shape becomes zeros; tensors keep their dtype and, except on the meta device, their values.
+    A shape becomes zeros; tensors keep their dtype and, except on the meta device, their values. They are
+    copies, for a model may write into its inputs.
 
     Raises:
         TypeError: not one of the four forms.
         ValueError: a shape without dimensions, or with one that is not positive.
     """
     if isinstance(example, Tensor):
-        return (example.to(device),), {}
+        return (example.to(device, copy=True),), {}
     if isinstance(example, Mapping):
         if example and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in example.items()):
-            return (), {name: value.to(device) for name, value in example.items()}
+            return (), {name: value.to(device, copy=True) for name, value in example.items()}
     elif isinstance(example, tuple | list) and example:
         if len(example) > 1 and isinstance(example[-1], Mapping):
             args, _ = as_inputs(tuple(example[:-1]), device)
             return args, as_inputs(example[-1], device)[1]
         tensors = [value for value in example if isinstance(value, Tensor)]
         if len(tensors) == len(example):
-            return tuple(tensor.to(device) for tensor in tensors), {}
+            return tuple(tensor.to(device, copy=True) for tensor in tensors), {}
         sizes = [size for size in example if isinstance(size, int) and not isinstance(size, bool)]
         if len(sizes) == len(example):
             if min(sizes) < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import enum
 import inspect
 from collections.abc import Iterator, Mapping
@@ -122,7 +123,7 @@ class Describer:
                 closed.append((name, "empty"))
         outer = [
             (name, self._global(function.__globals__[name], f"{where}, global {name}"))
-            for name in sorted(names_in(function.__code__) & function.__globals__.keys())
+            for name in sorted(globals_in(function.__code__) & function.__globals__.keys())
         ]
         return "function", code_digest(function.__code__), self.value(defaults, where), closed, outer
 
@@ -191,6 +192,14 @@ def names_in(code: CodeType) -> frozenset[str]:
     """The globals and attributes that code mentions, functions within it included."""
     inner = (names_in(const) for const in code.co_consts if isinstance(const, CodeType))
     return frozenset(code.co_names).union(*inner)
+
+
+@lru_cache(4096)
+def globals_in(code: CodeType) -> frozenset[str]:
+    """The names that code looks up in its module; a name after a dot is none of them."""
+    here = (i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
+    inner = (globals_in(const) for const in code.co_consts if isinstance(const, CodeType))
+    return frozenset(here).union(*inner)
 
 
 @lru_cache(4096)

@@ -49,7 +49,7 @@ class JsonLines:
         if facts := record.facts(trial):
             known["facts"] = facts
             known |= {name: facts[name] for name in ("n_params", "flops") if name in facts}
-        if metrics := record.metrics(trial):
+        if metrics := record.METRICS.of(trial):
             known["metrics"] = metrics
         if (twin := record.TWIN_OF.of(trial)) is not None:
             known["twin_of"] = twin

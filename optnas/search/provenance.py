@@ -71,7 +71,8 @@ def _collect(obj: Any, parts: dict[str, None], seen: set[int]) -> None:
             _collect(value, parts, seen)
     elif isinstance(obj, Mapping):
         for name, value in obj.items():
-            parts[f"{name}:"] = None
+            if isinstance(name, str):  # what else a key may be need not even have words
+                parts[f"{name}:"] = None
             _collect(value, parts, seen)
     elif isinstance(obj, list | tuple):
         for value in obj:

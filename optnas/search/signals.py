@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -36,7 +37,11 @@ def signals_raise() -> Iterator[None]:
 
 @contextmanager
 def signals_wait() -> Iterator[Passage]:
-    """Hold SIGINT and SIGTERM back, then let them through, unless an exception ends the context anyway."""
+    """Hold SIGINT and SIGTERM back, then let them through, unless an exception ends the context anyway.
+
+    SIGCHLD is not heard but in passages: torch's handler raises wherever the main thread is when a process
+    that loads data dies.
+    """
     held: list[int] = []
     interrupt, terminate = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
 
@@ -49,18 +54,50 @@ def signals_wait() -> Iterator[Passage]:
 
     @contextmanager
     def passage() -> Iterator[None]:
-        with _handler(signal.SIGTERM, terminate), _handler(signal.SIGINT, interrupt):
+        with _handler(signal.SIGTERM, terminate), _handler(signal.SIGINT, interrupt), children.heard():
             let_through()
             yield
 
-    with _handler(signal.SIGTERM, hold), _handler(signal.SIGINT, hold):
+    children = _Children()
+    with children.unheard(), _handler(signal.SIGTERM, hold), _handler(signal.SIGINT, hold):
         yield passage
     let_through()
 
 
+class _Children:
+    """The handler of SIGCHLD, which torch sets once, when it first loads data in processes of their own."""
+
+    def __init__(self) -> None:
+        self._applies = sys.platform != "win32" and _in_main_thread()
+        self._handler: Any = signal.getsignal(signal.SIGCHLD) if self._applies else None
+
+    @contextmanager
+    def unheard(self) -> Iterator[None]:
+        if not self._applies:
+            yield
+            return
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGCHLD, self._handler)
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        if not self._applies:
+            yield
+            return
+        signal.signal(signal.SIGCHLD, self._handler)
+        try:
+            yield
+        finally:
+            self._handler = signal.getsignal(signal.SIGCHLD)  # it may be torch's by now
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 @contextmanager
 def _handler(number: signal.Signals, handler: Any) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set them
+    if not _in_main_thread():
         yield
         return
     before = signal.signal(number, handler)
@@ -68,3 +105,8 @@ def _handler(number: signal.Signals, handler: Any) -> Iterator[None]:
         yield
     finally:
         signal.signal(number, before)
+
+
+def _in_main_thread() -> bool:
+    """Only the main thread may set handlers."""
+    return threading.current_thread() is threading.main_thread()

@@ -240,7 +240,7 @@ class Training(Estimator):
         Raises:
             TypeError: that are no tensors.
         """
-        step = Step(self.task, self._data_for(trial), {**self.trainer, "max_epochs": self.max_epochs})
+        step = Step(self.task, self._shared_data(trial), {**self.trainer, "max_epochs": self.max_epochs})
         return self._examples(step, trial)
 
     @cached_property
@@ -331,16 +331,17 @@ class Training(Estimator):
     # ---- one training ----
 
     def _data_for(self, trial: Any, origin: int | str | None = None) -> pl.LightningDataModule:
-        """The data, set up as the trial's study has it.
+        """The data, as an object of its own: what a callback or a Trainer sets on it ends with the trial."""
+        return _of_its_own(self._shared_data(trial, origin))
 
-        As an object of its own: what a callback or a Trainer sets on it ends with the trial.
-        """
+    def _shared_data(self, trial: Any, origin: int | str | None = None) -> pl.LightningDataModule:
+        """The data of all trials that ask for the same, set up as the trial's study has it."""
         _ = self.settings  # what they say is what everything was before it was used
         if origin is None and isinstance(trial, BaseTrial):
             origin = record.ORIGIN.of(trial)
             if origin is None and isinstance(trial, optuna.Trial) and not Run.of(trial).lone:
                 origin = record.origin(trial.study)
-        return _of_its_own(self._data(trial, origin))
+        return self._data(trial, origin)
 
     def _make(self, model: nn.Module, trial: Any) -> pl.LightningModule:
         module = self.task(model, trial)

@@ -148,3 +148,26 @@ def test_no_line_between_trials_is_a_bad_moment(tmp_path):
         n += 1
     assert bad == []
     assert n > 50
+
+
+def test_the_death_of_a_child_is_heard_in_passages_only() -> None:
+    """torch's handler raises wherever the main thread is, and that may be where a trial's end is written."""
+    heard: list[str] = []
+
+    def loses(where: str) -> None:
+        signal.signal(signal.SIGCHLD, lambda number, frame: heard.append(where))
+
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        with signals_wait() as passage:
+            with passage():
+                loses("in the objective")  # as a data loader does
+                signal.raise_signal(signal.SIGCHLD)
+            signal.raise_signal(signal.SIGCHLD)
+            with passage():
+                signal.raise_signal(signal.SIGCHLD)
+        assert heard == ["in the objective"] * 2
+        signal.raise_signal(signal.SIGCHLD)
+        assert len(heard) == 3
+    finally:
+        signal.signal(signal.SIGCHLD, before)

@@ -20,6 +20,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from sqlalchemy.engine import Connection
 
+from optnas import record
 from optnas.errors import StorageUnavailableError, StudyGoneError, TrialTakenError
 from optnas.storage import schema
 from optnas.storage.leases import Loss
@@ -106,7 +107,7 @@ def test_nothing_acknowledged_is_lost_by_kill(
     trial = study.trials[0]
     assert trial.params == before.params
     assert trial.params
-    assert trial.user_attrs == {"seed": 7}
+    assert trial.user_attrs == {record.SEED.name: 7}
     assert trial.intermediate_values == {0: 0.5}
 
 
@@ -188,7 +189,7 @@ def test_a_running_trial_of_plain_optuna_is_never_taken_over_and_waited_for_whil
     deadline = time.monotonic() + 4.0
     while time.monotonic() < deadline:  # it lives: it says something now and then
         theirs.set_user_attr("n", int(1000 * (deadline - time.monotonic())))
-        theirs.report(0.5, int(1000 * (deadline - time.monotonic())))
+        theirs.report(0.5, 10 + int(1000 * (deadline - time.monotonic())))
         assert claim(study, 1, COUNTS).trial_id is None
         assert storage.stale_trials(study._study_id) == []
         time.sleep(0.05)

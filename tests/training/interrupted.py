@@ -41,9 +41,9 @@ class Loaders(pl.LightningDataModule):
 
 
 class Log(pl.Callback):
-    def __init__(self, file, stop):
+    def __init__(self, file):
         self.file = file
-        self.stop = stop
+        self.stop = file.with_name("stop").read_text()  # no part of the training, nor of its settings
 
     def write(self, *words):
         line = " ".join(map(str, words))
@@ -83,6 +83,7 @@ class PlateauTask:
 
 
 def run(folder: Path, data: str, epochs: int, stop: str) -> None:
+    (folder / "stop").write_text(stop)
     task = PlateauTask() if data == "plateau" else Classification(10, lr=(1e-3, 1e-2))
     training = Training(
         task,
@@ -91,7 +92,7 @@ def run(folder: Path, data: str, epochs: int, stop: str) -> None:
         mode="max",
         max_epochs=epochs,
         folder=folder / "runs",
-        callbacks=lambda trial: [Log(folder / "log", stop)],
+        callbacks=lambda trial: [Log(folder / "log")],
     )
     study = optuna.create_study(
         storage=f"sqlite:///{folder}/study.db", study_name="s", direction="maximize", load_if_exists=True
