@@ -25,6 +25,7 @@ from optnas.cli.options import (
     StudyName,
     Timeout,
     Trials,
+    TrialTimeout,
     Workers,
 )
 from optnas.cli.results import best_values, export_best, show_best, show_trials
@@ -50,6 +51,7 @@ def search(
     file: File,
     trials: Trials = None,
     timeout: Timeout = None,
+    trial_timeout: TrialTimeout = None,
     workers: Workers = 1,
     json: Json = False,
     storage: Storage = None,
@@ -58,7 +60,7 @@ def search(
     job = load_job(file, storage, study_name)
     if context.info_name == "resume":
         job.load_study()
-    study = _search(job, trials, timeout, workers, json)
+    study = _search(job, trials, timeout, workers, json, trial_timeout)
     if not json:
         _summary(job, study)
 
@@ -246,7 +248,14 @@ def dashboard(
         plots.join(timeout=2)
 
 
-def _search(job: Job, trials: int | None, timeout: float | None, workers: int, json: bool) -> optuna.Study:
+def _search(
+    job: Job,
+    trials: int | None,
+    timeout: float | None,
+    workers: int,
+    json: bool,
+    trial_timeout: float | None = None,
+) -> optuna.Study:
     import optuna
 
     from optnas import record
@@ -272,7 +281,15 @@ def _search(job: Job, trials: int | None, timeout: float | None, workers: int, j
             return study
         try:
             show: Show = "json" if json else True
-            optimize(study, job.objective, n_trials, timeout=timeout, n_workers=workers, show_progress=show)
+            optimize(
+                study,
+                job.objective,
+                n_trials,
+                timeout=timeout,
+                trial_timeout=trial_timeout,
+                n_workers=workers,
+                show_progress=show,
+            )
         except SearchFailedError as error:
             fail(without_secrets(str(error), job.storage), code=1)
         except KeyboardInterrupt:

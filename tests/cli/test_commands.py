@@ -260,3 +260,15 @@ def test_a_seed_in_the_file_makes_the_same_search_again(toy: Path, optnas_cli: C
         study = optuna.load_study(study_name=name, storage="sqlite:///nas.db")
         searches.append([trial.params for trial in study.trials])
     assert searches[0] == searches[1]
+
+
+def test_a_trial_that_hangs_is_ended_and_says_where_it_was(toy: Path) -> None:
+    hangs = "    import time; trial.number == 0 and time.sleep(600)\n    return {"
+    toy.write_text(toy.read_text().replace("    return {", hangs, 1))
+    process = optnas_process("run", toy, "--trials", 2, "--trial-timeout", 3)
+    _, errors = process.communicate(timeout=500)
+    assert process.returncode == 0, errors
+    first = load().trials[0]
+    assert first.state == TrialState.FAIL
+    assert "toy.py" in record.why(first)
+    assert record.n_counted(load().trials) == 2
