@@ -357,6 +357,7 @@ class Objective:
         record.write_metrics(run, record.METRICS.of(twin) or {})
         record.ASKED.write(run, record.ASKED.of(twin) or {})
         record.TWIN_OF.write(run, twin.number)
+        record.COUNTS.write(run, False)  # whatever an interrupted attempt had begun
         return float(twin.values[0])
 
     def _is_to_be_audited(self, run: Run, twin: FrozenTrial) -> bool:

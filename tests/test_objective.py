@@ -135,6 +135,16 @@ def test_layers_made_in_another_order_draw_other_weights_and_that_is_no_differen
     assert record.TWINS_DIFFER.of(study) is None
 
 
+def test_a_twin_does_not_count_though_an_earlier_attempt_had_begun_to_train_it(trusted):
+    study = optuna.create_study(direction="maximize")
+    objective = Objective(mlp, CountingEstimator())
+    run(objective, [TWINS[0]], study)
+    study.enqueue_trial(TWINS[1], user_attrs={record.COUNTS.name: True})  # it was interrupted
+    study.optimize(objective, n_trials=1)
+    assert record.TWIN_OF.of(study.trials[1]) == 0
+    assert record.n_counted(study.trials) == 1
+
+
 @pytest.mark.parametrize(
     "other", [{"width": 3, "skip": "identity", "lr": 0.2}, {"width": 4, "skip": "identity", "lr": 0.1}]
 )
