@@ -110,6 +110,24 @@ def expected_reports(
     return max(1, int(whole * (batches // step) + part * batches // step))
 
 
+def check_that_it_validates(trainer: Mapping[str, Any], n_batches: Callable[[], float | None]) -> None:
+    """Check that `max_steps` leaves room for a validation.
+
+    Raises:
+        ValueError: a training ends within its first epoch, and validates at the end of epochs only.
+    """
+    max_steps, every = trainer.get("max_steps", -1), trainer.get("check_val_every_n_epoch", 1)
+    if max_steps == -1 or validates_within_epochs(trainer.get("val_check_interval", 1.0) or 1.0, every):
+        return
+    batches = _limited(n_batches(), trainer)
+    steps = every * math.ceil((batches or 0) / trainer.get("accumulate_grad_batches", 1))
+    if max_steps < steps:
+        raise ValueError(
+            f"Training(max_steps={max_steps}) ends before its first validation, which comes after {steps} "
+            f"steps. Give max_steps={steps} or more, or a val_check_interval."
+        )
+
+
 def validates_within_epochs(interval: Any, every: int | None) -> bool:
     """Whether `val_check_interval` and `check_val_every_n_epoch` ask for validations before an epoch ends."""
     return interval != 1.0 or isinstance(interval, int) or every is None

@@ -32,7 +32,13 @@ from optnas.estimation.run import Run
 from optnas.estimation.settings import describe
 from optnas.record import Why
 from optnas.seeds import random_state, set_random_state
-from optnas.training.arguments import check_callbacks, check_trainer, copies, expected_reports
+from optnas.training.arguments import (
+    check_callbacks,
+    check_that_it_validates,
+    check_trainer,
+    copies,
+    expected_reports,
+)
 from optnas.training.checkpoints import Attempt, count_weights, end, has_states, load_snapshot, tidy
 from optnas.training.example import Examples, Step
 from optnas.training.memory import free_memory, is_out_of_memory, out_of_memory_prunes
@@ -228,6 +234,7 @@ class Training(Estimator):
             trainer.fit(module, datamodule=data)
             if self.monitor not in trainer.callback_metrics:
                 raise no_such_metric(self.monitor, trainer.callback_metrics)
+        check_that_it_validates(self.trainer, self._n_batches)
 
     def ask(self, model: nn.Module, trial: Trial) -> None:
         """Ask the trial everything that training depends on, without training. `model` may be on meta."""

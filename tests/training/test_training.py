@@ -7,7 +7,7 @@ import optuna
 import pytest
 import pytorch_lightning as pl
 import torch
-from optuna.trial import TrialState
+from optuna.trial import FixedTrial, TrialState
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
@@ -478,3 +478,18 @@ def test_settings_are_those_before_the_first_use(tmp_path, linear, training):
     estimator.example(Draw(lambda name, distribution: None))
     assert Counted.made > 0
     assert estimator.settings == fresh
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [({"max_steps": 4}, 5), ({"max_steps": 9, "check_val_every_n_epoch": 2}, 10)],
+)
+def test_steps_that_end_before_the_first_validation_are_told_in_the_rehearsal(
+    tmp_path, training, linear, options, steps
+):
+    rehearsed = training(tmp_path, **options)  # 76 points of training in batches of 16
+    run = Run.of(FixedTrial({}))
+    with pytest.raises(ValueError, match=rf"ends before its first validation.* after {steps} steps"):
+        rehearsed.rehearse(linear(None), run)
+    enough = {**options, "max_steps": steps}
+    training(tmp_path, **enough).rehearse(linear(None), run)
