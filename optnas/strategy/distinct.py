@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -84,8 +83,9 @@ class DistinctSampler(PlanningSampler):
         self._recorded = recorded
         self._identities: dict[Hashable, Hashable] = {}
         self._finished: dict[tuple[int, int], Hashable | None] = {}  # (study, trial) to identity
-        self._listed: list[Params] = []
-        self._limit = 0
+        self._walk: Iterator[Params] | None = None  # over the space, to the first that was not tried
+        self._untried: Params | None = None
+        self._n_walked = 0
 
     def plan(
         self, study: Study, trial: FrozenTrial
@@ -97,24 +97,30 @@ class DistinctSampler(PlanningSampler):
     def exhausted(self, study: Study) -> SpaceExhausted | None:
         """Why no further trial can be new, where that is known before one begins.
 
-        It is for a small space (at most `SMALL` sets of answers), all of whose trials have finished.
+        It is for a small space (at most `SMALL` sets of answers), all of whose trials have finished. No
+        network is built for it beyond the first that nobody tried.
         """
-        trials = study.get_trials(deepcopy=False)
-        if not all(trial.state.is_finished() for trial in trials) or not self._list(2 * len(trials)):
+        if not all(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)):
             return None
         seen = self._seen(study)
-        return None if any(self._is_new(params, seen) for params in self._listed) else _exhausted(study, seen)
-
-    def _list(self, limit: int) -> bool:
-        """Whether the space has at most about `limit` architectures, which are then all in `_listed`."""
-        limit = min(limit, SMALL)
-        if limit > self._limit:
-            self._limit = min(max(limit, 2 * self._limit), SMALL)
+        if self._walk is None:
+            self._walk = enumerate_params(self.space)
+        while self._n_walked <= SMALL:
+            if self._untried is not None and self._is_new(self._untried, seen):
+                return None
             try:
-                self._listed = list(itertools.islice(enumerate_params(self.space), self._limit + 1))
+                self._untried = next(self._walk, None)
             except Exception:  # continuous, or some cannot be built: the trials will say so
-                self._listed = []
-        return 0 < len(self._listed) <= self._limit
+                self._n_walked = SMALL + 1
+                return None
+            if self._untried is None:
+                return _exhausted(study, seen)
+            self._n_walked += 1
+        return None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process walks the space by itself."""
+        return {**self.__dict__, "_walk": None, "_untried": None, "_n_walked": 0}
 
     def _claim(self, study: Study, trial: FrozenTrial) -> tuple[Inner, Draw]:
         """Publish a plan, then look whether a concurrent worker published the same; if so, plan again."""

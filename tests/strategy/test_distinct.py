@@ -1,3 +1,4 @@
+import pickle
 from collections import Counter
 
 import optuna
@@ -26,7 +27,7 @@ from optnas.strategy.predictor import PredictorSampler
 from optnas.strategy.reinforce import ReinforceSampler
 from optnas.strategy.seeded import SeededSampler
 from optnas.testing.samplers import check_sampler, conditional
-from optnas.trial import replay
+from optnas.trial import Trial, replay
 
 
 def space81(trial):
@@ -296,3 +297,26 @@ def test_the_end_of_a_large_or_a_continuous_space_is_not_looked_for() -> None:
             study.add_trial(optuna.trial.create_trial(value=float(number)))
             assert sampler.exhausted(study) is None
         assert len(built) <= 3 * 200
+
+
+def test_an_end_is_looked_for_no_further_than_the_first_that_nobody_tried() -> None:
+    """Networks that nobody asked for may be huge, or end the process that builds them."""
+    built = []
+
+    def space(trial: Trial) -> int:
+        width = trial.suggest_int("width", 1, 9)
+        built.append(width)
+        return width
+
+    sampler = DistinctSampler(optuna.samplers.RandomSampler(seed=0), space, seed=0)
+    study = optuna.create_study(sampler=sampler)
+    for width in (1, 2, 3):
+        study.enqueue_trial({"width": width})
+    study.optimize(space, n_trials=3)
+    for _ in range(2):
+        built.clear()
+        assert sampler.exhausted(study) is None
+        assert max(built, default=0) <= 4
+    study.optimize(space, n_trials=6)
+    assert "All 9 distinct" in str(sampler.exhausted(study))
+    assert pickle.loads(pickle.dumps(DistinctSampler(optuna.samplers.RandomSampler(), len))).exhausted
