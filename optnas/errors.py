@@ -145,11 +145,16 @@ def error_number(error: OSError) -> int | None:
 def describe_error(error: BaseException) -> str:
     """`Type at file:line in function: message`, with the last place that is the user's own code."""
     message = next(iter(str(error).strip().splitlines()), "no message")
-    if isinstance(error, SpaceError):
-        return message
+    return message if isinstance(error, SpaceError) else f"{cause_of(error)}: {message}"
+
+
+def cause_of(error: BaseException) -> str:
+    """What is equal for the same error in other trials: `Type at file:line in function`."""
+    if isinstance(error, SpaceError) and error.__cause__ is not None:
+        return cause_of(error.__cause__)
     own = [f for f in traceback.extract_tb(error.__traceback__) if is_users_code(f.filename)]
     place = f" at {Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}" if own else ""
-    return f"{type(error).__name__}{place}: {message}"
+    return f"{type(error).__name__}{place}"
 
 
 def is_users_code(filename: str) -> bool:
@@ -163,8 +168,3 @@ def failing_layer(model: nn.Module | None, error: BaseException) -> str:
     selves = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
     inner = [m for m in selves if layers.get(id(m))]
     return f"layer {layers[id(inner[-1])]!r} ({type(inner[-1]).__name__})" if inner else ""
-
-
-def error_kind(reason: str) -> str:
-    """The part of a reason that is the same for the same error in other trials: its type and place."""
-    return reason.split(": ", 1)[0]

@@ -26,6 +26,7 @@ from optnas.errors import (
     ParamsMismatchError,
     SpaceError,
     TrialPaused,
+    cause_of,
     describe_error,
     failing_layer,
     is_infrastructure,
@@ -133,7 +134,7 @@ class Objective:
             except Exception as error:
                 # A finished trial is immutable: the reason is written while the trial still runs.
                 if not is_infrastructure(error):  # that ends an attempt, not the trial
-                    Reason(Why.ERROR, describe_error(error), cause=_cause(error)).write(run)
+                    Reason(Why.ERROR, describe_error(error), cause=cause_of(error)).write(run)
                 raise
 
     def build(self, trial: Any) -> nn.Module:
@@ -413,11 +414,6 @@ def _seed(trial: record.Holder) -> int:
     seed = record.SEED.of(trial)
     assert seed is not None, "every trial of an objective has one"
     return seed
-
-
-def _cause(error: Exception) -> str:
-    """What is equal for the same error in other trials: its type and place."""
-    return describe_error(error).split(": ", 1)[0]
 
 
 def _digest(model: nn.Module, sequence: str | None) -> str:

@@ -12,23 +12,38 @@ from optnas.errors import (
     SpaceError,
     StorageUnavailableError,
     TrialTakenError,
+    cause_of,
     describe_error,
-    error_kind,
     failing_layer,
     is_infrastructure,
     is_users_code,
 )
 
 
-def test_error_kind_is_equal_for_equal_places():
-    reasons = []
+def test_the_cause_is_equal_for_equal_places():
+    reasons, causes = [], []
     for size in (2, 3):
         try:
             torch.zeros(size).reshape(7)
         except RuntimeError as error:
             reasons.append(describe_error(error))
+            causes.append(cause_of(error))
     assert reasons[0] != reasons[1]
-    assert error_kind(reasons[0]) == error_kind(reasons[1])
+    assert causes[0] == causes[1]
+    assert causes[0].startswith("RuntimeError at test_errors.py:")
+
+
+def test_the_cause_of_a_space_s_error_is_that_of_the_code_in_it():
+    def fails():
+        try:
+            torch.zeros(2).reshape(7)
+        except RuntimeError as error:
+            raise SpaceError(f"{describe_error(error)} [parameters: {{}}]") from error
+
+    with pytest.raises(SpaceError) as caught:
+        fails()
+    assert cause_of(caught.value) == cause_of(caught.value.__cause__)
+    assert cause_of(caught.value).startswith("RuntimeError at test_errors.py:")
 
 
 def test_a_reason_has_the_last_place_in_the_users_code():

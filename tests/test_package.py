@@ -46,7 +46,7 @@ DOORS = {
     "benchmarks": _PARTS | {"estimation"},
     "hub": _PARTS | {"benchmarks"},
     "objective": _PARTS | {"estimation"},
-    "analysis": _PARTS | {"estimation", "objective", "strategy"},
+    "analysis": _PARTS | {"estimation", "objective"},
     "progress": _PARTS | {"estimation", "objective"},
     "export": {"facts", "errors"},
     "search": _PARTS | _WAYS | {"objective", "progress", "export"},
