@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas import private, record
 from optnas.answers import ParamsKey, Pick, keep_or_draw, params_key
-from optnas.strategy.base import TrialSampler, expected_params, fixed_params, is_sound, loss
+from optnas.strategy.base import TrialSampler, expected_params, fixed_params
 from optnas.strategy.candidates import Candidates, Params, Questions
 from optnas.surrogate.model import Features, Surrogate
+from optnas.surrogate.standing import observe, standings
 from optnas.trial import Space
 
 N_PARENTS = 5
@@ -40,7 +41,8 @@ class PredictorSampler(TrialSampler):
         space: Of the study; it is called with other trials, on the meta device, some hundred times for a
             suggestion. One that asks the same questions and builds nothing is faster.
         n_startup_trials: The first so many trials are random, each as different from the others as a few
-            draws allow. The surrogate is asked from then on, where at least half as many have finished.
+            draws allow. The surrogate is asked from then on, where at least half as many have a value or
+            reported: a trial that was pruned, or still runs, tells something too.
         features: See `Surrogate`.
         seed: See `TrialSampler`.
 
@@ -87,14 +89,16 @@ class PredictorSampler(TrialSampler):
         fixed: Params,
         rng: np.random.Generator,
     ) -> Params:
-        running = [expected_params(t) for t in others if not t.state.is_finished()]
-        seen = {*(self._answers_of(study, t) for t in others), *map(params_key, (*running, *proposed))}
-        finished = [t for t in others if is_sound(t)]
-        best = sorted(finished, key=lambda t: loss(study, t))[:N_PARENTS]
+        unfinished = [expected_params(t) for t in others if not t.state.is_finished()]
+        seen = {*(self._answers_of(study, t) for t in others), *map(params_key, (*unfinished, *proposed))}
+        observed = observe(others, -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0)
+        known = {o.trial.number for o in observed}
+        running = [expected_params(t) for t in others if not t.state.is_finished() and t.number not in known]
+        best = [observed[i].trial for i in np.argsort(standings(observed), kind="stable")[:N_PARENTS]]
         candidates = Candidates(self._questions, self._asked_beyond(best), fixed, rng)
-        # Where trials run in parallel, those under way are as good a start as those that have finished.
-        n_started = len(finished) + len(running)
-        if n_started < self.n_startup_trials or len(finished) < max(2, self.n_startup_trials / 2):
+        # Where trials run in parallel, those under way are as good a start as those that told something.
+        n_started = len(observed) + len(running)
+        if n_started < self.n_startup_trials or len(observed) < max(2, self.n_startup_trials / 2):
             return _most_different(candidates, seen)
         surrogate = Surrogate(study.direction, self._features and self._remember).fit(others)
         pool = _Pool(surrogate.believe([params for params in (*running, *proposed) if params]), seen)

@@ -1,5 +1,6 @@
-"""A model of finished trials with uncertainty: what would this architecture score?"""
+"""A model of trials with uncertainty: what would this architecture score?"""
 
-from optnas.surrogate.model import Features, Surrogate, is_feasible
+from optnas.surrogate.model import Features, Surrogate
+from optnas.surrogate.standing import is_feasible
 
 __all__ = ["Features", "Surrogate", "is_feasible"]

@@ -22,11 +22,12 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from scipy.special import ndtr
 
 from optnas.answers import key
 from optnas.surrogate.gaussian_process import GaussianProcess
+from optnas.surrogate.standing import Observed, observe, standings
 
 Array = NDArray[np.float64]
 Params = Mapping[str, Any]
@@ -39,15 +40,20 @@ DOUBT = 1.5
 MARGIN = 0.2
 """What counts as an improvement, in standard deviations of the values as they are modeled."""
 
+# For the expectation of a function of a standard normal (Gauss and Hermite).
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+
 Features = Callable[[Params], Mapping[str, float]]
 """Numbers about an architecture that cost no training, by name: FLOPs, parameters, zero-cost scores."""
 
 
 class Surrogate:
-    """Predicts the values of trials from the values of finished ones.
+    """Predicts the values of trials from what others came to, or reported so far.
 
-    COMPLETE trials count with their value; PRUNED ones that reported with the last report, or the median of
-    the COMPLETE ones where that is worse; infeasible ones (a constraint is above 0) and all others do not.
+    Where all that is known are values of COMPLETE trials, these are modeled. Where others have reported (they
+    stopped early, run or are paused), all are ranked, two by two at their last common report, and how they
+    stand is modeled (`standings`). Infeasible trials (a constraint is above 0) and FAIL ones do not count.
 
     Args:
         direction: Of the study.
@@ -64,23 +70,22 @@ class Surrogate:
         self._features = features
 
     def fit(self, trials: Sequence[FrozenTrial]) -> Surrogate:
-        """Learn from finished trials; others among them are ignored.
+        """Learn from trials; those that tell nothing about values are ignored.
 
         Raises:
-            ValueError: there are fewer than two values to learn from.
+            ValueError: there are fewer than two trials to learn from.
         """
-        observed = self._observe(trials)
+        observed = observe(trials, self._sign)
         if len(observed) < 2:
             raise ValueError(
-                f"A surrogate needs two finished, feasible trials with values; among {len(trials)} trials "
+                f"A surrogate needs two feasible trials with values or reports; among {len(trials)} trials "
                 f"there are {len(observed)}. Run more trials first."
             )
-        losses = np.array([loss for _, loss in observed])
-        kept = _most_telling(losses)[:MOST_TRIALS]
-        self._warp = _Warp(losses)
-        self._encoder = _Encoder([trial for trial, _ in observed], self._features)
-        rows = self._encoder.encode([observed[i][0].params for i in kept])
-        self._gp = GaussianProcess().fit(rows, self._warp.to_latent(losses[kept]))
+        self._warp, latent = _warped(observed)
+        kept = _most_telling(latent)[:MOST_TRIALS]
+        self._encoder = _Encoder([o.trial for o in observed], self._features)
+        rows = self._encoder.encode([observed[i].trial.params for i in kept])
+        self._gp = GaussianProcess().fit(rows, latent[kept])
         self._best = float(self._gp.fitted().min())
         return self
 
@@ -110,18 +115,6 @@ class Surrogate:
         std *= DOUBT
         return _log_improvement((self._best - MARGIN - mean) / std) + np.log(std)
 
-    def _observe(self, trials: Sequence[FrozenTrial]) -> list[tuple[FrozenTrial, float]]:
-        """Trials with their losses: lower is better."""
-        feasible = [t for t in trials if is_feasible(t)]
-        complete = [(t, self._sign * t.values[0]) for t in feasible if t.state == TrialState.COMPLETE]
-        middle = float(np.median([loss for _, loss in complete])) if complete else -np.inf
-        pruned = [
-            (t, max(self._sign * t.intermediate_values[t.last_step], middle))
-            for t in feasible
-            if t.state == TrialState.PRUNED and t.last_step is not None
-        ]
-        return [(t, loss) for t, loss in complete + pruned if np.isfinite(loss)]
-
 
 def _most_telling(losses: Array) -> NDArray[np.intp]:
     """All indices, the best and the latest taking turns."""
@@ -130,9 +123,14 @@ def _most_telling(losses: Array) -> NDArray[np.intp]:
     return turns[np.sort(first)]
 
 
-def is_feasible(trial: FrozenTrial) -> bool:
-    """Whether a trial keeps all its constraints, or has none."""
-    return all(value <= 0 for value in trial.constraints.values())
+def _warped(observed: Sequence[Observed]) -> tuple[_Warp | _Standings, Array]:
+    """How losses are modeled, and those of the trials so: lower is better."""
+    finals = np.array([np.nan if o.final is None else o.final for o in observed])
+    if np.isfinite(finals).all():
+        warp = _Warp(finals)
+        return warp, warp.to_latent(finals)
+    scores = standings(observed)
+    return _Standings(observed, scores), scores
 
 
 class _Warp:
@@ -155,6 +153,28 @@ class _Warp:
         mean, variance = mean * self._std + self._mean, (std * self._std) ** 2
         expected = np.exp(mean + variance / 2)
         return expected + self._origin, expected * np.sqrt(np.expm1(variance))
+
+
+class _Standings:
+    """Standings to losses, by those of the trials that have one; where fewer than two have, by reports."""
+
+    def __init__(self, observed: Sequence[Observed], scores: Array) -> None:
+        ended = np.array([o.final is not None and np.isfinite(o.final) for o in observed])
+        known = ended if ended.sum() > 1 else np.array([len(o.best) > 0 for o in observed])
+        losses = [
+            o.best[-1] if o.final is None else o.final for o, use in zip(observed, known, strict=True) if use
+        ]
+        self._scores, self._losses = np.sort(scores[known]), np.sort(np.array(losses))
+
+    def to_losses(self, mean: Array, std: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation, of a normal distribution of the standing."""
+        points = self._to_loss(mean[:, None] + std[:, None] * _NODES)
+        expected = points @ _WEIGHTS
+        return expected, np.sqrt((points - expected[:, None]) ** 2 @ _WEIGHTS)
+
+    def _to_loss(self, scores: Array) -> Array:
+        losses: Array = np.interp(scores, self._scores, self._losses)
+        return losses
 
 
 class _Encoder:

@@ -185,3 +185,23 @@ def test_trials_under_way_count_as_first_ones_where_half_have_finished(asked, to
         return slope(study.ask()) - min(values[:told])
 
     assert (np.mean([suggested(seed) for seed in range(10)]) < 0.1) == learned
+
+
+def test_a_search_whose_trials_are_pruned_does_not_stay_random() -> None:
+    """Each tenth trial is COMPLETE; six of them alone would leave the sampler in its start-up."""
+
+    def objective(trial):
+        loss = bits(trial)
+        for step in range(4):
+            trial.report(loss + 8.0 / (step + 1), step)
+            if trial.number % 10 and step == 1:
+                raise optuna.TrialPruned
+        return loss + 2.0
+
+    best = []
+    for seed in range(3):
+        study = optuna.create_study(sampler=PredictorSampler(bits, seed=seed))
+        study.optimize(objective, n_trials=60)
+        assert len(study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))) == 6
+        best.append(min(t.intermediate_values[1] for t in study.trials) - 4.0)
+    assert max(best) <= -2.0

@@ -131,5 +131,5 @@ def test_expected_improvement_is_the_integral(z) -> None:
 
 
 def test_too_few_values_are_refused() -> None:
-    with pytest.raises(ValueError, match="two finished"):
+    with pytest.raises(ValueError, match="two feasible trials"):
         Surrogate().fit([point(0.5, value=1.0), point(0.1, state=TrialState.FAIL)])

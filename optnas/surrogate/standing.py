@@ -1,0 +1,106 @@
+"""What trials tell about values, and how they stand to each other where some stopped early.
+
+An early report is no final value: taken for one, every network that a pruner stopped looks bad. Two trainings
+can be compared at the last report that both have made, and so all of them be ranked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.trial import FrozenTrial, TrialState
+from scipy.special import ndtri
+from scipy.stats import rankdata
+
+from optnas.record import Reason, Why
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What is known of the value of a trial, as losses: lower is better.
+
+    Attributes:
+        trial: Finished, running or paused.
+        final: Its value; infinite of one that diverged; None of one that stopped early or goes on.
+        best: The best of its first report, of its first two, and so on, `(number of reports,)`.
+    """
+
+    trial: FrozenTrial
+    final: float | None
+    best: Array
+
+    def after(self, n_reports: int) -> float:
+        """The best of its first reports; of one that ended with fewer, what it came to; NaN: not known."""
+        if len(self.best) >= n_reports and self.final != np.inf:
+            return float(self.best[n_reports - 1])
+        return np.nan if self.final is None or not len(self.best) else self.final
+
+
+def observe(trials: Iterable[FrozenTrial], sign: float) -> list[Observed]:
+    """The trials that tell something: those with a value, and those that reported, unless infeasible or FAIL.
+
+    Args:
+        trials: Any of one study.
+        sign: What makes a loss of a value: -1.0 where the study maximizes.
+    """
+    found = []
+    for trial in trials:
+        if trial.state == TrialState.FAIL or not is_feasible(trial):
+            continue
+        reports = sign * np.array([value for _, value in sorted(trial.intermediate_values.items())])
+        n_finite = int(np.argmin(np.append(np.isfinite(reports), False)))
+        best = np.minimum.accumulate(reports[:n_finite])
+        if trial.state == TrialState.COMPLETE:
+            if np.isfinite(trial.values[0]):
+                found.append(Observed(trial, sign * trial.values[0], best))
+        elif n_finite < len(reports) or _diverged(trial):
+            found.append(Observed(trial, np.inf, best))
+        elif n_finite:
+            found.append(Observed(trial, None, best))
+    return found
+
+
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Whether a trial keeps all its constraints, or has none."""
+    return all(value <= 0 for value in trial.constraints.values())
+
+
+def _diverged(trial: FrozenTrial) -> bool:
+    reason = Reason.of(trial)
+    return trial.state == TrialState.PRUNED and reason is not None and reason.kind is Why.DIVERGED
+
+
+def standings(observed: Sequence[Observed]) -> Array:
+    """How each stands to all others, `(n,)`, as a standard normal score: lower is better.
+
+    Two trials are compared by their final losses, or, where one of them has none, by the best that both had
+    reported when it stopped; one of which no report is known is level with it. Ranked are the shares of the
+    others that are better.
+    """
+    n = len(observed)
+    finals = np.array([np.inf if o.final is None else o.final for o in observed])
+    ended = np.array([o.final is not None for o in observed], dtype=bool)
+    lengths = np.array([0 if o.final is not None else len(o.best) for o in observed])
+    better = np.zeros((n, n))  # whether j is better than i, in row i; 1/2 where they are level
+    better[np.ix_(ended, ended)] = _better(finals[ended], finals[ended])
+    for length in np.unique(lengths[~ended]):
+        at = np.array([o.after(length) for o in observed])
+        here = (lengths == length) & ~ended
+        others = ended | (lengths >= length)
+        found = _better(at[here], at[others])
+        better[np.ix_(here, others)] = found
+        better[np.ix_(others, here)] = 1.0 - found.T
+    shares = (better.sum(axis=1) - 0.5) / max(1, n - 1)
+    scores: Array = ndtri((rankdata(np.round(shares, 12)) - 0.5) / n)
+    return scores
+
+
+def _better(losses: Array, others: Array) -> Array:
+    """1 where the other is lower, 1/2 where it is equal or one is not known, `(losses, others)`."""
+    level = (others[None] == losses[:, None]) | np.isnan(others[None]) | np.isnan(losses[:, None])
+    return np.where(level, 0.5, others[None] < losses[:, None])
