@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from optnas.analysis.compare import compare as compare
     from optnas.analysis.explain import explain as explain
     from optnas.analysis.importance import importance as importance
+    from optnas.analysis.trust import rank_correlation as rank_correlation
     from optnas.benchmarks.tabular import Tabular as Tabular
     from optnas.data.digits import Digits as Digits
     from optnas.data.tensors import TensorData as TensorData
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from optnas.errors import ParamsMismatchError as ParamsMismatchError
     from optnas.estimation.estimator import Estimator as Estimator
     from optnas.estimation.run import Run as Run
+    from optnas.estimation.screen import Screen as Screen
     from optnas.export import to_onnx as to_onnx
     from optnas.export import to_torch_export as to_torch_export
     from optnas.facts.cost import count_flops as count_flops
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from optnas.search.best import best as best
     from optnas.search.optimize import optimize as optimize
     from optnas.search.study import create_study as create_study
+    from optnas.search.warm_start import warm_start as warm_start
     from optnas.space import blocks as blocks
     from optnas.space.explore import enumerate_params as enumerate_params
     from optnas.space.explore import neighbors as neighbors

@@ -8,9 +8,9 @@ tensors that ends with such a dict.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.flop_counter import FlopCounterMode
 
 Example: TypeAlias = tuple[int, ...] | Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
+M = TypeVar("M", bound=AbstractContextManager[Any])
 Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 
 _FORMS = (
@@ -85,18 +86,7 @@ def count_flops(model: nn.Module, example: Example) -> int:
     Raises:
         ValueError: the model is lazy and has not seen an input yet.
     """
-    refuse_lazy(model)
-    with inference(model):
-        try:
-            with FlopCounterMode(display=False) as counter:
-                run_on_meta(model, example)
-        except Exception:
-            device = _device(model)
-            if device.type == "meta":
-                raise
-            args, kwargs = as_inputs(example, device)
-            with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
-                model(*args, **kwargs)
+    counter, _ = run_recorded(model, example, lambda: FlopCounterMode(display=False))
     return int(counter.get_total_flops())
 
 
@@ -132,13 +122,35 @@ def materialize(model: nn.Module, example: Example) -> nn.Module:
     return model
 
 
-def run_on_meta(model: nn.Module, example: Example) -> None:
-    """One forward pass on the meta device, which neither copies nor computes anything."""
+def run_recorded(model: nn.Module, example: Example, recorder: Callable[[], M]) -> tuple[M, Any]:
+    """One forward pass in eval mode under a recorder, which is returned with the output.
+
+    On the meta device, or where the model is if it cannot run there; then under a new recorder.
+
+    Raises:
+        ValueError: the model is lazy and has not seen an input yet.
+    """
+    refuse_lazy(model)
+    with inference(model):
+        try:
+            with recorder() as on_meta:
+                return on_meta, run_on_meta(model, example)
+        except Exception:
+            device = _device(model)
+            if device.type == "meta":
+                raise
+            args, kwargs = as_inputs(example, device)
+            with torch.random.fork_rng(), recorder() as on_device:
+                return on_device, model(*args, **kwargs)
+
+
+def run_on_meta(model: nn.Module, example: Example) -> Any:
+    """The output of one forward pass on the meta device, which neither copies nor computes anything."""
     state = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     # One stand-in for each tensor, so that tied weights stay tied.
     stand_ins = {id(tensor): torch.empty_like(tensor, device="meta") for _, tensor in state}
     args, kwargs = as_inputs(example, "meta")
-    functional_call(model, {name: stand_ins[id(tensor)] for name, tensor in state}, args, kwargs)
+    return functional_call(model, {name: stand_ins[id(tensor)] for name, tensor in state}, args, kwargs)
 
 
 @contextmanager

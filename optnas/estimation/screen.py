@@ -1,0 +1,145 @@
+"""Not training what a cheap fact finds poor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial
+from torch import nn
+
+from optnas import record
+from optnas.estimation.estimator import Direction, Estimator, as_estimator
+from optnas.estimation.run import Run
+from optnas.facts.fact import Fact
+from optnas.trial import Trial
+
+
+class Screen(Estimator):
+    """Estimates only networks that a fact finds promising among those that the study has proposed.
+
+    `Objective(space, Screen(Training(...), score), facts=[score])` with `score = zero_cost(naswot)`. A
+    network whose fact is not in the better `keep` of all trials that have it is not estimated: its trial ends
+    PRUNED with a constraint and does not count toward `n_trials`. A network without the fact is estimated.
+
+    Args:
+        estimator: of what passes.
+        fact: one of `Objective(facts=...)`.
+        keep: the share of proposals that passes, above 0 and at most 1.
+        startup: so many trials are estimated before any is refused.
+        larger: whether a larger fact is the more promising, as it mostly is of parameters too.
+
+    Raises:
+        ValueError: `keep` or `startup` out of range.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator | Callable[..., Mapping[str, float]],
+        fact: Fact,
+        *,
+        keep: float = 0.5,
+        startup: int = 10,
+        larger: bool = True,
+    ) -> None:
+        if not 0 < keep <= 1:
+            raise ValueError(f"Screen(keep={keep}): give a share above 0 and at most 1.")
+        if startup < 1:
+            raise ValueError(f"Screen(startup={startup}): at least one trial must be estimated first.")
+        self.estimator = as_estimator(estimator)
+        self.fact = fact
+        self.keep = keep
+        self.startup = startup
+        self.larger = larger
+
+    def __call__(self, model: nn.Module, run: Run, /) -> Mapping[str, float]:
+        if not run.lone:
+            self._judge(run)
+        return self.estimator(model, run)
+
+    def _judge(self, run: Run) -> None:
+        """Refuse the trial if it is among the less promising.
+
+        Raises:
+            optuna.TrialPruned: it is.
+            ValueError: the objective does not measure the fact.
+        """
+        name = self.fact.name
+        mine = record.facts(run).get(name)
+        if mine is None:
+            if name not in (record.MISSING.of(run) or {}):
+                raise ValueError(
+                    f"Screen needs the fact {name!r} in every trial: give it to Objective(facts=[...]) too."
+                )
+            return
+        others = [t for t in run.study.get_trials(deepcopy=False) if t.number != run.number]
+        known = np.array([f[name] for f in map(record.facts, others) if name in f])
+        if sum(map(record.counts, others)) < self.startup or not len(known):
+            return
+        worse = known < mine if self.larger else known > mine
+        rank = float(np.mean(worse) + np.mean(known == mine) / 2)  # 1: better than all others
+        if rank < 1 - self.keep:
+            run.refuse(
+                f"screen:{name}",
+                1 - self.keep - rank,
+                f"its {self.fact.title or name}, {mine:.5g}, is better than that of only {rank:.0%} of "
+                f"{len(known)} networks; those above {1 - self.keep:.0%} are trained",
+            )
+
+    # ---- everything else is the other estimator's ----
+
+    @property
+    def values(self) -> Mapping[str, Direction]:
+        return self.estimator.values
+
+    @property
+    def settings(self) -> Any:
+        return self.estimator.settings
+
+    @property
+    def max_reports(self) -> int:
+        return self.estimator.max_reports
+
+    def ask(self, model: nn.Module, trial: Trial) -> None:
+        self.estimator.ask(model, trial)
+
+    @property
+    def has_example(self) -> bool:
+        return self.estimator.has_example
+
+    def example(self, trial: Trial) -> Any:
+        return self.estimator.example(trial)
+
+    def rehearse(self, model: nn.Module, run: Run) -> None:
+        self.estimator.rehearse(model, run)
+
+    def provenance(self) -> Mapping[str, Any]:
+        return self.estimator.provenance()
+
+    def finish(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self.estimator.finish(study, trial)
+
+    def tidy(self, study: optuna.Study) -> None:
+        self.estimator.tidy(study)
+
+    @property
+    def keeps_weights(self) -> bool:
+        return self.estimator.keeps_weights
+
+    def trained(self, model: nn.Module, study: optuna.Study, trial: FrozenTrial) -> nn.Module:
+        return self.estimator.trained(model, study, trial)
+
+    def test(self, model: nn.Module, study: optuna.Study, trial: FrozenTrial) -> dict[str, float]:
+        return self.estimator.test(model, study, trial)
+
+    def estimate_and_test(self, model: nn.Module, run: Run) -> Mapping[str, float]:
+        return self.estimator.estimate_and_test(model, run)
+
+    def with_max_epochs(self, max_epochs: int) -> Estimator:
+        return self.estimator.with_max_epochs(max_epochs)
+
+    @property
+    def name(self) -> str:
+        return self.estimator.name
