@@ -21,7 +21,7 @@ HEAVY = {"torch", "pytorch_lightning", "optuna"}
 
 _WORDS = {"_lazy", "private", "passwords", "trial", "errors", "seeds", "answers", "record", "printable"}
 _PARTS = _WORDS | {"space", "facts", "drawing", "storage", "surrogate"}
-_WAYS = {"estimation", "training", "tasks", "data", "strategy", "benchmarks", "hub"}
+_WAYS = {"estimation", "training", "tasks", "data", "strategy", "benchmarks", "hub", "supernet"}
 # room -> the rooms it may import; doors open one way.
 DOORS = {
     "_lazy": set(),
@@ -43,6 +43,7 @@ DOORS = {
     "data": _PARTS | {"estimation"},
     "training": _PARTS | {"estimation", "tasks", "data"},
     "strategy": _PARTS,
+    "supernet": _PARTS | {"estimation", "training", "tasks", "data"},
     "benchmarks": _PARTS | {"estimation"},
     "hub": _PARTS | {"benchmarks"},
     "objective": _PARTS | {"estimation"},
@@ -58,7 +59,7 @@ DOORS = {
     | {"objective", "analysis", "progress", "search", "plots", "reports", "dashboard", "export"},
     "testing": _PARTS | _WAYS | {"objective", "analysis", "search", "export"},
 }
-LIGHTNING = {"training", "tasks", "data", "search"}
+LIGHTNING = {"training", "tasks", "data", "supernet", "search"}
 OPTUNA_DISTRIBUTIONS_ONLY = {"trial", "space"}
 NO_OPTUNA = {"facts", "tasks", "data", "export"}
 
@@ -131,7 +132,10 @@ def test_every_public_name_resolves_and_is_listed_once() -> None:
         optnas.mutator  # noqa: B018  (the access is the test)
 
 
-LAZY = ["optnas", *(f"optnas.{room}" for room in ("strategy", "training", "benchmarks", "data", "tasks"))]
+LAZY = [
+    "optnas",
+    *(f"optnas.{room}" for room in ("strategy", "training", "benchmarks", "data", "tasks", "supernet")),
+]
 
 
 @pytest.mark.parametrize("package", LAZY)

@@ -11,7 +11,9 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
@@ -55,6 +57,35 @@ class Node(ABC):
         Raises:
             ValueError: a decision is continuous; the message names it.
         """
+
+
+class Builder:
+    """How choices and repetitions are built: as the trial says.
+
+    Whoever shares weights between networks builds with one of its own, which sees every such decision,
+    those in nodes that a plain function calls included.
+    """
+
+    def choice(self, node: Choice, trial: Trial) -> nn.Module:
+        """What a choice builds."""
+        return node.build(node.ask(trial), trial)
+
+    def repeat(self, node: Repeat, trial: Trial) -> nn.Module:
+        """What a repetition builds."""
+        return node.build(node.ask(trial), trial)
+
+
+_builder: ContextVar[Builder] = ContextVar("builder", default=Builder())  # noqa: B039  (it has no state)
+
+
+@contextmanager
+def building_with(builder: Builder) -> Iterator[None]:
+    """Let `builder` build the choices and repetitions of all spaces that are called meanwhile."""
+    token = _builder.set(builder)
+    try:
+        yield
+    finally:
+        _builder.reset(token)
 
 
 def questions(space: Space[Any], limit: int = MOST_ENUMERATED) -> dict[str, BaseDistribution]:
@@ -120,7 +151,15 @@ class Choice(Node):
         return self._candidates
 
     def __call__(self, trial: Trial, /) -> nn.Module:
-        candidate = trial.suggest_categorical(self.name, list(self._candidates))
+        return _builder.get().choice(self, trial)
+
+    def ask(self, trial: Trial) -> str:
+        """The name of the candidate that the trial chooses."""
+        candidate: str = trial.suggest_categorical(self.name, list(self._candidates))
+        return candidate
+
+    def build(self, candidate: str, trial: Trial) -> nn.Module:
+        """One candidate, whatever the trial would choose."""
         return self._candidates[candidate](scope(trial, self.name, candidate))
 
     def questions(self) -> dict[str, BaseDistribution]:
@@ -156,8 +195,15 @@ class Repeat(Node):
         """The space once for each position, `"0"`, `"1"`, ..."""
         return {str(i): self.space for i in range(self.high)}
 
-    def __call__(self, trial: Trial, /) -> nn.Sequential:
-        depth = trial.suggest_int(f"{self.name}.depth", self.low, self.high)
+    def __call__(self, trial: Trial, /) -> nn.Module:
+        return _builder.get().repeat(self, trial)
+
+    def ask(self, trial: Trial) -> int:
+        """How many times, as the trial chooses."""
+        return trial.suggest_int(f"{self.name}.depth", self.low, self.high)
+
+    def build(self, depth: int, trial: Trial) -> nn.Sequential:
+        """So many in sequence, whatever the trial would choose."""
         return nn.Sequential(*(self.space(scope(trial, self.name, i)) for i in range(depth)))
 
     def questions(self) -> dict[str, BaseDistribution]:
