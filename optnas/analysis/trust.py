@@ -185,6 +185,18 @@ def rank_correlation(
     return _compare(name, [mine[t.number] for t in trials], floors, truth)
 
 
+def recorded_estimates(study: Study, objective: Objective | None = None) -> list[RankCorrelation]:
+    """The rank correlation of every fact of which the study says that higher is better; empty of others."""
+    trials = scored(study) if len(study.directions) == 1 else []
+    values = {trial.value for trial in trials}
+    found = []
+    for name, kind in record.fact_kinds(study).items():
+        having = [t for t in trials if name in record.facts(t) and record.TWIN_OF.of(t) is None]
+        if kind.better == "higher" and len(having) >= MIN_TRIALS and len(values) > 1:
+            found.append(rank_correlation(study, name, objective=objective))
+    return found
+
+
 def agreement(name: str, estimate: ArrayLike, truth: ArrayLike, *, seed: int = 0) -> Agreement:
     """How an estimate ranks: both sequences have a number for each architecture, larger for the better.
 

@@ -16,6 +16,7 @@ from optnas.analysis.anova import ConditionalAnovaEvaluator
 from optnas.analysis.front import has_points
 from optnas.analysis.importance import MIN_TRIALS, importance
 from optnas.analysis.trials import finished, scored
+from optnas.analysis.trust import recorded_estimates
 from optnas.analysis.words import shorten
 from optnas.errors import describe_error
 from optnas.plots.theme import empty, plain
@@ -73,6 +74,8 @@ def _plots(study: optuna.Study) -> dict[str, Callable[[], go.Figure]]:
     }
     if has_points(study):
         found["cost"] = lambda: plots.plot_front(study)
+    if estimates := recorded_estimates(study):
+        found["cheap estimates"] = lambda: plots.plot_rank_correlation(estimates)
     if n_complete <= _MOST:
         found["learning curves"] = lambda: plots.plot_learning_curves(study)
         found["decisions"] = lambda: plots.plot_parallel(study, n=4)

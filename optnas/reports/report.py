@@ -16,6 +16,7 @@ from optnas.analysis.front import best_trials, has_points
 from optnas.analysis.importance import MIN_TRIALS, Importance, importance
 from optnas.analysis.leaderboard import leaderboard
 from optnas.analysis.trials import maximizes, objective_names, objective_target, scored
+from optnas.analysis.trust import COLUMNS, recorded_estimates
 from optnas.errors import describe_error
 from optnas.objective import Objective
 from optnas.record import Target
@@ -66,6 +67,7 @@ def _of_one(study: Study, objective: Objective | None) -> Iterator[Section]:
     yield Section("History", _shown(lambda: _plot(plots.plot_history(study))))
     yield Section("Learning curves", _shown(lambda: _plot(plots.plot_learning_curves(study))))
     yield Section("Cost", _shown(lambda: _plot(plots.plot_front(study))) if has_points(study) else [])
+    yield Section("Cheap estimates", _shown(lambda: _estimates(study)))
     yield Section("Decisions", _shown(lambda: _decisions(study, shares)))
     yield Section("Importance", unweighed or _shown(lambda: _importance(shares) if shares else []))
     yield Section("Timeline", _shown(lambda: _plot(plots.plot_timeline(study))))
@@ -108,6 +110,16 @@ def _of_several(study: Study, objective: Objective | None) -> Iterator[Section]:
         yield Section(title, [p for name, found in parts.items() if found for p in (Heading(name), *found)])
     yield Section("Timeline", _shown(lambda: _plot(plots.plot_timeline(study))))
     yield Section("How to reproduce", summary.reproduce(study, None))
+
+
+def _estimates(study: Study) -> list[Part]:
+    found = recorded_estimates(study)
+    if not found:
+        return []
+    floors = {floor.name: floor for one in found for floor in one.floors}
+    rows = [row.cells for row in (*(one.estimate for one in found), *floors.values())]
+    words = Sentences([one.words for one in found], listed=len(found) > 1)
+    return [words, *_plot(plots.plot_rank_correlation(found)), Table(("estimate", *COLUMNS[1:]), rows)]
 
 
 def _history(study: Study, target: Target, name: str) -> list[Part]:

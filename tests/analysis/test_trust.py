@@ -11,7 +11,7 @@ from scipy import stats
 from torch import nn
 
 from optnas import Objective, create_study, rank_correlation
-from optnas.analysis.trust import MIN_TRIALS, _resampled, _statistics, agreement
+from optnas.analysis.trust import MIN_TRIALS, _resampled, _statistics, agreement, recorded_estimates
 from optnas.record import FactKind, write_fact_kinds
 
 WIDTH = {"width": IntDistribution(0, 10_000)}
@@ -142,6 +142,20 @@ def test_an_objective_knows_all_floors() -> None:
     assert [floor.name for floor in found.floors] == ["parameters", "FLOPs", "depth", "layers"]
     assert all(floor.kendall.value == 1 for floor in found.floors)
     assert "no better" in found.words
+
+
+def test_facts_that_promise_something_are_the_recorded_estimates() -> None:
+    facts = {"naswot": [1.0, 2, 3, 4, 5], "size": [5, 4, 3, 2, 1], "rare": [1.0] * 5}
+    study = study_of(range(5), facts)
+    assert recorded_estimates(study) == []  # nobody has said which fact promises anything
+    kinds = {
+        "naswot": FactKind("naswot", "NASWOT", "", "higher"),
+        "size": FactKind("size", "size", "", "lower"),
+    }
+    write_fact_kinds(study, kinds)
+    [found] = recorded_estimates(study)
+    assert found.estimate.name == "NASWOT"
+    assert recorded_estimates(study_of([1] * 5, facts)) == []
 
 
 def test_too_little_to_say_anything_is_an_error() -> None:

@@ -8,6 +8,7 @@ import optuna
 import pytest
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 
+from optnas import record
 from optnas.dashboard.study_plots import choose_params, save_plots
 
 
@@ -69,3 +70,13 @@ def test_a_plot_that_cannot_be_made_costs_no_other() -> None:
     trial = optuna.create_trial(value=float("inf"), user_attrs={"n_params": 3})
     study.add_trials([trial] * 12)
     assert save_plots(study) == ["history", "timeline"]
+
+
+def test_estimates_are_shown_where_a_fact_promises_something(study: optuna.Study) -> None:
+    assert "cheap estimates" not in save_plots(study)
+    for i in range(6):
+        facts = {"naswot": float(i), "n_params": i % 2}
+        study.add_trial(optuna.create_trial(value=i, user_attrs={record.FACTS.name: facts}))
+    record.write_fact_kinds(study, {"naswot": record.FactKind("naswot", "NASWOT", "", "higher")})
+    assert "cheap estimates" in save_plots(study)
+    assert "NASWOT" in json.dumps(saved(study)["optnas-cheap-estimates"])

@@ -268,3 +268,22 @@ def test_long_names_and_answers_push_nothing_out_of_sight(tmp_path: Path, browse
     dom, _ = browse(path.as_uri())
     [hidden] = re.findall(r'data-hidden="([^"]*)"', dom)
     assert all(int(pixels) <= 1 for pixels in hidden.split())  # which rounding may cost
+
+
+def test_cheap_estimates_stand_beside_what_costs_nothing(tmp_path: Path) -> None:
+    study = optuna.create_study(direction="maximize")
+    for i in range(12):
+        facts = {"n_params": i % 5, "naswot": float(i)}
+        study.add_trial(create_trial(value=i, user_attrs={record.FACTS.name: facts}))
+    record.write_fact_kinds(
+        study,
+        {
+            "n_params": record.FactKind("n_params", "parameters", "", "lower"),
+            "naswot": record.FactKind("naswot", "NASWOT", "", "higher"),
+        },
+    )
+    text = report(study, tmp_path / "r.md").read_text()
+    section = text.partition("## Cheap estimates")[2].partition("\n## ")[0]
+    assert "NASWOT ranks better than parameters" in section
+    assert "| NASWOT | 1.00 (1.00 to 1.00)" in section
+    assert "| parameters |" in section
