@@ -1,8 +1,24 @@
 """What can be known about a model without training it."""
 
-from optnas.facts.cost import as_inputs, count_flops, count_params, materialize, measure_latency
+from optnas.facts.cost import (
+    as_inputs,
+    count_flops,
+    count_params,
+    flops_by_operator,
+    materialize,
+    measure_latency,
+)
 from optnas.facts.fact import FLOPS, LATENCY, N_PARAMS, Fact, latency
 from optnas.facts.layers import DEPTH, N_LAYERS, count_depth, count_layers
+from optnas.facts.memory import (
+    Memory,
+    activation_memory,
+    bytes_by_dtype,
+    count_bytes,
+    estimate_memory,
+    size,
+    training_memory,
+)
 from optnas.facts.scores import (
     fisher,
     grad_norm,
@@ -26,14 +42,20 @@ __all__ = [
     "N_LAYERS",
     "N_PARAMS",
     "Fact",
+    "Memory",
     "Sketch",
+    "activation_memory",
     "as_inputs",
+    "bytes_by_dtype",
+    "count_bytes",
     "count_depth",
     "count_flops",
     "count_layers",
     "count_params",
+    "estimate_memory",
     "fingerprint",
     "fisher",
+    "flops_by_operator",
     "grad_norm",
     "grasp",
     "jacob_cov",
@@ -42,9 +64,11 @@ __all__ = [
     "materialize",
     "measure_latency",
     "naswot",
+    "size",
     "sketch",
     "snip",
     "synflow",
+    "training_memory",
     "untraced",
     "zen",
     "zero_cost",

@@ -90,6 +90,17 @@ def count_flops(model: nn.Module, example: Example) -> int:
     return int(counter.get_total_flops())
 
 
+def flops_by_operator(model: nn.Module, example: Example) -> dict[str, int]:
+    """The same by operator, such as `{"convolution": 900, "addmm": 100}`; the most first.
+
+    Raises:
+        ValueError: the model is lazy and has not seen an input yet.
+    """
+    counter, _ = run_recorded(model, example, lambda: FlopCounterMode(display=False))
+    found = {op.__name__: int(flops) for op, flops in counter.get_flop_counts().get("Global", {}).items()}
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
 def measure_latency(model: nn.Module, example: Example, *, repeats: int = 20) -> float:
     """Seconds that one forward pass in eval mode takes on the model's device: the median of `repeats`.
 

@@ -21,6 +21,7 @@ from optnas.analysis.words import answer_in_words
 from optnas.drawing.draw import draw
 from optnas.drawing.draw_cell import draw_cell
 from optnas.errors import describe_error
+from optnas.facts import flops_by_operator
 from optnas.objective import Objective
 from optnas.record import End, Reason, Why, end
 from optnas.reports.page import Code, Drawing, Heading, Part, Sentences, Table
@@ -138,18 +139,24 @@ def architecture(study: Study, trial: FrozenTrial, objective: Objective | None) 
     found = cells(trial.params).items()
     drawings: list[Part] = [Drawing(draw_cell(edges), f"The cell {name}") for name, edges in found]
     if objective is not None:
-        drawings.append(_drawing(trial, objective))
+        drawings += _built(trial, objective)
     decisions = [(name, answer_in_words(answer)) for name, answer in trial.params.items()]
     return [said, *drawings, Table(("decision", "answer"), decisions, numbers=False)]
 
 
-def _drawing(trial: FrozenTrial, objective: Objective) -> Part:
+def _built(trial: FrozenTrial, objective: Objective) -> list[Part]:
+    """The network's drawing, and where its FLOPs go."""
     try:
+        example = objective.example_for(FixedTrial(trial.params))
         with torch.device("meta"):
             model = objective.build(FixedTrial(trial.params))
-            return Drawing(draw(model, objective.example_for(FixedTrial(trial.params))), "The network")
+            drawing = Drawing(draw(model, example), "The network")
+        flops = flops_by_operator(model, example)
     except Exception as error:  # the objective may have changed since: the rest of the report stands
-        return Sentences([f"It could not be drawn: {describe_error(error)}"])
+        return [Sentences([f"It could not be drawn: {describe_error(error)}"])]
+    total = sum(flops.values())
+    rows = [(name, f"{n / total:.1%}") for name, n in flops.items()]
+    return [drawing, *([Table(("operator", "share of FLOPs"), rows)] if rows else [])]
 
 
 def leaders(rows: Sequence[Row], metric: str) -> Table:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from optnas.facts import as_inputs, count_flops, count_params, materialize, measure_latency
+from optnas.facts import as_inputs, count_flops, count_params, flops_by_operator, materialize, measure_latency
 
 
 class Attention(nn.Module):
@@ -155,3 +155,11 @@ def test_bad_examples_say_what_to_give(example):
 def test_a_shape_with_a_zero_is_refused():
     with pytest.raises(ValueError, match="size below 1"):
         as_inputs((0, 3), "cpu")
+
+
+def test_flops_by_operator_add_up() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 5))
+    found = flops_by_operator(model, (2, 3, 8, 8))
+    assert found == {"convolution": 2 * 2 * 4 * 36 * 27, "addmm": 2 * 2 * 144 * 5}
+    assert sum(found.values()) == count_flops(model, (2, 3, 8, 8))
+    assert flops_by_operator(nn.ReLU(), (2, 3)) == {}

@@ -2,12 +2,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from fixtures.tables import rows_reached
+from torch import nn
 
+from optnas.facts import count_flops, count_params
 from optnas.hub import nasbench_macro
 from optnas.space import count
+from optnas.trial import replay
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
+
+needs_data = pytest.mark.skipif(not DATA.exists(), reason="the shared folder of reference data is not here")
 
 
 def test_a_table_is_read_by_the_blocks(tmp_path: Path) -> None:
@@ -20,7 +26,7 @@ def test_a_table_is_read_by_the_blocks(tmp_path: Path) -> None:
     assert table.facts["flops"].tolist() == [14, 16]
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="the shared folder of reference data is not here")
+@needs_data
 def test_the_table_has_the_published_optimum() -> None:
     table = nasbench_macro.table_from(DATA / "nasbench_macro.npz")
     assert table.means[table.best] == pytest.approx(93.13, abs=0.006)
@@ -29,3 +35,28 @@ def test_the_table_has_the_published_optimum() -> None:
     assert table.means[table.row(published)] == table.means[table.best]
     assert count(table.space) == len(table.keys) == 3**8
     assert len(rows_reached(table)) > 150
+
+
+def build(arch, **settings):
+    with torch.device("meta"):
+        params = {f"layer.{i}.block": nasbench_macro.BLOCKS[block] for i, block in enumerate(arch)}
+        return nasbench_macro.network(replay(params), **settings)
+
+
+@needs_data
+def test_parameters_and_flops_are_the_published_ones() -> None:
+    with np.load(DATA / "nasbench_macro.npz") as file:
+        archs, n_params, flops = file["arch"], file["params"], 2 * file["flops"]
+    for row in np.random.default_rng(0).integers(len(archs), size=15):
+        network = build(archs[row])
+        assert count_params(network) == n_params[row]
+        assert count_flops(network, (1, 3, 32, 32)) == flops[row]
+
+
+def test_a_network_reads_images_and_identities_do_nothing() -> None:
+    network = build([2, 0, 0, 0, 0, 1, 1, 2], channels=4, classes=7)
+    assert network(torch.zeros(2, 3, 32, 32, device="meta")).shape == (2, 7)
+    assert sum(isinstance(module, nn.Identity) for module in network) == 3
+    fewer = build([2, 0, 0, 0, 0, 1, 1, 0], channels=4, classes=7)
+    [last] = [module for module in network if isinstance(module, nasbench_macro.Residual)][-1:]
+    assert count_params(network) - count_params(fewer) == count_params(last)
