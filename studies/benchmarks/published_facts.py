@@ -3,9 +3,10 @@
     python studies/benchmarks/published_facts.py path/to/nasbench201_cifar10.npz path/to/nasbench_macro.npz
 
 Prints three lines, in about ten minutes. The 6,561 networks of NAS-Bench-Macro are built whole. A network of
-NAS-Bench-201 stacks its cell five times in each of three stages, and nearly all the time would go into that. So
-every cell is built once for each stage, and what the three add to a network without cells is counted five
-times. That this is what the fifteen add is seen on `--whole` random cells, whose networks are built as published.
+NAS-Bench-201 stacks its cell five times in each of three stages, and nearly all the time would go into that.
+So every cell is built once for each stage, and what the three add to a network without cells is counted five
+times. That this is what the fifteen add is seen on `--whole` random cells, whose networks are built as
+published.
 """
 
 from __future__ import annotations
