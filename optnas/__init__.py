@@ -56,7 +56,11 @@ if TYPE_CHECKING:
     from optnas.strategy.padded import PaddedSampler as PaddedSampler
     from optnas.strategy.predictor import PredictorSampler as PredictorSampler
     from optnas.strategy.reinforce import ReinforceSampler as ReinforceSampler
+    from optnas.supernet.paths import Fair as Fair
+    from optnas.supernet.paths import Sandwich as Sandwich
+    from optnas.supernet.paths import SinglePath as SinglePath
     from optnas.supernet.supernet import Supernet as Supernet
+    from optnas.supernet.validation import Validation as Validation
     from optnas.tasks.classification import Classification as Classification
     from optnas.tasks.regression import Regression as Regression
     from optnas.training.training import Training as Training

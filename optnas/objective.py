@@ -167,13 +167,15 @@ class Objective:
     def identity(self, params: Mapping[str, Any]) -> Hashable:
         """What two trials share exactly if they are twins, from their complete params (`ask`).
 
-        The fingerprint of the network, or the answers that shape it where it has none, with all answers that
-        were asked beyond the space.
+        The fingerprint of the network, or the answers that shape it where it has none or comes with weights
+        that count, with all answers that were asked beyond the space.
         """
         beyond_space = replay(params)
         example = self.example_for(beyond_space)
         of_space = replay(params)
         fingerprint = self._sketch(lambda: self.space(of_space), example).fingerprint
+        if self.estimator.scores_given_weights:
+            fingerprint = None
         on_meta(lambda: self.estimator.ask(self.space(replay(params)), beyond_space))
         return _identity(fingerprint, of_space.params, beyond_space.params)
 
@@ -186,7 +188,8 @@ class Objective:
         if asked is None:
             return None
         of_space = {name: value for name, value in trial.params.items() if name not in asked}
-        return _identity(record.FINGERPRINT.of(trial), of_space, asked)
+        fingerprint = None if self.estimator.scores_given_weights else record.FINGERPRINT.of(trial)
+        return _identity(fingerprint, of_space, asked)
 
     def trusts_twins(self, study: optuna.Study) -> bool:
         """Whether equal networks of the study are known to train to equal values.
@@ -246,13 +249,19 @@ class Objective:
         record.SETTINGS.write(run, self._settings_hash())
         self._record(run, facts, missing)
 
+        def build() -> nn.Module:
+            seed_everything(_seed(run))
+            model = self._build(answers, example)
+            record.INITIAL.write(run, _digest(model, known.sequence))
+            return model
+
+        # Where weights count, who is a twin shows only when they are there.
+        given = build() if self.estimator.scores_given_weights else None
         twin = self._find_twin(run) if self.reuse_twins else None
         if twin is not None and not self._is_to_be_audited(run, twin):
             return self._take_over(run, twin)
 
-        seed_everything(_seed(run))
-        model = self._build(answers, example)
-        record.INITIAL.write(run, _digest(model, known.sequence))
+        model = given or build()
         self._measure(run, model, example, facts, missing)
         metrics = self._estimate(run, model, counts=twin is None)
         value = self._pick_value(run, {**facts, **metrics})
@@ -341,6 +350,10 @@ class Objective:
                 and record.TWIN_OF.of(other) is None
                 and record.FINGERPRINT.of(other) == fingerprint
                 and record.SETTINGS.of(other) == settings
+                and (
+                    not self.estimator.scores_given_weights
+                    or record.INITIAL.of(other) == record.INITIAL.of(run)
+                )
                 and metric in {**record.facts(other), **record.metrics(other)}
                 # The estimate of an equal network starts with the same question as the other's did, and goes
                 # on with the same as long as the answers agree: asking here commits to nothing new.

@@ -54,6 +54,14 @@ class Estimator(ABC):
         """How many values a trial reports at most; 0: not known. The default pruner waits for an eighth."""
         return 0
 
+    @property
+    def scores_given_weights(self) -> bool:
+        """Whether the score is one of the weights that a model comes with, instead of training anew.
+
+        Networks of equal graph are then twins only where their weights are equal, too.
+        """
+        return False
+
     def ask(self, model: nn.Module, trial: Trial) -> None:
         """Ask the trial everything that the call would ask, and no more. `model` may be on meta."""
 

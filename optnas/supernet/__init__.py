@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 from optnas._lazy import lazily
 
 if TYPE_CHECKING:
+    from optnas.supernet.paths import Fair as Fair
+    from optnas.supernet.paths import Sandwich as Sandwich
+    from optnas.supernet.paths import SinglePath as SinglePath
     from optnas.supernet.supernet import Supernet as Supernet
+    from optnas.supernet.validation import Validation as Validation
 
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -31,7 +31,7 @@ from optnas.estimation.folders import claim, settle
 from optnas.estimation.run import Run
 from optnas.estimation.settings import describe
 from optnas.record import Why
-from optnas.seeds import random_state, set_random_state
+from optnas.seeds import derive_seed, random_state, seeded, set_random_state
 from optnas.training.arguments import (
     check_callbacks,
     check_that_it_validates,
@@ -44,6 +44,7 @@ from optnas.training.example import Examples, Step
 from optnas.training.memory import free_memory, is_out_of_memory, out_of_memory_prunes
 from optnas.training.monitor import Monitor, no_such_metric
 from optnas.training.quiet import interruptible, quiet, untouched_loaders
+from optnas.training.recalibration import FirstBatches, Recalibration
 from optnas.training.snapshot import numpy_is_safe, put, shapes
 from optnas.trial import Trial, replay
 
@@ -193,6 +194,33 @@ class Training(Estimator):
             if count_weights(run.study) > self.keep:
                 tidy(run.study, self.keep)
         return best.metrics, module, data
+
+    def validate(self, model: nn.Module, run: Run, *, n_calibration: int) -> dict[str, float]:
+        """Metrics of the model as it is on the validation data; nothing is trained, and no file written.
+
+        Before, statistics of normalizations are measured anew on `n_calibration` batches of the training
+        data, the same for every model; see `Recalibration`. They stay in the model.
+
+        Raises:
+            ValueError: the task does not log `monitor`.
+        """
+        data = self._data_for(run)
+        module = self._make(model, run)
+        validated = data.val_dataloader
+        with seeded(derive_seed("validate")), interruptible(), quiet(self._verbose):
+            recalibration = Recalibration()
+            if n_calibration and recalibration.applies_to(module):
+                batches = FirstBatches(data.train_dataloader(), n_calibration)
+                data.val_dataloader = lambda: batches  # type: ignore[method-assign]
+                trainer = self._trainer(None, [recalibration], logger=False)
+                trainer.validate(module, datamodule=data, verbose=False)
+            data.val_dataloader = validated  # type: ignore[method-assign]
+            trainer = self._trainer(None, [], logger=False)
+            trainer.validate(module, datamodule=data, verbose=False)
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if self.monitor not in metrics:
+            raise no_such_metric(self.monitor, metrics)
+        return metrics
 
     def rehearse(self, model: nn.Module, run: Run) -> None:
         """One training step and one validation step, on copies; nothing is kept or changed.

@@ -1,0 +1,113 @@
+"""Score sub-networks by the weights that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+from torch import nn
+
+from optnas.errors import UntestableError
+from optnas.estimation.estimator import Direction, Estimator
+from optnas.estimation.run import Run
+from optnas.estimation.settings import digest
+from optnas.facts import materialize
+from optnas.supernet.supernet import Supernet
+from optnas.training.training import Training
+from optnas.trial import Draw, Trial
+
+
+class Validation(Estimator):
+    """Scores the sub-networks of a trained supernet on the validation data, without training them.
+
+    Statistics of normalizations, which belong to no sub-network, are measured anew first. The score is an
+    estimate of what the stand-alone network would reach: measure how well it ranks networks of your space
+    before you believe it. So the last word has `best(study, objective, finalists=5)`, for which the networks
+    are trained from scratch by `training`.
+
+    Args:
+        supernet: whose `subnet` is the objective's space.
+        training: of a stand-alone network: its task, its data, what counts; and how finalists are trained.
+        n_calibration: batches of training data on which statistics are measured.
+
+    Example:
+        >>> objective = Objective(supernet.subnet, Validation(supernet, training))
+    """
+
+    def __init__(self, supernet: Supernet, training: Training, *, n_calibration: int = 20) -> None:
+        if n_calibration < 1:
+            raise ValueError(
+                f"n_calibration={n_calibration}: a sub-network has no statistics of its own; give at least 1."
+            )
+        self.supernet = supernet
+        self.training = training
+        self.n_calibration = n_calibration
+        self._hash: tuple[Any, str] | None = None
+
+    def __call__(self, model: nn.Module, run: Run, /) -> dict[str, float]:
+        """Metrics of the validation data with the weights that the model has."""
+        return self.training.validate(model, run, n_calibration=self.n_calibration)
+
+    @property
+    def values(self) -> Mapping[str, Direction]:
+        """Those of the training."""
+        return self.training.values
+
+    @property
+    def settings(self) -> Any:
+        """The training's, and a hash of the shared weights."""
+        weights = self.supernet.state_dict()
+        version = [(name, weight.data_ptr(), weight._version) for name, weight in weights.items()]
+        if self._hash is None or self._hash[0] != version:
+            self._hash = version, digest(weights)
+        return {
+            "estimator": "Validation",
+            "weights": self._hash[1],
+            "n_calibration": self.n_calibration,
+            "training": self.training.settings,
+        }
+
+    @property
+    def scores_given_weights(self) -> bool:
+        """Candidates of equal graph have weights of their own."""
+        return True
+
+    def ask(self, model: nn.Module, trial: Trial) -> None:
+        """What the training asks."""
+        self.training.ask(model, trial)
+
+    @property
+    def has_example(self) -> bool:
+        """The training's."""
+        return self.training.has_example
+
+    def example(self, trial: Trial) -> Any:
+        """The training's."""
+        return self.training.example(trial)
+
+    def provenance(self) -> Mapping[str, Any]:
+        """The training's."""
+        return self.training.provenance()
+
+    def test(self, model: nn.Module, study: optuna.Study, trial: FrozenTrial) -> dict[str, float]:
+        """Shared weights are not tested.
+
+        Raises:
+            UntestableError: always.
+        """
+        raise UntestableError(
+            f"Trial {trial.number} was scored with shared weights, with which nobody will use it. Train it "
+            "anew: best(...).retrain(), or `optnas best --retrain 3`."
+        )
+
+    def estimate_and_test(self, model: nn.Module, run: Run) -> Mapping[str, float]:
+        """Train the stand-alone network from scratch, as `training` does."""
+        alone = self.supernet.space(Draw(run.answer))
+        return self.training.estimate_and_test(materialize(alone, self.example(run)), run)
+
+    def with_max_epochs(self, max_epochs: int) -> Validation:
+        """The same, with another number of epochs for what is trained from scratch."""
+        training = self.training.with_max_epochs(max_epochs)
+        return Validation(self.supernet, training, n_calibration=self.n_calibration)
