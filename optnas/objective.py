@@ -21,10 +21,11 @@ from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor, nn
 
 from optnas import private, record
-from optnas.answers import params_key, same
+from optnas.answers import ParamsKey, params_key, same
 from optnas.errors import (
     ParamsMismatchError,
     SpaceError,
+    SpaceExhausted,
     TrialPaused,
     cause_of,
     describe_error,
@@ -35,11 +36,15 @@ from optnas.estimation.estimator import Direction, Estimator, as_estimator
 from optnas.estimation.run import Run
 from optnas.facts import Sketch, materialize, sketch, untraced
 from optnas.facts.fact import USUAL, Fact
+from optnas.limits import Bound, Limit, Within, in_words
 from optnas.record import End, Reason, Why
 from optnas.seeds import derive_seed, same_threads, seed_everything
 from optnas.space.explore import on_meta
 from optnas.storage.open import storage_of
 from optnas.trial import Draw, Space, Trial, ask, replay
+
+MOST_FORESEEN = 20_000
+"""Of so many architectures it is remembered what was computed."""
 
 AUDITS = 2
 """How many twins of a study are trained all the same, to see that their values are what they seem."""
@@ -65,12 +70,17 @@ class Objective:
         example: inputs of the model: a shape with the batch dimension, a tensor, a tuple of tensors, or a
             dict of keyword tensors. By default the estimator's `example(trial)`, a batch of its data.
         facts: what else to measure of every network before it is trained; `n_params` and `flops` always are.
+        limits: the most that facts and metrics may be, such as `{"flops": 2e6, "latency": 5}`, or the least
+            and the most, `{"val_acc": (0.9, None)}`. What breaks the limit of a fact is not trained and does
+            not count toward `n_trials`; samplers are told of it by a constraint, and under `create_study` and
+            `optimize` propose nothing that breaks a limit which the meta device can compute. What breaks that
+            of a metric, known only after training, is COMPLETE with a constraint, and wins nothing.
         reuse_twins: set it False to train a repeated architecture again (training noise is information).
 
     Raises:
         TypeError: `space` is a model, not a function that builds one; or the estimator cannot be called.
-        ValueError: `values` is not one metric with a direction, there is no example to be had, or two facts
-            have one name.
+        ValueError: `values` is not one metric with a direction, there is no example to be had, two facts
+            have one name, or a limit is none.
     """
 
     def __init__(
@@ -81,6 +91,7 @@ class Objective:
         values: Mapping[str, Direction] | None = None,
         example: Any = None,
         facts: Sequence[Fact] = (),
+        limits: Mapping[str, Bound] | None = None,
         reuse_twins: bool = True,
     ) -> None:
         if isinstance(space, nn.Module):
@@ -104,7 +115,13 @@ class Objective:
         self.values = MappingProxyType(dict(values))
         self.example = example
         self.facts = tuple(facts)
+        self.limits = tuple(Limit.of(name, bound) for name, bound in (limits or {}).items())
         self.reuse_twins = reuse_twins
+        self._foreseen: dict[ParamsKey, tuple[Sketch, dict[str, Any]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process looks at architectures by itself."""
+        return {**self.__dict__, "_foreseen": {}}
 
     @property
     def directions(self) -> list[Direction]:
@@ -162,6 +179,38 @@ class Objective:
         self.example_for(trial)
         self.estimator.ask(self.space(trial), trial)
 
+    # ---- what can be known before a trial ----
+
+    def foresee(self, params: Mapping[str, Any]) -> Mapping[str, float]:
+        """The facts of a network that need no real one (`Fact.needs` is "meta"), from its complete params.
+
+        Nothing where it cannot be built; what was computed once is remembered.
+        """
+        try:
+            return self._foresee(params)[0].facts
+        except Exception as error:
+            if is_infrastructure(error):
+                raise
+            return {}
+
+    @property
+    def within(self) -> Within | None:
+        """Which params keep the limits on facts that `foresee` has; None where there are no such limits."""
+        computable = {fact.name for fact in (*USUAL, *self.facts) if fact.needs == "meta"}
+        limits = [limit for limit in self.limits if limit.name in computable]
+        return Within(self.foresee, limits) if limits else None
+
+    def _foresee(self, params: Mapping[str, Any]) -> tuple[Sketch, dict[str, Any]]:
+        """The sketch of the network of `params`, and the answers among them that the space asks for."""
+        key = params_key(params)
+        if key not in self._foreseen:
+            example, of_space = self.example_for(replay(params)), replay(params)
+            found = self._sketch(lambda: self.space(of_space), example, (*USUAL, *self.facts))
+            if len(self._foreseen) >= MOST_FORESEEN:
+                self._foreseen.clear()
+            self._foreseen[key] = found, of_space.params
+        return self._foreseen[key]
+
     # ---- what two trials share ----
 
     def identity(self, params: Mapping[str, Any]) -> Hashable:
@@ -170,14 +219,12 @@ class Objective:
         The fingerprint of the network, or the answers that shape it where it has none or comes with weights
         that count, with all answers that were asked beyond the space.
         """
+        found, of_space = self._foresee(params)
         beyond_space = replay(params)
-        example = self.example_for(beyond_space)
-        of_space = replay(params)
-        fingerprint = self._sketch(lambda: self.space(of_space), example).fingerprint
-        if self.estimator.scores_given_weights:
-            fingerprint = None
+        self.example_for(beyond_space)
         on_meta(lambda: self.estimator.ask(self.space(replay(params)), beyond_space))
-        return _identity(fingerprint, of_space.params, beyond_space.params)
+        fingerprint = None if self.estimator.scores_given_weights else found.fingerprint
+        return _identity(fingerprint, of_space, beyond_space.params)
 
     def recorded_identity(self, trial: FrozenTrial) -> Hashable | None:
         """`identity` of a finished trial, from what it recorded; None where it did not get so far.
@@ -242,12 +289,14 @@ class Objective:
                 return run.answer(name, distribution)
 
         answers = Draw(answer)
-        known = self._sketch(lambda: self.space(answers), example, ordered=True)
+        facts_of = (*USUAL, *self.facts)
+        known = self._sketch(lambda: self.space(answers), example, facts_of, ordered=True)
         facts, missing = dict(known.facts), dict(known.missing)
         if known.fingerprint is not None:
             record.FINGERPRINT.write(run, known.fingerprint)
         record.SETTINGS.write(run, self._settings_hash())
         self._record(run, facts, missing)
+        self._keep_limits(run, facts)
 
         def build() -> nn.Module:
             seed_everything(_seed(run))
@@ -263,8 +312,11 @@ class Objective:
 
         model = given or build()
         self._measure(run, model, example, facts, missing)
+        self._keep_limits(run, facts)
+        self._know_limits(run, facts, missing)
         metrics = self._estimate(run, model, counts=twin is None)
         value = self._pick_value(run, {**facts, **metrics})
+        self._judge_limits(run, {**facts, **metrics})
         if twin is not None:
             self._judge(run, twin, value)
         return value
@@ -286,11 +338,13 @@ class Objective:
         record.ASKED.write(run, dict(run.asked))
         return metrics
 
-    def _sketch(self, build: Callable[[], nn.Module], example: Any, *, ordered: bool = False) -> Sketch:
+    def _sketch(
+        self, build: Callable[[], nn.Module], example: Any, facts: Sequence[Fact], *, ordered: bool = False
+    ) -> Sketch:
         """Fingerprint, facts that need no real model, and why others are missing."""
         try:
-            return sketch(build, example, (*USUAL, *self.facts) if ordered else (), ordered=ordered)
-        except (optuna.TrialPruned, ParamsMismatchError):
+            return sketch(build, example, facts, ordered=ordered)
+        except (optuna.TrialPruned, ParamsMismatchError, SpaceExhausted):
             raise
         except Exception as error:
             if is_infrastructure(error):
@@ -317,6 +371,48 @@ class Objective:
         record.write_facts(run, facts)
         if missing:
             record.MISSING.write(run, dict(missing))
+
+    def _keep_limits(self, run: Run, facts: Mapping[str, float]) -> None:
+        """End the trial where a fact breaks its limit."""
+        for limit in self._broken(run, facts):
+            run.refuse(limit.name, _violation(limit, facts), _over(limit, facts))
+
+    def _know_limits(self, run: Run, facts: Mapping[str, float], missing: Mapping[str, str]) -> None:
+        """End the trial where a fact that has a limit could not be had: nobody can tell."""
+        names = {fact.name for fact in (*USUAL, *self.facts)}
+        for limit in self.limits:
+            if limit.name in names and limit.name not in facts:
+                why = missing.get(limit.name) or missing.get("sketch", "nothing was measured")
+                run.refuse(limit.name, 1.0, f"nobody can tell whether {limit}: {why}")
+
+    def _judge_limits(self, run: Run, measured: Mapping[str, float]) -> None:
+        """Say of a network that has its value which limits it breaks.
+
+        Raises:
+            ValueError: a limit is on what is neither a fact nor a metric.
+        """
+        if absent := [limit.name for limit in self.limits if limit.name not in measured]:
+            raise ValueError(
+                f"limits names {absent[0]!r}, which is neither a fact nor a metric; there are "
+                f"{', '.join(measured)}."
+            )
+        if broken := self._broken(run, measured):
+            for limit in broken:
+                run.set_constraint(limit.name, _violation(limit, measured))
+            words = "; ".join(_over(limit, measured) for limit in broken)
+            Reason(Why.LIMIT, words, cause=broken[0].name).write(run)
+
+    def _broken(self, run: Run, measured: Mapping[str, float]) -> list[Limit]:
+        """The limits that what was measured breaks. Of those that it keeps, the sampler is told.
+
+        What an earlier attempt has found to be kept is not judged again.
+        """
+        judged = run.constraints
+        due = [limit for limit in self.limits if limit.name in measured and limit.name not in judged]
+        kept = [limit for limit in due if _violation(limit, measured) <= 0]
+        for limit in kept:
+            run.set_constraint(limit.name, _violation(limit, measured))
+        return [limit for limit in due if limit not in kept]
 
     def _settings_hash(self) -> str:
         settings = self.estimator.settings
@@ -372,6 +468,7 @@ class Objective:
         record.ASKED.write(run, record.ASKED.of(twin) or {})
         record.TWIN_OF.write(run, twin.number)
         record.COUNTS.write(run, False)  # whatever an interrupted attempt had begun
+        self._judge_limits(run, {**record.facts(run), **record.metrics(run)})
         return float(twin.values[0])
 
     def _is_to_be_audited(self, run: Run, twin: FrozenTrial) -> bool:
@@ -412,6 +509,16 @@ class Objective:
 
 
 _NOTHING = object()
+
+
+def _violation(limit: Limit, measured: Mapping[str, float]) -> float:
+    """As a constraint: a number that is none breaks every limit."""
+    violation = limit.violation(measured[limit.name])
+    return violation if math.isfinite(violation) else 1.0
+
+
+def _over(limit: Limit, measured: Mapping[str, float]) -> str:
+    return f"over a limit: {limit.name} is {in_words(measured[limit.name])}, and {limit}"
 
 
 def _identity(fingerprint: str | None, of_space: Mapping[str, Any], beyond: Mapping[str, Any]) -> Hashable:

@@ -19,6 +19,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas import private
+from optnas.limits import Limit
 
 PREFIX = "optnas:"
 
@@ -121,6 +122,9 @@ RETRAINED = Key(f"{PREFIX}retrained", list)
 
 FACT_KINDS = Key(f"{PREFIX}facts", dict)
 """What the facts of its trials mean: name to `{"title": ..., "unit": ..., "better": ...}`."""
+
+LIMITS = Key(f"{PREFIX}limits", dict)
+"""What facts and metrics of its trials may be: name to the least and the most, either of them null."""
 
 TWINS_DIFFER = Key(f"{PREFIX}twins_differ", str)
 """Why values are reused no more: two trials that were taken for one trained to different values."""
@@ -243,7 +247,7 @@ def end(trial: FrozenTrial) -> End:
         return End.FAILED
     reason = Reason.of(trial)
     limited = reason is not None and reason.kind is Why.LIMIT
-    if limited or any(violation > 0 for violation in trial.constraints.values()):
+    if limited or broken(trial):
         return End.INFEASIBLE
     if trial.state == TrialState.PRUNED:
         return End.PRUNED
@@ -395,6 +399,21 @@ def facts_in_words(study: Holder, trial: Holder) -> list[str]:
     """What is known of the trial's network, each with its title and unit, in the order of `fact_kinds`."""
     found = facts(trial)
     return [kind.words(found[name]) for name, kind in fact_kinds(study, [trial]).items() if name in found]
+
+
+def limits(study: Holder) -> list[Limit]:
+    """What facts and metrics of the study's trials may be."""
+    return [Limit.of(name, bound) for name, bound in (LIMITS.of(study) or {}).items()]
+
+
+def limits_as_kept(limits: Iterable[Limit]) -> dict[str, list[float | None]]:
+    """What stands under `LIMITS`."""
+    return {limit.name: [limit.low, limit.high] for limit in limits}
+
+
+def broken(trial: FrozenTrial) -> dict[str, float]:
+    """The names of the constraints that a trial breaks, and by how much."""
+    return {name: violation for name, violation in trial.constraints.items() if violation > 0}
 
 
 def write_fact_kinds(study: Writer, kinds: Mapping[str, FactKind]) -> None:

@@ -6,6 +6,7 @@ from torch import nn
 
 from optnas import record
 from optnas.errors import ParamsMismatchError, SpaceError
+from optnas.facts.fact import Fact
 from optnas.objective import Objective
 from optnas.seeds import derive_seed
 
@@ -359,3 +360,114 @@ def test_a_later_attempt_uses_the_threads_of_the_first_where_there_are_as_many(r
         torch.set_num_threads(before)
     assert estimator.threads == used
     assert record.ATTEMPTS.of(study.trials[0])[-1]["threads"] == used
+
+
+# ---- limits ----
+
+
+def limited(limits, **more):
+    estimator = CountingEstimator(asks_lr=False)
+    return Objective(mlp, estimator, limits=limits, **more), estimator
+
+
+def widths(*numbers):
+    return [{"width": width, "skip": "identity"} for width in numbers]
+
+
+def test_what_breaks_a_computable_limit_is_not_trained_and_is_a_constraint():
+    objective, estimator = limited({"flops": 30})  # 10 for each unit
+    study = run(objective, widths(3, 4, 2))
+    assert estimator.calls == [0, 2]
+    kept, over, _ = study.trials
+    assert kept.constraints == {"flops": 0.0}
+    assert over.state == TrialState.PRUNED
+    assert over.constraints == {"flops": pytest.approx(1 / 3)}
+    assert record.end(over) is record.End.INFEASIBLE
+    assert not record.counts(over)
+    assert record.why(over) == "over a limit: flops is 40, and flops <= 30"
+    assert record.Reason.of(over).cause == "flops"
+    assert study.best_trial.number == 0
+
+
+def test_a_fact_of_the_users_own_that_needs_a_real_model_has_a_limit_too():
+    measured = []
+
+    def weight(model, example):
+        measured.append(sum(p.abs().sum().item() for p in model.parameters()))
+        return measured[-1]
+
+    objective, estimator = limited({"weight": 1e-3}, facts=[Fact("weight", weight, needs="batch")])
+    study = run(objective, widths(3))
+    assert estimator.calls == []
+    assert study.trials[0].constraints["weight"] == pytest.approx(measured[0] / 1e-3 - 1)
+    assert objective.within is None  # nobody can tell before
+
+
+def test_a_limit_of_a_metric_is_judged_after_training_and_the_value_stays():
+    objective, estimator = limited({"score": 25})
+    study = run(objective, widths(3, 5))
+    assert estimator.calls == [0, 1]
+    kept, over = study.trials
+    assert (kept.state, over.state) == (TrialState.COMPLETE, TrialState.COMPLETE)
+    assert over.value > 25
+    assert over.constraints["score"] == pytest.approx(over.value / 25 - 1)
+    assert record.end(over) is record.End.INFEASIBLE
+    assert record.counts(over)
+    assert study.best_trial.number == 0
+
+
+def test_the_least_that_a_metric_may_be():
+    objective, _ = limited({"score": (25, None)})
+    study = run(objective, widths(3, 5))
+    assert [record.end(t) for t in study.trials] == [record.End.INFEASIBLE, record.End.COMPLETE]
+
+
+def test_a_twin_of_what_breaks_the_limit_of_a_metric_breaks_it_too(trusted):
+    objective, estimator = limited({"score": 10})
+    study = run(objective, [{"width": 3, "skip": skip} for skip in ("identity", "dropout0")])
+    assert estimator.calls == [0]
+    assert record.TWIN_OF.of(study.trials[1]) == 0
+    assert study.trials[1].constraints == study.trials[0].constraints
+
+
+def test_where_a_limited_fact_cannot_be_had_nothing_is_trained():
+    def broken(model, example):
+        raise RuntimeError("no meter")
+
+    objective, estimator = limited({"energy": 1}, facts=[Fact("energy", broken, needs="batch")])
+    study = run(objective, widths(3))
+    assert estimator.calls == []
+    assert record.end(study.trials[0]) is record.End.INFEASIBLE
+    assert "nobody can tell whether energy <= 1: RuntimeError" in record.why(study.trials[0])
+    assert "no meter" in record.why(study.trials[0])
+
+
+def test_a_limit_on_what_nobody_measures_fails_with_what_there_is():
+    objective, _ = limited({"latncy": 1})
+    study = optuna.create_study(direction="maximize")
+    study.enqueue_trial(widths(3)[0])
+    with pytest.raises(ValueError, match=r"'latncy', which is neither.*n_params, flops, score, weight"):
+        study.optimize(objective, n_trials=1)
+
+
+def test_an_architecture_is_foreseen_once_and_like_the_trial():
+    objective, _ = limited({"flops": 30})
+    params = widths(3)[0]
+    assert objective.foresee(params) == {"n_params": 19, "flops": 30}
+    assert objective.foresee(params) is objective.foresee(params)
+    assert objective.foresee({"width": 99}) == {}
+    within = objective.within
+    assert within(params)
+    assert not within(widths(4)[0])
+    study = run(objective, widths(3))
+    assert record.facts(study.trials[0]) == objective.foresee(params)
+
+
+def test_a_space_that_fails_fails_within_limits_too():
+    def broken(trial):
+        raise TypeError(f"no width {trial.suggest_int('width', 2, 6)}")
+
+    objective = Objective(broken, CountingEstimator(), limits={"flops": 30})
+    study = optuna.create_study(direction="maximize")
+    with pytest.raises(SpaceError, match="no width"):
+        study.optimize(objective, n_trials=1)

@@ -19,7 +19,8 @@ PACKAGE = Path(optnas.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 HEAVY = {"torch", "pytorch_lightning", "optuna"}
 
-_WORDS = {"_lazy", "private", "passwords", "trial", "errors", "seeds", "answers", "record", "printable"}
+_WORDS = {"_lazy", "private", "passwords", "trial", "errors", "seeds", "answers", "limits", "record"}
+_WORDS |= {"printable"}
 _PARTS = _WORDS | {"space", "facts", "drawing", "storage", "surrogate"}
 _WAYS = {"estimation", "training", "tasks", "data", "strategy", "benchmarks", "hub", "supernet"}
 # room -> the rooms it may import; doors open one way.
@@ -31,8 +32,9 @@ DOORS = {
     "passwords": set(),
     "seeds": set(),
     "printable": set(),
+    "limits": set(),
     "answers": {"errors"},
-    "record": {"answers", "trial", "errors", "private"},
+    "record": {"limits", "answers", "trial", "errors", "private"},
     "space": _WORDS,
     "facts": _WORDS,
     "drawing": _WORDS | {"facts"},

@@ -13,6 +13,7 @@ from rich.text import Text
 from optnas import record
 from optnas.analysis.trials import maximizes, objective_value, scored
 from optnas.analysis.words import answer_in_words
+from optnas.limits import Limit
 from optnas.printable import printable
 from optnas.record import FactKind, Target
 
@@ -20,8 +21,8 @@ from optnas.record import FactKind, Target
 @dataclass(frozen=True)
 class Row:
     """One architecture. `facts`: what is known of it without training, by name, such as `facts["flops"]`;
-    `kinds`: what they mean. `params` in words: `depth=2, block.0.op=conv`. `twins` are the numbers of trials
-    that carry this one's value."""
+    `kinds`: what they mean; `limits`: what the study allows. `params` in words: `depth=2, block.0.op=conv`.
+    `twins` are the numbers of trials that carry this one's value."""
 
     rank: int
     trial: int
@@ -30,10 +31,11 @@ class Row:
     params: str
     twins: tuple[int, ...]
     kinds: Mapping[str, FactKind] = field(default_factory=dict, repr=False, compare=False)
+    limits: tuple[Limit, ...] = field(default=(), repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON; without `kinds`, which are the study's."""
-        return {name: value for name, value in asdict(self).items() if name != "kinds"}
+        """Plain values, ready for JSON; without `kinds` and `limits`, which are the study's."""
+        return {name: value for name, value in asdict(self).items() if name not in ("kinds", "limits")}
 
 
 def leaderboard(study: Study, k: int = 5, *, target: Target | None = None) -> list[Row]:
@@ -49,7 +51,7 @@ def leaderboard(study: Study, k: int = 5, *, target: Target | None = None) -> li
     value = objective_value(study, target)
     trials = [t for t in scored(study, target) if record.TWIN_OF.of(t) is None]
     sign = -1.0 if maximizes(study) else 1.0
-    kinds = record.fact_kinds(study, trials)
+    kinds, limits = record.fact_kinds(study, trials), tuple(record.limits(study))
     twins: dict[int, list[int]] = {}
     for trial in study.get_trials(deepcopy=False):
         if (original := record.TWIN_OF.of(trial)) is not None:
@@ -63,6 +65,7 @@ def leaderboard(study: Study, k: int = 5, *, target: Target | None = None) -> li
             params=params_in_words(trial.params),
             twins=tuple(twins.get(trial.number, ())),
             kinds=kinds,
+            limits=limits,
         )
         for rank, trial in enumerate(sorted(trials, key=lambda t: (sign * value(t), t.number))[:k], start=1)
     ]
@@ -85,7 +88,8 @@ def fact_columns(rows: Sequence[Row]) -> dict[str, list[str]]:
 
 def leaderboard_table(rows: list[Row]) -> Table:
     """For a terminal: `rich.print(leaderboard_table(leaderboard(study)))`."""
-    table = Table(title="Best architectures")
+    limits = ", ".join(map(str, rows[0].limits if rows else ()))
+    table = Table(title="Best architectures" + (f" within {printable(limits)}" if limits else ""))
     columns = fact_columns(rows)
     for title in ("rank", "trial", "value", *columns):
         table.add_column(Text(printable(title)), justify="right")

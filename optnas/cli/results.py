@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optnas.cli.messages import say
+from optnas.limits import in_words
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
     from optnas.cli.job import Job
+    from optnas.objective import Objective
     from optnas.search.best import Best
 
 
@@ -86,26 +88,43 @@ def show_best(job: Job, best: Best, n_seeds: int, max_epochs: int | None = None)
         say("  the winner   " + _metrics(best.retrain(n_seeds, max_epochs)))
         if job.baseline is not None:
             say("  by hand      " + _metrics(train_baseline(job, best, n_seeds, max_epochs)))
+            for words in _over_limits(job):
+                say(f"               {words}")
 
 
 def train_baseline(job: Job, best: Best, n_seeds: int, max_epochs: int | None) -> list[dict[str, float]]:
     """Metrics of the user's own network, trained as the winner is, from the same seeds; kept in the study."""
     from optnas import record
-    from optnas.objective import Objective
     from optnas.search.best import train
     from optnas.search.provenance import source_hash
 
     assert job.baseline is not None
     who = source_hash(job.baseline)
-    by_hand = Objective(
-        job.baseline, job.objective.estimator, values=job.objective.values, example=job.objective.example
-    )
+    by_hand = _by_hand(job)
     runs = record.retrained(best.study, who, max_epochs)
     for i in range(len(runs), n_seeds):
         seed, origin = best.seed_of(i), record.origin(best.study)
         runs.append(train(by_hand, best.params, seed, max_epochs, origin=origin))
         record.write_retrained(best.study, who, max_epochs, runs)
     return runs[:n_seeds]
+
+
+def _by_hand(job: Job) -> Objective:
+    from optnas.objective import Objective
+
+    assert job.baseline is not None
+    given = job.objective
+    return Objective(
+        job.baseline, given.estimator, values=given.values, example=given.example, facts=given.facts
+    )
+
+
+def _over_limits(job: Job) -> Iterator[str]:
+    """The limits of the search that the user's own network breaks, of those that can be computed."""
+    facts = _by_hand(job).foresee({})
+    for limit in job.objective.limits:
+        if limit.name in facts and limit.violation(facts[limit.name]) > 0:
+            yield f"is over a limit: {limit.name} is {in_words(facts[limit.name])}, and {limit}"
 
 
 def _metrics(runs: Sequence[Mapping[str, float]]) -> str:

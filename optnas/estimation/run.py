@@ -198,7 +198,8 @@ class Run(optuna.Trial):
         """
         if not violation > 0:
             raise ValueError(f"refuse({name!r}): violation={violation} must be above 0.")
-        self.set_constraint(name, violation)
+        # Optuna keeps the first number under a name: that the network was found to keep the limit, perhaps.
+        self.set_constraint(name if name not in self.constraints else f"{name}, at last", violation)
         if record.METRICS.of(self) is None:
             record.COUNTS.write(self, False)
         self.stop(Reason(Why.LIMIT, words, cause=name))

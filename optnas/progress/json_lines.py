@@ -19,12 +19,13 @@ from optnas.progress.table import best, ending
 class JsonLines:
     """One JSON object per line on the standard output. All have `event` and `time` (seconds since 1970).
 
-    - `start`: `study`, `n_trials` (the budget, or null), `n_counted` (trials that count already).
+    - `start`: `study`, `n_trials` (the budget, or null), `n_counted` (trials that count already), and, where
+      the study has any, `limits` (name to the least and the most, either of them null).
     - `trial`, when one has finished: `number`, `state` (complete, twin, pruned, infeasible or failed),
       `values` (null where there are none), `seconds`, `params`, and, where known, `facts` (name to number;
       `n_params` and `flops` stand beside it, too), `metrics`, `twin_of`, `audit_of` (a twin that was trained
-      all the same), `reason` (in words) and `reason_kind` (see `record.Why`), and `worker` (host and
-      process).
+      all the same), `reason` (in words) and `reason_kind` (see `record.Why`), `violations` (limit to by how
+      much it is broken, as a share of the bound), and `worker` (host and process).
     - `best`, when a trial is better than all before: `number`, `value`. Not with several objectives.
     - `end`: `status` (done, interrupted or failed), `reason` (why not done), `seconds`, how many trials of
       the study are `complete`, `twin`, `pruned`, `infeasible` and `failed`, and `best` (number and value, or
@@ -42,7 +43,11 @@ class JsonLines:
         trials = self._study.get_trials(deepcopy=False)
         self._best = best(self._study, trials)
         n_counted = record.n_counted(trials)
-        self._write("start", study=self._study.study_name, n_trials=self._n_trials, n_counted=n_counted)
+        limits = record.limits_as_kept(record.limits(self._study))
+        known = {"limits": limits} if limits else {}
+        self._write(
+            "start", study=self._study.study_name, n_trials=self._n_trials, n_counted=n_counted, **known
+        )
 
     def show(self, trial: FrozenTrial) -> None:
         known: dict[str, Any] = {}
@@ -57,6 +62,8 @@ class JsonLines:
             known["audit_of"] = audited
         if (reason := record.Reason.of(trial)) is not None:
             known |= {"reason": reason.words, "reason_kind": reason.kind.value}
+        if violations := record.broken(trial):
+            known["violations"] = violations
         if attempts := record.attempts(trial):
             known["worker"] = {key: attempts[-1].get(key) for key in ("host", "pid")}
         seconds = trial.duration.total_seconds() if trial.duration else 0.0

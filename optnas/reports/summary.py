@@ -118,8 +118,18 @@ def _ended(study: Study) -> Iterator[str]:
         )
     if differ := record.TWINS_DIFFER.of(study):
         yield differ
+    if limits := record.limits(study):
+        yield f"Its limits: {', '.join(map(str, limits))}. {_over_limits(trials)}"
     if seconds := sum(record.DURATION.of(trial) or 0.0 for trial in trials):
         yield f"Their estimates took {_duration(seconds)} of one worker's time."
+
+
+def _over_limits(trials: Sequence[FrozenTrial]) -> str:
+    """How many trials broke which limit; those that no sampler proposed have no trial."""
+    broken = Counter(name for trial in trials for name in record.broken(trial))
+    if not broken:
+        return "No trial broke one."
+    return ", ".join(f"{_several(n, 'trial')} broke that of {name}" for name, n in broken.items()) + "."
 
 
 def _failures(study: Study) -> Iterator[Part]:

@@ -30,12 +30,14 @@ from optnas.errors import (
     error_number,
     is_infrastructure,
 )
+from optnas.limits import nearest_in_words
 from optnas.objective import Objective
 from optnas.record import Reason, Why
 from optnas.search.artifacts import attach_drawing
 from optnas.search.fits import never_asked
 from optnas.search.recovery import Fate, recover, requeue, requeue_or_give_up
 from optnas.search.signals import Passage, signals_raise, signals_wait
+from optnas.search.study import limited
 from optnas.seeds import derive_seed
 from optnas.storage.database import waits_in
 from optnas.storage.open import claim, storage_of
@@ -80,7 +82,7 @@ def work(
     """
     failures, unfinished, unasked, idle = Failures(), _Unfinished(), _Unasked(), 0
     halt = threading.Event() if halt is None else halt
-    with signals_raise(), private.stoppable(study), _without_repeats(study, objective) as renew:
+    with signals_raise(), private.stoppable(study), _proposing(study, objective) as renew:
         while not (private.is_stopped(study) or halt.is_set()):
             renew()
             if (end := _known_end(study, n_trials)) is not None:
@@ -109,16 +111,11 @@ def work(
             if isinstance(error, ChoicesError):  # no trial of this study can get any further
                 raise error
             unasked.tell(finished)
+            _tell_refused(finished)
             failures.add(finished, error)
             idle = 0 if record.counts(finished) or error is not None else idle + 1
             if idle == MAX_IDLE_TRIALS:
-                logger.warning(
-                    "The search ends: its last %d trials repeated known architectures or were refused or "
-                    "infeasible%s The space may be exhausted, or its limits too tight; "
-                    "Objective(..., reuse_twins=False) trains repeats.",
-                    MAX_IDLE_TRIALS,
-                    f" (the last: {words})." if (words := record.why(finished)) else ".",
-                )
+                _end_idle(study, objective, finished)
                 return
 
 
@@ -316,6 +313,39 @@ def _ends_search(error: BaseException) -> bool:
     return lasting or not is_infrastructure(error)
 
 
+def _tell_refused(trial: FrozenTrial) -> None:
+    """Say of an enqueued trial that it breaks a limit: somebody wanted it."""
+    if "fixed_params" in trial.system_attrs and record.end(trial) is record.End.INFEASIBLE:
+        logger.warning("Trial %d, which was enqueued, is infeasible: %s", trial.number, record.why(trial))
+
+
+def _end_idle(study: optuna.Study, objective: Objective, last: FrozenTrial) -> None:
+    """Say that trials which cost nothing followed each other for so long that there is no end.
+
+    Raises:
+        SearchFailedError: no trial of the study was ever trained.
+    """
+    words = (
+        f"its last {MAX_IDLE_TRIALS} trials repeated known architectures or were refused or infeasible"
+        + (f" (the last: {why}). " if (why := record.why(last)) else ". ")
+        + ("".join(f"No trial kept the limit {limit}. " for limit in _unmet(study, objective)))
+        + "The space may be exhausted, or its limits too tight; Objective(..., reuse_twins=False) trains "
+        "repeats."
+    )
+    if not any(map(record.counts, study.get_trials(deepcopy=False))):
+        raise SearchFailedError(f"The search stops: {words}")
+    logger.warning("The search ends: %s", words)
+
+
+def _unmet(study: optuna.Study, objective: Objective) -> Iterator[str]:
+    """The limits that no trial kept, with how near any came."""
+    measured = [record.facts(t) | record.metrics(t) for t in study.get_trials(deepcopy=False)]
+    for limit in objective.limits:
+        values = [numbers[limit.name] for numbers in measured if limit.name in numbers]
+        if values and limit.violation(nearest := min(values, key=limit.violation)) > 0:
+            yield f"{limit}{nearest_in_words(limit, nearest)}"
+
+
 def _known_end(study: optuna.Study, n_trials: int | None) -> SpaceExhausted | None:
     """Why the next trial would find nothing new, where there is to be one and this is known without it."""
     sampler = study.sampler
@@ -361,31 +391,34 @@ def _answers(trial: FrozenTrial) -> Hashable | None:
 
 
 @contextmanager
-def _without_repeats(study: optuna.Study, objective: Objective) -> Iterator[Callable[[], None]]:
-    """Let the study's sampler propose only what is not known yet.
+def _proposing(study: optuna.Study, objective: Objective) -> Iterator[Callable[[], None]]:
+    """Let the study's sampler propose only what is within the limits and not known yet.
 
     What is given tells it, before a trial, by what an architecture is known now: by its network once equal
     networks were seen to train to equal values, by its answers before and if not.
     """
-    sampler = study.sampler
+    before, within = study.sampler, objective.within
+    sampler = limited(study, objective, before)
     seed = derive_seed(record.origin(study), "distinct")
     trusted: bool | None = None
 
     def renew() -> None:
         nonlocal trusted
-        if not objective.reuse_twins or isinstance(sampler, DistinctSampler):
+        if not objective.reuse_twins or isinstance(before, DistinctSampler):
             return
-        before, trusted = trusted, objective.trusts_twins(study)
-        if trusted is not before:
+        was, trusted = trusted, objective.trusts_twins(study)
+        if trusted is not was:
             study.sampler = DistinctSampler(
                 sampler,
                 objective.ask,
                 identity=objective.identity if trusted else None,
                 recorded=objective.recorded_identity if trusted else _answers,
+                within=within,
                 seed=seed,
             )
 
+    study.sampler = sampler
     try:
         yield renew
     finally:
-        study.sampler = sampler
+        study.sampler = before

@@ -20,6 +20,7 @@ from optnas.search.provenance import changes, provenance
 from optnas.seeds import derive_seed
 from optnas.storage.open import open_storage, storage_of
 from optnas.strategy.base import TrialSampler
+from optnas.strategy.limited import LimitedSampler
 from optnas.strategy.predictor import PredictorSampler
 from optnas.strategy.seeded import SeededSampler
 from optnas.trial import name_of
@@ -69,6 +70,7 @@ def create_study(
     # Of several processes that begin a study at one moment, one decides.
     first = storage_of(study).settle_study_user_attr
     first(private.study_id(study), record.SEED.name, secrets.randbelow(2**31) if seed is None else seed)
+    first(private.study_id(study), record.LIMITS.name, record.limits_as_kept(objective.limits))
     now = provenance(objective)
     began = first(private.study_id(study), record.PROVENANCE.name, now)
     record.write_fact_kinds(study, {fact.name: fact.kind for fact in (*USUAL, *objective.facts)})
@@ -77,10 +79,19 @@ def create_study(
             study.set_metric_names(list(objective.values))
     if changed := _describe_changes(study, began, now):
         warnings.warn(changed, stacklevel=2)
-    study.sampler = _make_sampler(
-        study, sampler or (lambda seed: PredictorSampler(objective.space, seed=seed))
-    )
+    sampler = _make_sampler(study, sampler or (lambda seed: PredictorSampler(objective.space, seed=seed)))
+    study.sampler = limited(study, objective, sampler)
     return study
+
+
+def limited(study: optuna.Study, objective: Objective, sampler: BaseSampler) -> BaseSampler:
+    """The sampler; where the objective has limits that can be computed, it proposes nothing beyond them."""
+    within = objective.within
+    if isinstance(sampler, TrialSampler):
+        sampler.within = within
+    if within is None or isinstance(sampler, LimitedSampler):
+        return sampler
+    return LimitedSampler(sampler, objective.ask, within, derive_seed(record.origin(study), "limited"))
 
 
 def describe_changes(study: optuna.Study, objective: Objective) -> str:
@@ -116,10 +127,10 @@ def _check_not_older(study: optuna.Study) -> None:
 
 
 def check_values(study: optuna.Study, objective: Objective) -> None:
-    """Check that a study optimizes what the objective does.
+    """Check that a study optimizes what the objective does, within the same limits.
 
     Raises:
-        ParamsMismatchError: another metric, in the other direction, or several.
+        ParamsMismatchError: another metric, in the other direction, or several; or other limits.
     """
     begun = [direction.name.lower() for direction in study.directions]
     names = study.metric_names or ["a value"] * len(begun)  # Optuna's own studies have no names
@@ -130,6 +141,16 @@ def check_values(study: optuna.Study, objective: Objective) -> None:
         raise ParamsMismatchError(
             f"Study {study.study_name!r} began in order to {values}, and the objective is now to {asked}. "
             f"Start a study of another name{way_out}."
+        )
+    kept, now = record.LIMITS.of(study), record.limits_as_kept(objective.limits)
+    if kept is None and record.PROVENANCE.of(study) is not None:
+        kept = {}
+    if kept is not None and kept != now:
+        before = "; ".join(map(str, record.limits(study))) or "no limits"
+        raise ParamsMismatchError(
+            f"Study {study.study_name!r} began with {before}, and the objective has now "
+            f"{'; '.join(map(str, objective.limits)) or 'no limits'}. Which of its trials keep them was "
+            "decided when they ran: start a study of another name."
         )
 
 

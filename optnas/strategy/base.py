@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optnas import private, record
 from optnas.answers import Pick
+from optnas.limits import Within
 
 """System attribute of a trial: the answers that a sampler has planned for it, under `params`."""
 
@@ -28,9 +29,14 @@ class TrialSampler(BaseSampler, ABC):
 
     Args:
         seed: A non-negative integer, or None for different answers each time.
+
+    Attributes:
+        within: Which params keep the limits of the objective. `create_study` and `optimize` set it and see to
+            it that limits are kept; a sampler that makes candidates saves time by looking itself.
     """
 
     def __init__(self, seed: int | None = None) -> None:
+        self.within: Within | None = None
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._picks: dict[tuple[int, int], tuple[Pick, int]] = {}  # and how often this trial was prepared
 

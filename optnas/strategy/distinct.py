@@ -13,18 +13,19 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas import private, record
-from optnas.answers import draw, is_continuous, keep_or_draw, others, params_key
+from optnas.answers import params_key
 from optnas.errors import ParamsMismatchError, SpaceExhausted
+from optnas.limits import Within
 from optnas.space.explore import enumerate_params, walk
 from optnas.strategy.base import expected_params
 from optnas.strategy.inner import Inner, PlanningSampler
+from optnas.strategy.ways import Ways
 from optnas.trial import Draw, Space, replay
 
 Params = Mapping[str, Any]
 Identity = Callable[[Params], Hashable]
 Recorded = Callable[[FrozenTrial], Hashable | None]
 
-RANDOM_TRIES = 50
 CLAIMS = 5
 SMALL = 200
 
@@ -57,6 +58,8 @@ class DistinctSampler(PlanningSampler):
         recorded: A finished trial to its identity, where the trial itself tells. Where it is None, `identity`
             is asked, which may have to build all networks so far before a resumed search goes on.
         redraws: How often the inner sampler is asked again.
+        within: Of an objective with limits (`Objective.within`): nothing else is proposed. `LimitedSampler`
+            around the inner sampler sees to it that what this one draws is within them, too.
         seed: Of the neighbor and the random choice; see `TrialSampler`.
 
     Raises:
@@ -71,6 +74,7 @@ class DistinctSampler(PlanningSampler):
         identity: Identity | None = None,
         recorded: Recorded | None = None,
         redraws: int = 3,
+        within: Within | None = None,
         seed: int | None = None,
     ) -> None:
         if redraws < 0:
@@ -79,6 +83,7 @@ class DistinctSampler(PlanningSampler):
         self.space = space
         self.redraws = redraws
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        self._within = within
         self._identity = identity
         self._recorded = recorded
         self._identities: dict[Hashable, Hashable] = {}
@@ -106,7 +111,8 @@ class DistinctSampler(PlanningSampler):
         if self._walk is None:
             self._walk = enumerate_params(self.space)
         while self._n_walked <= SMALL:
-            if self._untried is not None and self._is_new(self._untried, seen):
+            untried = self._untried
+            if untried is not None and self._is_within(untried) and self._is_new(untried, seen):
                 return None
             try:
                 self._untried = next(self._walk, None)
@@ -114,7 +120,7 @@ class DistinctSampler(PlanningSampler):
                 self._n_walked = SMALL + 1
                 return None
             if self._untried is None:
-                return _exhausted(study, seen)
+                return _exhausted(study, seen, self._within)
             self._n_walked += 1
         return None
 
@@ -141,49 +147,16 @@ class DistinctSampler(PlanningSampler):
         for redraws in range(self.redraws + 1):
             inner = Inner(self.sampler, study, trial, fixed)
             drawn = self._ask(Draw(inner))
-            if self._is_new(drawn.params, seen):
+            if self._is_new(drawn.params, seen) and self._is_within(drawn.params):
                 return inner, _Found(drawn.params, "redrawn" if redraws else "drawn", redraws)
             if drawn.params.keys() <= fixed.keys():
                 return inner, _Found(drawn.params, "repeat", redraws)
-        for candidates, how in (
-            (self._neighbors(drawn, fixed, rng), "neighbor"),
-            (self._random(fixed, rng), "random"),
-            (self._rest(fixed, rng), "random"),
-        ):
-            for params in candidates:
-                if self._is_new(params, seen):
-                    return inner, _Found(params, how, self.redraws)
+        for params, how in Ways(self.space, fixed, rng, self._within).all(drawn):
+            if self._is_new(params, seen):
+                return inner, _Found(params, how, self.redraws)
         if fixed:
             return inner, _Found(drawn.params, "repeat", self.redraws)
-        raise _exhausted(study, seen)
-
-    def _neighbors(self, drawn: Draw, fixed: Params, rng: np.random.Generator) -> Iterator[Params]:
-        """One decision changed to each of its other answers, all in random order."""
-        names = [name for name in drawn.params if name not in fixed]
-        for i in rng.permutation(len(names)):
-            name, distribution = names[i], drawn.distributions[names[i]]
-            if is_continuous(distribution):
-                changes = [draw(distribution, rng)]
-            else:
-                changes = others(name, distribution, drawn.params[name])
-            for j in rng.permutation(len(changes)):
-                kept = {**drawn.params, name: changes[j], **fixed}
-                yield self._ask(Draw(keep_or_draw(kept, rng))).params
-
-    def _random(self, fixed: Params, rng: np.random.Generator) -> Iterator[Params]:
-        for _ in range(RANDOM_TRIES):
-            yield self._ask(Draw(keep_or_draw(fixed, rng))).params
-
-    def _rest(self, fixed: Params, rng: np.random.Generator) -> Iterator[Params]:
-        """When so many random draws found nothing, the space is nearly exhausted: take it in order."""
-        if fixed:
-            return
-        try:
-            yield from enumerate_params(self.space)
-        except ValueError:  # continuous: it has more, although few draws get there
-            for _ in range(100):
-                yield from self._random(fixed, rng)
-            raise
+        raise _exhausted(study, seen, self._within)
 
     def _ask(self, asked: Draw) -> Draw:
         """What the space asks; one that raises, until then (the trial with these answers will raise, too)."""
@@ -192,6 +165,9 @@ class DistinctSampler(PlanningSampler):
 
     def _is_new(self, params: Params, seen: set[Hashable]) -> bool:
         return params_key(params) not in seen and self._key(params) not in seen
+
+    def _is_within(self, params: Params) -> bool:
+        return self._within is None or self._within(params)
 
     def _key(self, params: Params) -> Hashable:
         key = params_key(params)
@@ -230,7 +206,14 @@ class DistinctSampler(PlanningSampler):
             return None
 
 
-def _exhausted(study: Study, seen: set[Hashable]) -> SpaceExhausted:
+def _exhausted(study: Study, seen: set[Hashable], within: Within | None) -> SpaceExhausted:
+    if within is not None and not seen:
+        return SpaceExhausted(f"Nothing within the limits was found: {within}.")
+    if within is not None:
+        return SpaceExhausted(
+            f"Beside the {len(seen)} architectures that were tried, none within the limits was found: "
+            f"{within}. {_failures(study)}"
+        )
     return SpaceExhausted(
         f"All {len(seen)} distinct architectures of the space have been tried. {_failures(study)}"
     )

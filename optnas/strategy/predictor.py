@@ -6,6 +6,7 @@ et al. 2021); the model and what it maximizes were chosen by experiment (studies
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optnas import private, record
 from optnas.answers import ParamsKey, Pick, keep_or_draw, params_key
+from optnas.limits import Within
 from optnas.strategy.base import TrialSampler, expected_params, fixed_params
 from optnas.strategy.candidates import Candidates, Params, Questions
 from optnas.surrogate.model import Features, Surrogate
@@ -99,9 +101,11 @@ class PredictorSampler(TrialSampler):
         # Where trials run in parallel, those under way are as good a start as those that told something.
         n_started = len(observed) + len(running)
         if n_started < self.n_startup_trials or len(observed) < max(2, self.n_startup_trials / 2):
-            return _most_different(candidates, seen)
+            return _most_different(candidates, seen, self.within)
         surrogate = Surrogate(study.direction, self._features and self._remember).fit(others)
-        pool = _Pool(surrogate.believe([params for params in (*running, *proposed) if params]), seen)
+        pool = _Pool(
+            surrogate.believe([params for params in (*running, *proposed) if params]), seen, self.within
+        )
         pool.add(candidates.random() for _ in range(N_RANDOM))
         parents: list[Params] = [trial.params for trial in best]
         for _ in range(ROUNDS):
@@ -110,7 +114,7 @@ class PredictorSampler(TrialSampler):
             parents = pool.top(N_PARENTS)
             if parents[:1] == before:
                 break
-        return parents[0] if parents else _most_different(candidates, seen)
+        return parents[0] if parents else _most_different(candidates, seen, self.within)
 
     def _answers_of(self, study: Study, trial: FrozenTrial) -> ParamsKey:
         place = private.place(study, trial)
@@ -136,10 +140,11 @@ class PredictorSampler(TrialSampler):
 
 
 class _Pool:
-    """Distinct candidates and the improvement expected of each."""
+    """Distinct candidates and the improvement expected of each; those that break a limit win nothing."""
 
-    def __init__(self, surrogate: Surrogate, seen: set[ParamsKey]) -> None:
+    def __init__(self, surrogate: Surrogate, seen: set[ParamsKey], within: Within | None) -> None:
         self._surrogate = surrogate
+        self._within = within
         self._met = set(seen)
         self._scored: list[tuple[float, Params]] = []
 
@@ -155,13 +160,19 @@ class _Pool:
             self._scored.sort(key=lambda scored: -scored[0])
 
     def top(self, n: int) -> list[Params]:
-        return [params for _, params in self._scored[:n]]
+        allowed = (params for _, params in self._scored if self._within is None or self._within(params))
+        return list(itertools.islice(allowed, n))
 
 
-def _most_different(candidates: Candidates, seen: Iterable[ParamsKey]) -> Params:
-    """The random candidate that shares least with what was seen; no answers where the space always raises."""
+def _most_different(candidates: Candidates, seen: Iterable[ParamsKey], within: Within | None) -> Params:
+    """The random candidate that shares least with what was seen, of those that keep the limits, if any do.
+
+    There are no answers where the space always raises.
+    """
     draws = [params for _ in range(N_RANDOM) if (params := candidates.random()) is not None]
-    return max(draws, key=lambda params: _distance(params_key(params), seen), default={})
+    draws.sort(key=lambda params: -_distance(params_key(params), seen))
+    allowed = draws if within is None else filter(within, draws)
+    return next(iter(allowed), draws[0] if draws else {})
 
 
 def _distance(answers: ParamsKey, others: Iterable[ParamsKey]) -> float:

@@ -90,3 +90,11 @@ def test_decisions_are_no_markup() -> None:
     with console.capture() as capture:
         console.print(leaderboard_table(leaderboard(study)))
     assert "a[b]=1, [/x]=1" in capture.get()
+
+
+def test_limits_stand_in_the_title(study: optuna.Study) -> None:
+    study.set_user_attr(record.LIMITS.name, {"flops": [None, 2e6], "n_params": [10, 500]})
+    rows = leaderboard(study, 2)
+    title = leaderboard_table(rows).title
+    assert title == "Best architectures within flops <= 2,000,000, 10 <= n_params <= 500"
+    assert "limits" not in rows[0].to_dict()

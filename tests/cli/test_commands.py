@@ -272,3 +272,19 @@ def test_a_trial_that_hangs_is_ended_and_says_where_it_was(toy: Path) -> None:
     assert first.state == TrialState.FAIL
     assert "toy.py" in record.why(first)
     assert record.n_counted(load().trials) == 2
+
+
+def test_a_network_by_hand_that_is_over_a_limit_is_told(
+    trained: Path, optnas_cli: Callable[..., Result]
+) -> None:
+    source = trained.read_text().replace(
+        "Objective(space, estimator)", "Objective(space, estimator, limits=LIMITS)"
+    )
+    trained.write_text(source.replace("estimator = ", "LIMITS = {'n_params': (600, 700)}\nestimator = "))
+    told = optnas_cli("run", trained).output
+    assert "within 600 <= n_params <= 700" in " ".join(told.split())
+    assert "by hand" in told
+    assert "over a limit" not in told  # 650 parameters
+    trained.write_text(trained.read_text().replace("(600, 700)", "(600, 649)"))
+    told = optnas_cli("run", trained, "--study-name", "other").output
+    assert "is over a limit: n_params is 650, and 600 <= n_params <= 649" in told

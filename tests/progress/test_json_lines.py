@@ -118,3 +118,22 @@ def test_a_storage_that_is_gone_does_not_hide_why_the_search_ends(tmp_path: Path
     end = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (end["event"], end["status"]) == ("end", "interrupted")
     assert "best" not in end
+
+
+def test_limits_and_what_breaks_them_are_told(capsys: Capture) -> None:
+    limits = {"flops": 40, "score": 6.0}
+    objective = Objective(space, estimate, values={"score": "maximize"}, example=(2, 4), limits=limits)
+    study = create_study(objective, study_name="s", seed=0)
+    for width in (4, 9, 7):
+        study.enqueue_trial({"width": width})
+    optimize(
+        study, Objective(space, estimate, values={"score": "maximize"}, example=(2, 4), limits=limits), 1
+    )
+    optimize(study, objective, 2, show_progress="json")
+    start, *trials = [event for event in events(capsys) if event["event"] in ("start", "trial")]
+    assert start["limits"] == {"flops": [None, 40], "score": [None, 6.0]}
+    assert [(t["state"], t.get("violations")) for t in trials[:2]] == [
+        ("infeasible", {"flops": pytest.approx(0.8)}),
+        ("infeasible", {"flops": pytest.approx(0.4)}),
+    ]
+    assert trials[0]["reason"] == "over a limit: flops is 72, and flops <= 40"

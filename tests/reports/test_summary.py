@@ -248,3 +248,13 @@ def test_a_training_that_diverged_is_counted_apart(study: optuna.Study) -> None:
     table = summary.retrained(study)
     assert table is not None
     assert table.rows[-1][-1] == "0.6000 ± 0.1414 (1 of 3 not finite)"
+
+
+def test_limits_are_told_with_what_broke_them(study: optuna.Study) -> None:
+    study.set_user_attr(record.LIMITS.name, {"flops": [None, 2e6]})
+    assert "Its limits: flops <= 2,000,000. No trial broke one." in of_one(study)
+    for violation in (0.5, 0.1):
+        study.add_trial(
+            create_trial(state=TrialState.PRUNED, constraints={"flops": violation, "memory": 0.0})
+        )
+    assert "2 trials broke that of flops." in of_one(study)
