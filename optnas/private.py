@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage, _CachedStorage
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage, _CachedStorage
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages._rdb import models
 from optuna.storages.journal import JournalFileBackend
 from optuna.study._frozen import FrozenStudy
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "kind",
     "models",
     "place",
+    "reopen_in_memory",
     "set_system_attr",
     "stoppable",
     "storage",
@@ -93,6 +95,19 @@ def _bare(storage: BaseStorage) -> BaseStorage:
 def kind(storage: BaseStorage) -> str:
     """The class of a storage as people write it."""
     return type(_bare(storage)).__name__
+
+
+def reopen_in_memory(storage: BaseStorage, trial_id: int) -> bool:
+    """Let a PRUNED trial wait again; False in any storage but Optuna's in memory, where it cannot."""
+    if not isinstance(storage, InMemoryStorage):
+        return False
+    with storage._lock:
+        trial = copy.copy(storage._get_trial(trial_id))
+        if trial.state != TrialState.PRUNED:
+            return False
+        trial.state, trial.values, trial.datetime_complete = TrialState.WAITING, None, None
+        storage._set_trial(trial_id, trial)
+    return True
 
 
 def database_url(storage: BaseStorage) -> URL | None:

@@ -100,6 +100,11 @@ START = SystemKey(f"{PREFIX}start", int)
 TRIED = SystemKey(f"{PREFIX}tried", object)
 """The answer to the changed decision."""
 
+# ---- of a trial, by a search ----
+
+LET_GO_ON = SystemKey(f"{PREFIX}let_go_on", int)
+"""How many reports it had made when the pruner let it go on, after it had been paused."""
+
 # ---- of a study, and SEED of a trial too ----
 
 SEED = Key(f"{PREFIX}seed", int)
@@ -199,6 +204,7 @@ class Why(StrEnum):
     """The kind of a reason."""
 
     PRUNED = "pruned"  # the pruner stopped it
+    PAUSED = "paused"  # the budget ended before the pruner let it go on; more budget may continue it
     DIVERGED = "diverged"  # a loss or a metric is not finite
     LIMIT = "limit"  # it breaks a limit, memory included
     REFUSED = "refused"  # the space or the estimator raised TrialPruned
@@ -230,7 +236,11 @@ class Reason:
 
     def write(self, trial: Writer) -> None:
         """Record it, before the trial ends."""
-        REASON.write(trial, asdict(self))
+        REASON.write(trial, self.as_attr())
+
+    def as_attr(self) -> dict[str, str]:
+        """What stands in the trial under `REASON`."""
+        return asdict(self)
 
 
 def why(trial: Holder) -> str:

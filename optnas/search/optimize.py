@@ -17,6 +17,7 @@ from optnas.search.loop import Callback, work
 from optnas.search.recovery import recover
 from optnas.search.rehearsal import rehearse
 from optnas.search.study import check_values
+from optnas.search.turns import reopen_paused
 from optnas.search.workers import Search, run_workers
 from optnas.storage.open import storage_of
 
@@ -80,6 +81,7 @@ def optimize(
         warnings.warn(storage.lacks, stacklevel=2)
     for given_up in recover(study):
         objective.estimator.finish(study, given_up)
+    reopen_paused(study, n_trials)
     objective.estimator.tidy(study)
     deadline = None if timeout is None else time.monotonic() + timeout
     search = Search(n_trials, deadline, tuple(callbacks), trial_timeout)
