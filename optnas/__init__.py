@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from optnas.facts.cost import count_params as count_params
     from optnas.facts.cost import measure_latency as measure_latency
     from optnas.facts.fact import Fact as Fact
+    from optnas.facts.inputs import Arguments as Arguments
     from optnas.facts.sketch import fingerprint as fingerprint
     from optnas.objective import Objective as Objective
     from optnas.reports.report import report as report

@@ -1,7 +1,6 @@
 """What can be known about a model without training it."""
 
 from optnas.facts.cost import (
-    as_inputs,
     count_flops,
     count_params,
     flops_by_operator,
@@ -9,6 +8,7 @@ from optnas.facts.cost import (
     measure_latency,
 )
 from optnas.facts.fact import FLOPS, LATENCY, N_PARAMS, Fact, latency
+from optnas.facts.inputs import Arguments, as_inputs
 from optnas.facts.layers import DEPTH, N_LAYERS, count_depth, count_layers
 from optnas.facts.memory import (
     Memory,
@@ -41,6 +41,7 @@ __all__ = [
     "LATENCY",
     "N_LAYERS",
     "N_PARAMS",
+    "Arguments",
     "Fact",
     "Memory",
     "Sketch",

@@ -1,69 +1,23 @@
-"""What a model costs: parameters, floating-point operations, latency.
-
-An `example` describes the inputs wherever one is asked for: a shape with the batch dimension (float32), a
-tensor, a tuple of tensors (positional arguments), a dict of tensors (keyword arguments), or a tuple of
-tensors that ends with such a dict.
-"""
+"""What a model costs: parameters, floating-point operations, latency."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import is_lazy
 from torch.utils.flop_counter import FlopCounterMode
 
-Example: TypeAlias = tuple[int, ...] | Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
+from optnas.facts.inputs import Example, as_inputs
+
 M = TypeVar("M", bound=AbstractContextManager[Any])
-Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
-
-_FORMS = (
-    "a shape with the batch dimension like (8, 3, 32, 32), a tensor, a tuple of tensors, a dict of tensors"
-)
-
-
-def as_inputs(example: Example, device: torch.device | str) -> Inputs:
-    """The arguments and keyword arguments that `example` stands for, on `device`.
-
-    A shape becomes zeros; tensors keep their dtype and, except on the meta device, their values. They are
-    copies, for a model may write into its inputs.
-
-    Raises:
-        TypeError: not one of the four forms.
-        ValueError: a shape without dimensions, or with one that is not positive.
-    """
-    if isinstance(example, Tensor):
-        return (example.to(device, copy=True),), {}
-    if isinstance(example, Mapping):
-        if example and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in example.items()):
-            return (), {name: value.to(device, copy=True) for name, value in example.items()}
-    elif isinstance(example, tuple | list) and example:
-        if len(example) > 1 and isinstance(example[-1], Mapping):
-            args, _ = as_inputs(tuple(example[:-1]), device)
-            return args, as_inputs(example[-1], device)[1]
-        tensors = [value for value in example if isinstance(value, Tensor)]
-        if len(tensors) == len(example):
-            return tuple(tensor.to(device, copy=True) for tensor in tensors), {}
-        sizes = [size for size in example if isinstance(size, int) and not isinstance(size, bool)]
-        if len(sizes) == len(example):
-            if min(sizes) < 1:
-                raise ValueError(
-                    f"The shape example={example!r} has a size below 1; every size is at least 1."
-                )
-            return (torch.zeros(sizes, device=device),), {}
-    raise TypeError(f"example={_brief(example)} is not a description of inputs; give {_FORMS}.")
-
-
-def batch_size(inputs: Inputs) -> int:
-    """The first dimension of the first tensor that has one."""
-    args, kwargs = inputs
-    return next((value.shape[0] for value in (*args, *kwargs.values()) if value.dim()), 1)
 
 
 def count_params(model: nn.Module) -> int:
@@ -151,7 +105,7 @@ def run_recorded(model: nn.Module, example: Example, recorder: Callable[[], M]) 
             if device.type == "meta":
                 raise
             args, kwargs = as_inputs(example, device)
-            with torch.random.fork_rng(), recorder() as on_device:
+            with torch.random.fork_rng(), countable(), recorder() as on_device:
                 return on_device, model(*args, **kwargs)
 
 
@@ -184,6 +138,18 @@ def inference(model: nn.Module, *, fused: bool = False) -> Iterator[None]:
             module.training = training
 
 
+@contextmanager
+def countable() -> Iterator[None]:
+    """Attention and recurrent layers on the CPU as products, which are counted, not as one kernel each."""
+    enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)
+
+
 def _device(model: nn.Module) -> torch.device:
     tensor = next((t for ts in (model.parameters(), model.buffers()) for t in ts), None)
     return torch.get_default_device() if tensor is None else tensor.device
@@ -202,8 +168,3 @@ def refuse_lazy(model: nn.Module) -> None:
 def _synchronize(device: torch.device) -> None:
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
-
-
-def _brief(example: object) -> str:
-    text = repr(example)
-    return text if len(text) <= 80 else f"{text[:77]}..."

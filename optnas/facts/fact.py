@@ -10,7 +10,8 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import nn
 
-from optnas.facts.cost import Example, as_inputs, batch_size, count_flops, count_params, measure_latency
+from optnas.facts.cost import count_flops, count_params, measure_latency
+from optnas.facts.inputs import Example, arguments, batch_size
 from optnas.record import FactKind
 from optnas.seeds import random_state_kept
 
@@ -124,7 +125,8 @@ def latency(example: Example | None = None, *, repeats: int = 20, name: str = "l
 
 
 def _flops_per_sample(model: nn.Module, example: Example) -> int:
-    return count_flops(model, example) // batch_size(as_inputs(example, "meta"))
+    given = arguments(example)
+    return count_flops(model, example) // batch_size((given.args, given.kwargs))
 
 
 N_PARAMS = Fact("n_params", lambda model, example: count_params(model), "parameters", "", "lower")

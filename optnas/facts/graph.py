@@ -110,7 +110,7 @@ def _without_identities(nodes: list[Node]) -> list[Node]:
 def _is_zero(node: Node, zero_roles: set[str]) -> bool:
     op = node.op.partition(".")[0]
     plain = {role: value for role, value in node.args if role not in zero_roles}
-    if op == "fill":
+    if node.op == "fill":  # not with a tensor
         return bool(plain["0"] == 0)
     if op == "mul" and _is_number(plain.get("1"), 0):
         return True

@@ -9,8 +9,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from optnas.facts.cost import Example, run_recorded
+from optnas.facts.cost import run_recorded
 from optnas.facts.fact import Fact
+from optnas.facts.inputs import Example
 
 
 def count_layers(model: nn.Module, example: Example) -> int:

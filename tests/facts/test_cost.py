@@ -144,9 +144,7 @@ def test_latency_grows_with_the_work():
     assert 0 < measure_latency(small, (1, 8), repeats=5) < measure_latency(large, (64, 512), repeats=5)
 
 
-@pytest.mark.parametrize(
-    "example", [None, "3x32x32", (), {}, (1.5, 2), (True, 2), {"x": 3}, (torch.zeros(1), 3)]
-)
+@pytest.mark.parametrize("example", [None, "3x32x32", (), {}, (1.5, 2), (True, 2), {"x": 3}, object()])
 def test_bad_examples_say_what_to_give(example):
     with pytest.raises(TypeError, match="give a shape with the batch dimension"):
         as_inputs(example, "cpu")
