@@ -33,6 +33,7 @@ from optnas.facts.scores import (
     zico,
 )
 from optnas.facts.sketch import Sketch, fingerprint, sketch
+from optnas.facts.structure import structure
 from optnas.facts.trace import untraced
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "size",
     "sketch",
     "snip",
+    "structure",
     "synflow",
     "training_memory",
     "untraced",

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import is_lazy
 from torch.utils.flop_counter import FlopCounterMode
 
-from optnas.facts.inputs import Example, as_inputs
+from optnas.facts.inputs import Example, Inputs, as_inputs
 
 M = TypeVar("M", bound=AbstractContextManager[Any])
 
@@ -111,10 +111,17 @@ def run_recorded(model: nn.Module, example: Example, recorder: Callable[[], M]) 
 
 def run_on_meta(model: nn.Module, example: Example) -> Any:
     """The output of one forward pass on the meta device, which neither copies nor computes anything."""
+    return call_on_meta(model, as_inputs(example, "meta"))
+
+
+def call_on_meta(model: nn.Module, inputs: Inputs) -> Any:
+    """`run_on_meta` with inputs that are there."""
+    args, kwargs = inputs
     state = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    if all(tensor.is_meta for _, tensor in state):
+        return model(*args, **kwargs)
     # One stand-in for each tensor, so that tied weights stay tied.
     stand_ins = {id(tensor): torch.empty_like(tensor, device="meta") for _, tensor in state}
-    args, kwargs = as_inputs(example, "meta")
     return functional_call(model, {name: stand_ins[id(tensor)] for name, tensor in state}, args, kwargs)
 
 
