@@ -358,13 +358,20 @@ class Objective:
     ) -> None:
         """Add to `facts` those that need the initialized model."""
         wanted = [fact for fact in self.facts if fact.needs != "meta"]
+        details = {}
         for fact in wanted:
             try:
-                facts[fact.name] = fact.of(model, example)
+                found = fact.measured(model, example)
             except Exception as error:
                 if is_infrastructure(error):
                     raise
                 missing[fact.name] = describe_error(error)
+                continue
+            facts[fact.name] = found.value
+            if found.words or found.details:
+                details[fact.name] = {"words": found.words, **found.details}
+        if details:
+            record.DETAILS.write(run, details)
         if wanted:
             self._record(run, facts, missing)
 

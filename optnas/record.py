@@ -151,6 +151,9 @@ REASON = Key(f"{PREFIX}reason", dict)
 FACTS = Key(f"{PREFIX}facts", dict)
 """What is known of its network without training it: name to number."""
 
+DETAILS = Key(f"{PREFIX}fact_details", dict)
+"""How facts were measured: name to what was recorded of it, with `words` for people."""
+
 MISSING = Key(f"{PREFIX}missing", dict)
 """Facts that could not be had: name to why."""
 
@@ -407,8 +410,14 @@ def fact_kinds(study: Holder, trials: Iterable[Holder] = ()) -> dict[str, FactKi
 
 def facts_in_words(study: Holder, trial: Holder) -> list[str]:
     """What is known of the trial's network, each with its title and unit, in the order of `fact_kinds`."""
-    found = facts(trial)
-    return [kind.words(found[name]) for name, kind in fact_kinds(study, [trial]).items() if name in found]
+    found, how = facts(trial), DETAILS.of(trial) or {}
+
+    def said(kind: FactKind) -> str:
+        details = how.get(kind.name)
+        words = details.get("words") if isinstance(details, dict) else None
+        return kind.words(found[kind.name]) + (f" ({words})" if words and isinstance(words, str) else "")
+
+    return [said(kind) for name, kind in fact_kinds(study, [trial]).items() if name in found]
 
 
 def limits(study: Holder) -> list[Limit]:

@@ -5,9 +5,8 @@ from optnas.facts.cost import (
     count_params,
     flops_by_operator,
     materialize,
-    measure_latency,
 )
-from optnas.facts.fact import FLOPS, LATENCY, N_PARAMS, Fact, latency
+from optnas.facts.fact import FLOPS, N_PARAMS, Fact, Measured
 from optnas.facts.inputs import Arguments, as_inputs
 from optnas.facts.layers import DEPTH, N_LAYERS, count_depth, count_layers
 from optnas.facts.memory import (
@@ -39,11 +38,11 @@ from optnas.facts.trace import untraced
 __all__ = [
     "DEPTH",
     "FLOPS",
-    "LATENCY",
     "N_LAYERS",
     "N_PARAMS",
     "Arguments",
     "Fact",
+    "Measured",
     "Memory",
     "Sketch",
     "activation_memory",
@@ -61,10 +60,8 @@ __all__ = [
     "grad_norm",
     "grasp",
     "jacob_cov",
-    "latency",
     "log_ranks",
     "materialize",
-    "measure_latency",
     "naswot",
     "size",
     "sketch",

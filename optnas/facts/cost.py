@@ -1,13 +1,11 @@
-"""What a model costs: parameters, floating-point operations, latency."""
+"""What a model costs: parameters, floating-point operations."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import nn
 from torch.func import functional_call
@@ -53,25 +51,6 @@ def flops_by_operator(model: nn.Module, example: Example) -> dict[str, int]:
     counter, _ = run_recorded(model, example, lambda: FlopCounterMode(display=False))
     found = {op.__name__: int(flops) for op, flops in counter.get_flop_counts().get("Global", {}).items()}
     return dict(sorted(found.items(), key=lambda item: -item[1]))
-
-
-def measure_latency(model: nn.Module, example: Example, *, repeats: int = 20) -> float:
-    """Seconds that one forward pass in eval mode takes on the model's device: the median of `repeats`.
-
-    Three passes warm up first. Other work on the machine disturbs the figure: compare latencies that were
-    measured side by side.
-    """
-    device = _device(model)
-    args, kwargs = as_inputs(example, device)
-    seconds = []
-    with inference(model, fused=True):
-        for _ in range(repeats + 3):
-            _synchronize(device)
-            start = time.perf_counter()
-            model(*args, **kwargs)
-            _synchronize(device)
-            seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds[3:]))
 
 
 def materialize(model: nn.Module, example: Example) -> nn.Module:
@@ -170,8 +149,3 @@ def refuse_lazy(model: nn.Module) -> None:
                 f"{name!r} of {type(model).__name__} is lazy and has no shape yet; "
                 "call materialize(model, example) first."
             )
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
