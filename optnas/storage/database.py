@@ -39,8 +39,8 @@ _SCHEMA_LOCK = 0x6F70746E6173  # "optnas"
 _ONE_WAIT = 1.0
 
 # A client that vanishes in the middle of a transaction (power, network) must not keep the study's row locked
-# for hours. The limits hold for the session; but a pooler such as PgBouncer gives the session to other programs
-# as well, so behind one they are set again with each transaction.
+# for hours. The limits hold for the session; but a pooler such as PgBouncer gives the session to other
+# programs as well, so behind one they are set again with each transaction.
 _PREPARED_AFTER = 5  # executions, psycopg's default
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 _LIMITS = {"lock_timeout": f"{_ONE_WAIT:.0f}s", "idle_in_transaction_session_timeout": "30s"}
