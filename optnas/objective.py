@@ -65,11 +65,11 @@ class Objective:
         space: a function of a trial that returns a model.
         estimator: scores a model: `optnas.Training`, another `optnas.Estimator`, or a plain function
             `(model, trial) -> metrics`.
-        values: the one metric, or fact (`n_params`, `flops`), to optimize and its direction, such as
-            `{"val_acc": "maximize"}`. By default the estimator says.
-        example: inputs of the model: a shape with the batch dimension, a tensor, a tuple of arguments, a dict
-            of keyword arguments, or `optnas.Arguments(...)` with all that the model is called with: batches
-            of graphs, lists of images, flags. By default the estimator's `example(trial)`, of its data.
+        values: the metric, or fact (`n_params`, `flops`), to optimize and its direction, such as
+            `{"val_acc": "maximize"}`, or several: `{"val_acc": "maximize", "flops": "minimize"}`. By default
+            the estimator says.
+        example: inputs of the model: a shape with the batch dimension, a tensor, a tuple of tensors, or a
+            dict of keyword tensors. By default the estimator's `example(trial)`, a batch of its data.
         facts: what else to measure of every network before it is trained; `n_params` and `flops` always are.
         limits: the most that facts and metrics may be, such as `{"flops": 2e6, "latency": 5}`, or the least
             and the most, `{"val_acc": (0.9, None)}`. What breaks the limit of a fact is not trained and does
@@ -80,7 +80,7 @@ class Objective:
 
     Raises:
         TypeError: `space` is a model, not a function that builds one; or the estimator cannot be called.
-        ValueError: `values` is not one metric with a direction, there is no example to be had, two facts
+        ValueError: `values` names no metric, or no direction of one, there is no example to be had, two facts
             have one name, or a limit is none.
     """
 
@@ -99,15 +99,15 @@ class Objective:
             raise TypeError("space is a model; pass the function of a trial that builds it.")
         self.estimator = as_estimator(estimator)
         values = values or self.estimator.values
-        if not values or len(values) != 1 or not set(values.values()) <= {"maximize", "minimize"}:
+        if not values or not set(values.values()) <= {"maximize", "minimize"}:
             raise ValueError(
-                f"values={values!r} must name one metric and its direction, "
-                "for example values={'val_acc': 'maximize'}."
+                f"values={values!r} must name a metric and its direction, for example "
+                "values={'val_acc': 'maximize'}, or several."
             )
         if example is None and not self.estimator.has_example:
             raise ValueError(
                 "The estimator does not say what its inputs look like; pass example=, a shape with the batch "
-                "dimension such as (2, 3, 32, 32), a tensor, or optnas.Arguments(...)."
+                "dimension such as (2, 3, 32, 32), a tensor, a tuple or a dict of tensors."
             )
         names = [fact.name for fact in (*USUAL, *facts)]
         if len(set(names)) < len(names):
@@ -129,8 +129,8 @@ class Objective:
         """One direction per optimized value, as `optuna.create_study` takes them."""
         return list(self.values.values())
 
-    def __call__(self, trial: optuna.Trial) -> float:
-        """The value of one trial.
+    def __call__(self, trial: optuna.Trial) -> float | tuple[float, ...]:
+        """The value of one trial; of several objectives its values, in the order of `values`.
 
         Raises:
             optuna.TrialPruned: stopped early, diverged, or out of memory.
@@ -141,7 +141,8 @@ class Objective:
         with same_threads(record.attempts(run)):
             self._begin(run)
             try:
-                return self._value(run)
+                values = self._values(run)
+                return values[0] if len(values) == 1 else values
             except optuna.TrialPruned as pruned:
                 if Reason.of(run) is None:
                     kind = Why.PRUNED if run.told_to_prune else Why.REFUSED
@@ -282,7 +283,7 @@ class Objective:
         }
         record.ATTEMPTS.write(run, [*record.attempts(run), attempt])
 
-    def _value(self, run: Run) -> float:
+    def _values(self, run: Run) -> tuple[float, ...]:
         example = self.example_for(run)
 
         def answer(name: str, distribution: BaseDistribution) -> Any:
@@ -316,11 +317,11 @@ class Objective:
         self._keep_limits(run, facts)
         self._know_limits(run, facts, missing)
         metrics = self._estimate(run, model, counts=twin is None)
-        value = self._pick_value(run, {**facts, **metrics})
+        values = self._pick_values(run, {**facts, **metrics})
         self._judge_limits(run, {**facts, **metrics})
         if twin is not None:
-            self._judge(run, twin, value)
-        return value
+            self._judge(run, twin, values)
+        return values
 
     def _estimate(self, run: Run, model: nn.Module, counts: bool) -> dict[str, float]:
         record.COUNTS.write(run, counts)
@@ -328,10 +329,10 @@ class Objective:
         started = time.perf_counter()
         estimate: Any = self.estimator(model, run)
         if not isinstance(estimate, Mapping):
-            name = next(iter(self.values))
+            known = {fact.name for fact in (*USUAL, *self.facts)}
+            wanted = ", ".join(f"{name!r}: value" for name in self.values if name not in known)
             raise TypeError(
-                f"the estimator returned {type(estimate).__name__}, not metrics by name; "
-                f"return {{{name!r}: value}}."
+                f"the estimator returned {type(estimate).__name__}, not metrics by name; return {{{wanted}}}."
             )
         metrics = {k: float(v) for k, v in estimate.items()}
         record.DURATION.write(run, time.perf_counter() - started)
@@ -358,20 +359,13 @@ class Objective:
     ) -> None:
         """Add to `facts` those that need the initialized model."""
         wanted = [fact for fact in self.facts if fact.needs != "meta"]
-        details = {}
         for fact in wanted:
             try:
-                found = fact.measured(model, example)
+                facts[fact.name] = fact.of(model, example)
             except Exception as error:
                 if is_infrastructure(error):
                     raise
                 missing[fact.name] = describe_error(error)
-                continue
-            facts[fact.name] = found.value
-            if found.words or found.details:
-                details[fact.name] = {"words": found.words, **found.details}
-        if details:
-            record.DETAILS.write(run, details)
         if wanted:
             self._record(run, facts, missing)
 
@@ -426,17 +420,18 @@ class Objective:
         settings = self.estimator.settings
         return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
-    def _pick_value(self, run: Run, measured: Mapping[str, Any]) -> float:
-        name = next(iter(self.values))
-        if name not in measured:
-            numbers = [k for k, v in measured.items() if isinstance(v, int | float)]
-            raise ValueError(
-                f"values names {name!r}, which the estimate did not return; it returned {', '.join(numbers)}."
-            )
-        value = float(measured[name])
-        if not math.isfinite(value):
-            run.stop(Reason(Why.DIVERGED, f"diverged: {name} is {value}"))
-        return value
+    def _pick_values(self, run: Run, measured: Mapping[str, Any]) -> tuple[float, ...]:
+        for name in self.values:
+            if name not in measured:
+                numbers = [k for k, v in measured.items() if isinstance(v, int | float)]
+                why = f" ({words})" if (words := (record.MISSING.of(run) or {}).get(name)) else ""
+                raise ValueError(
+                    f"values names {name!r}, which the estimate did not return{why}; it returned "
+                    f"{', '.join(numbers)}."
+                )
+            if not math.isfinite(value := float(measured[name])):
+                run.stop(Reason(Why.DIVERGED, f"diverged: {name} is {value}"))
+        return tuple(float(measured[name]) for name in self.values)
 
     # ---- twins ----
 
@@ -445,7 +440,7 @@ class Objective:
         fingerprint = record.FINGERPRINT.of(run)
         if fingerprint is None or record.TWINS_DIFFER.of(run.study) is not None:
             return None
-        settings, metric = record.SETTINGS.of(run), next(iter(self.values))
+        settings = record.SETTINGS.of(run)
         for other in run.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             asked = record.ASKED.of(other)
             if (
@@ -458,7 +453,7 @@ class Objective:
                     not self.estimator.scores_given_weights
                     or record.INITIAL.of(other) == record.INITIAL.of(run)
                 )
-                and metric in {**record.facts(other), **record.metrics(other)}
+                and self.values.keys() <= record.facts(other).keys() | record.metrics(other).keys()
                 # The estimate of an equal network starts with the same question as the other's did, and goes
                 # on with the same as long as the answers agree: asking here commits to nothing new.
                 and all(
@@ -470,14 +465,14 @@ class Objective:
                 return other
         return None
 
-    def _take_over(self, run: Run, twin: FrozenTrial) -> float:
+    def _take_over(self, run: Run, twin: FrozenTrial) -> tuple[float, ...]:
         record.write_facts(run, {**record.facts(twin), **record.facts(run)})
         record.write_metrics(run, record.METRICS.of(twin) or {})
         record.ASKED.write(run, record.ASKED.of(twin) or {})
         record.TWIN_OF.write(run, twin.number)
         record.COUNTS.write(run, False)  # whatever an interrupted attempt had begun
         self._judge_limits(run, {**record.facts(run), **record.metrics(run)})
-        return float(twin.values[0])
+        return tuple(twin.values)
 
     def _is_to_be_audited(self, run: Run, twin: FrozenTrial) -> bool:
         """Whether this twin is trained all the same, from the other's seed; if so, it says that."""
@@ -487,20 +482,24 @@ class Objective:
         record.SEED.write(run, _seed(twin))
         return True
 
-    def _judge(self, run: Run, twin: FrozenTrial, value: float) -> None:
-        """Compare the value of an audit with its twin's, and end all reuse where they differ."""
-        other = float(twin.values[0])
+    def _judge(self, run: Run, twin: FrozenTrial, values: tuple[float, ...]) -> None:
+        """Compare the values of an audit with its twin's, and end all reuse where they differ."""
+        for i, (value, other) in enumerate(zip(values, twin.values, strict=True)):
+            if self._differ(run, twin, i, value, other):
+                self._end_reuse(run, twin, value, other)
+                return
+
+    def _differ(self, run: Run, twin: FrozenTrial, i: int, value: float, other: float) -> bool:
         if record.INITIAL.of(run) == record.INITIAL.of(twin):
             # The same operations in the same order on the same weights: the same training.
-            differ = not math.isclose(value, other, rel_tol=1e-6, abs_tol=1e-12)
-        else:
-            # Layers made in another order draw other weights: the values differ as those of two seeds do.
-            trials = run.study.get_trials(deepcopy=False)
-            known = [float(t.values[0]) for t in trials if record.end(t) is End.COMPLETE]
-            spread = statistics.pstdev(known) if len(known) > 7 else math.inf
-            differ = abs(value - other) > 2 * spread
-        if not differ:
-            return
+            return not math.isclose(value, other, rel_tol=1e-6, abs_tol=1e-12)
+        # Layers made in another order draw other weights: the values differ as those of two seeds do.
+        trials = run.study.get_trials(deepcopy=False)
+        known = [float(t.values[i]) for t in trials if record.end(t) is End.COMPLETE]
+        spread = statistics.pstdev(known) if len(known) > 7 else math.inf
+        return abs(value - other) > 2 * spread
+
+    def _end_reuse(self, run: Run, twin: FrozenTrial, value: float, other: float) -> None:
         changed = [
             f"{name}: {twin.params.get(name, 'not asked')!r} or {run.params.get(name, 'not asked')!r}"
             for name in {**twin.params, **run.params}

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
-from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage, _CachedStorage
+from numpy.typing import NDArray
+from optuna._hypervolume import compute_hypervolume
+from optuna._hypervolume.box_decomposition import get_non_dominated_box_bounds
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, _CachedStorage
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages._rdb import models
 from optuna.storages.journal import JournalFileBackend
 from optuna.study._frozen import FrozenStudy
-from optuna.trial import FrozenTrial, TrialState
+from optuna.study._multi_objective import _fast_non_domination_rank
+from optuna.trial import FrozenTrial
 from sqlalchemy.engine import URL
 
 __all__ = [
@@ -23,12 +27,14 @@ __all__ = [
     "FrozenStudy",
     "database_url",
     "forget_trials",
+    "hypervolume",
     "is_stopped",
     "journal_file",
     "kind",
     "models",
+    "open_boxes",
     "place",
-    "reopen_in_memory",
+    "ranks",
     "set_system_attr",
     "stoppable",
     "storage",
@@ -36,6 +42,29 @@ __all__ = [
     "study_id",
     "trial_id",
 ]
+
+
+Array = NDArray[np.float64]
+
+
+def ranks(losses: Array) -> NDArray[np.int64]:
+    """Of each row: 0 where none is as good in all columns and better in one, 1 where only such are, ..."""
+    return np.asarray(_fast_non_domination_rank(losses))
+
+
+def hypervolume(losses: Array, reference: Array) -> float:
+    """The volume that rows below `reference` dominate up to it; lower is better."""
+    below = losses[(losses < reference).all(axis=1)]
+    return float(compute_hypervolume(below, reference)) if len(below) else 0.0
+
+
+def open_boxes(losses: Array, reference: Array) -> tuple[Array, Array]:
+    """The region up to `reference` that no row dominates, as disjoint boxes: lower and upper corners."""
+    below = losses[(losses < reference).all(axis=1)]
+    if not len(below):
+        return np.full((1, len(reference)), -np.inf), reference[None]
+    lower, upper = get_non_dominated_box_bounds(below, reference)
+    return lower, upper
 
 
 def storage(study: optuna.Study) -> BaseStorage:
@@ -95,19 +124,6 @@ def _bare(storage: BaseStorage) -> BaseStorage:
 def kind(storage: BaseStorage) -> str:
     """The class of a storage as people write it."""
     return type(_bare(storage)).__name__
-
-
-def reopen_in_memory(storage: BaseStorage, trial_id: int) -> bool:
-    """Let a PRUNED trial wait again; False in any storage but Optuna's in memory, where it cannot."""
-    if not isinstance(storage, InMemoryStorage):
-        return False
-    with storage._lock:
-        trial = copy.copy(storage._get_trial(trial_id))
-        if trial.state != TrialState.PRUNED:
-            return False
-        trial.state, trial.values, trial.datetime_complete = TrialState.WAITING, None, None
-        storage._set_trial(trial_id, trial)
-    return True
 
 
 def database_url(storage: BaseStorage) -> URL | None:

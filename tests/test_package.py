@@ -19,7 +19,18 @@ PACKAGE = Path(optnas.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 HEAVY = {"torch", "pytorch_lightning", "optuna"}
 
-_WORDS = {"_lazy", "private", "passwords", "trial", "errors", "seeds", "answers", "limits", "record"}
+_WORDS = {
+    "_lazy",
+    "private",
+    "passwords",
+    "trial",
+    "errors",
+    "seeds",
+    "answers",
+    "limits",
+    "record",
+    "pareto",
+}
 _WORDS |= {"printable"}
 _PARTS = _WORDS | {"space", "facts", "drawing", "storage", "surrogate"}
 _WAYS = {"estimation", "training", "tasks", "data", "strategy", "benchmarks", "hub", "supernet"}
@@ -35,6 +46,7 @@ DOORS = {
     "limits": set(),
     "answers": {"errors"},
     "record": {"limits", "answers", "trial", "errors", "private"},
+    "pareto": {"private", "record"},
     "space": _WORDS,
     "facts": _WORDS,
     "drawing": _WORDS | {"facts"},
@@ -52,7 +64,6 @@ DOORS = {
     "analysis": _PARTS | {"estimation", "objective"},
     "progress": _PARTS | {"estimation", "objective"},
     "export": {"facts", "errors"},
-    "devices": _PARTS | {"objective", "analysis", "export"},
     "search": _PARTS | _WAYS | {"objective", "progress", "export"},
     "plots": _PARTS | {"objective", "analysis"},
     "reports": _PARTS | {"objective", "analysis", "plots"},

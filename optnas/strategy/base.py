@@ -33,7 +33,10 @@ class TrialSampler(BaseSampler, ABC):
     Attributes:
         within: Which params keep the limits of the objective. `create_study` and `optimize` set it and see to
             it that limits are kept; a sampler that makes candidates saves time by looking itself.
+        several: Whether it can search for several values at once.
     """
+
+    several = False
 
     def __init__(self, seed: int | None = None) -> None:
         self.within: Within | None = None
@@ -62,11 +65,12 @@ class TrialSampler(BaseSampler, ABC):
         Raises:
             ValueError: the study has several objectives.
         """
-        if len(study.directions) > 1:
+        if len(study.directions) > 1 and not self.several:
             raise ValueError(
                 f"{type(self).__name__} searches for one value, and study {study.study_name!r} has "
-                f"{len(study.directions)}. Take NSGAIISampler or TPESampler from optuna.samplers, or "
-                "search for one value and limit the others by trial.set_constraint."
+                f"{len(study.directions)}. Take PredictorSampler, RegularizedEvolutionSampler or "
+                "LocalSearchSampler, or search for one value and limit the others: "
+                "Objective(..., limits={'flops': 2e6})."
             )
         place = private.place(study, trial)
         redraws = self._picks[place][1] + 1 if place in self._picks else 0

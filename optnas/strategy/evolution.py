@@ -10,8 +10,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optnas.answers import Pick, keep_or_draw, mutate
+from optnas.pareto import standing
 from optnas.record import CHANGED, PARENT
-from optnas.strategy.base import TrialSampler, fixed_params, loss, sound_trials
+from optnas.strategy.base import TrialSampler, fixed_params, sound_trials
 
 
 class RegularizedEvolutionSampler(TrialSampler):
@@ -21,7 +22,9 @@ class RegularizedEvolutionSampler(TrialSampler):
     are that many, trials are random. A parent is the best of `tournament_size` of them, drawn at random. The
     child forgets one of the parent's decisions and answers it anew; decisions that still appear keep their
     answers, decisions that newly appear are answered at random. The space need not be known: the child is
-    made while the trial asks.
+    made while the trial asks. Of several objectives, the best is the one of the lowest rank in a
+    non-dominated sort of the population, and of these the one with most room around it (as in NSGA-II, Deb et
+    al. 2002).
 
     The trial's system attributes `optnas:parent` (a trial's number) and `optnas:changed` (a decision's name)
     tell the lineage.
@@ -35,6 +38,8 @@ class RegularizedEvolutionSampler(TrialSampler):
     Raises:
         ValueError: not `1 <= tournament_size <= population_size` or not `0 <= crossover <= 1`.
     """
+
+    several = True
 
     def __init__(
         self,
@@ -81,7 +86,8 @@ class RegularizedEvolutionSampler(TrialSampler):
         self, study: Study, population: list[FrozenTrial], rng: np.random.Generator
     ) -> FrozenTrial:
         entrants = rng.choice(len(population), self.tournament_size, replace=False)
-        return min((population[int(i)] for i in entrants), key=lambda trial: loss(study, trial))
+        places = standing(study, population)
+        return population[min(map(int, entrants), key=lambda i: float(places[i]))]
 
 
 def _choose_decision(parent: FrozenTrial, trial: FrozenTrial, rng: np.random.Generator) -> str | None:

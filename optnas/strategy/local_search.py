@@ -10,9 +10,11 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from optnas import private
 from optnas.answers import Key, Pick, draw, is_continuous, keep_or_draw, key, options, params_key, same
+from optnas.pareto import losses, standing
 from optnas.record import CHANGED, PARENT, START, TRIED
-from optnas.strategy.base import TrialSampler, fixed_params, loss, sound_trials
+from optnas.strategy.base import TrialSampler, fixed_params, sound_trials
 
 MANY = 32
 RANDOM_STEPS = 4
@@ -26,6 +28,9 @@ class LocalSearchSampler(TrialSampler):
     their answers, those that newly appear are answered at random. When no neighbor is better, the search
     starts again from a new random architecture. The space need not be known.
 
+    Of several objectives, it tries the neighbors of the front (Pareto local search, Paquete et al. 2004):
+    first of the one with most room around it that has untried ones left.
+
     The trial's system attributes `optnas:parent` (a trial's number), `optnas:changed` (a decision's name) and
     `optnas:tried` (its new answer) tell the path; `optnas:start` is the number of the trial at which the
     search last started again.
@@ -37,6 +42,8 @@ class LocalSearchSampler(TrialSampler):
     Raises:
         ValueError: `n_start` is not positive.
     """
+
+    several = True
 
     def __init__(self, n_start: int = 10, seed: int | None = None) -> None:
         if n_start < 1:
@@ -51,10 +58,14 @@ class LocalSearchSampler(TrialSampler):
             return keep_or_draw({}, rng)
         starts = [START.of(t) for t in done]
         start = max((number for number in starts if number is not None), default=None)
-        path = [t for t in done if START.of(t) == start]
-        current = min(path, key=lambda t: (loss(study, t), t.number))
-        untried = self._untried(study, trial, current, rng)
-        if not untried:
+        # Of one objective, from where it last started again; of several, from wherever the front is.
+        path = [t for t in done if len(study.directions) > 1 or START.of(t) == start]
+        front = private.ranks(losses(study, path)) == 0
+        in_order = sorted(zip(standing(study, path), path, front, strict=True), key=lambda found: found[0])
+        leaders = [t for _, t, leads in in_order if leads][: None if len(study.directions) > 1 else 1]
+        tries = ((leader, self._untried(study, trial, leader, rng)) for leader in leaders)
+        current, untried = next((found for found in tries if found[1]), (None, []))
+        if current is None:
             START.write(study, trial, trial.number)
             return keep_or_draw({}, rng)
         changed, value = untried[rng.integers(len(untried))]

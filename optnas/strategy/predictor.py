@@ -18,13 +18,16 @@ from optuna.trial import FrozenTrial, TrialState
 from optnas import private, record
 from optnas.answers import ParamsKey, Pick, keep_or_draw, params_key
 from optnas.limits import Within
-from optnas.strategy.base import TrialSampler, expected_params, fixed_params
+from optnas.pareto import losses, standing
+from optnas.strategy.base import TrialSampler, expected_params, fixed_params, is_sound
 from optnas.strategy.candidates import Candidates, Params, Questions
+from optnas.surrogate.front import Costs, FrontSurrogate
 from optnas.surrogate.model import Features, Surrogate
 from optnas.surrogate.standing import observe, standings
 from optnas.trial import Space
 
 N_PARENTS = 5
+MOST_PARENTS = 20  # of a front
 N_RANDOM = 25
 N_MUTATIONS = 12
 ROUNDS = 3
@@ -32,6 +35,8 @@ ROUNDS = 3
 
 class PredictorSampler(TrialSampler):
     """Try next where a surrogate of the finished trials expects the largest improvement.
+
+    Of several objectives that is the improvement of the hypervolume (`optnas.surrogate.front`).
 
     The space is replayed to make candidates: at random, and by mutation of the best trials, then of the best
     candidates (a local search of the expected improvement). Trials that run elsewhere are allowed for, and no
@@ -46,17 +51,22 @@ class PredictorSampler(TrialSampler):
             draws allow. The surrogate is asked from then on, where at least half as many have a value or
             reported: a trial that was pruned, or still runs, tells something too.
         features: See `Surrogate`.
+        costs: Of a study with several objectives: from params to those that are known without a trial, by
+            name, such as `Objective.foresee`; they need no model.
         seed: See `TrialSampler`.
 
     Raises:
         ValueError: `n_startup_trials` is less than 2.
     """
 
+    several = True
+
     def __init__(
         self,
         space: Space[Any],
         n_startup_trials: int = 10,
         features: Features | None = None,
+        costs: Costs | None = None,
         seed: int | None = None,
     ) -> None:
         if n_startup_trials < 2:
@@ -65,6 +75,7 @@ class PredictorSampler(TrialSampler):
         self.n_startup_trials = n_startup_trials
         self._questions = Questions(space)
         self._features = features
+        self._costs = costs
         self._known_features: dict[Hashable, Mapping[str, float]] = {}
         self._proposed: dict[tuple[int, int], list[Params]] = {}
         self._finished: dict[tuple[int, int], ParamsKey] = {}  # (study, trial) to its answers
@@ -93,16 +104,20 @@ class PredictorSampler(TrialSampler):
     ) -> Params:
         unfinished = [expected_params(t) for t in others if not t.state.is_finished()]
         seen = {*(self._answers_of(study, t) for t in others), *map(params_key, (*unfinished, *proposed))}
-        observed = observe(others, -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0)
-        known = {o.trial.number for o in observed}
+        told, best = self._ranked(study, others)
+        known = {trial.number for trial in told}
         running = [expected_params(t) for t in others if not t.state.is_finished() and t.number not in known]
-        best = [observed[i].trial for i in np.argsort(standings(observed), kind="stable")[:N_PARENTS]]
         candidates = Candidates(self._questions, self._asked_beyond(best), fixed, rng)
         # Where trials run in parallel, those under way are as good a start as those that told something.
-        n_started = len(observed) + len(running)
-        if n_started < self.n_startup_trials or len(observed) < max(2, self.n_startup_trials / 2):
+        n_started = len(told) + len(running)
+        if n_started < self.n_startup_trials or len(told) < max(2, self.n_startup_trials / 2):
             return _most_different(candidates, seen, self.within)
-        surrogate = Surrogate(study.direction, self._features and self._remember).fit(others)
+        features = self._features and self._remember
+        surrogate = (
+            FrontSurrogate(study, features, self._costs)
+            if len(study.directions) > 1
+            else Surrogate(study.direction, features)
+        ).fit(others)
         pool = _Pool(
             surrogate.believe([params for params in (*running, *proposed) if params]), seen, self.within
         )
@@ -111,10 +126,21 @@ class PredictorSampler(TrialSampler):
         for _ in range(ROUNDS):
             before = pool.top(1)
             pool.add(candidates.mutation(params) for params in parents for _ in range(N_MUTATIONS))
-            parents = pool.top(N_PARENTS)
+            parents = pool.top(len(best))
             if parents[:1] == before:
                 break
         return parents[0] if parents else _most_different(candidates, seen, self.within)
+
+    def _ranked(self, study: Study, trials: list[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+        """The trials that tell something, and those of which candidates are bred, the best first."""
+        if len(study.directions) > 1:
+            told = [t for t in trials if is_sound(t) and np.isfinite(t.values).all()]
+            order = np.argsort(standing(study, told))
+            n_parents = max(N_PARENTS, int((private.ranks(losses(study, told)) == 0).sum()) if told else 0)
+            return told, [told[i] for i in order[: min(n_parents, MOST_PARENTS)]]
+        observed = observe(trials, -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0)
+        order = np.argsort(standings(observed), kind="stable")
+        return [o.trial for o in observed], [observed[i].trial for i in order[:N_PARENTS]]
 
     def _answers_of(self, study: Study, trial: FrozenTrial) -> ParamsKey:
         place = private.place(study, trial)
@@ -142,7 +168,9 @@ class PredictorSampler(TrialSampler):
 class _Pool:
     """Distinct candidates and the improvement expected of each; those that break a limit win nothing."""
 
-    def __init__(self, surrogate: Surrogate, seen: set[ParamsKey], within: Within | None) -> None:
+    def __init__(
+        self, surrogate: Surrogate | FrontSurrogate, seen: set[ParamsKey], within: Within | None
+    ) -> None:
         self._surrogate = surrogate
         self._within = within
         self._met = set(seen)

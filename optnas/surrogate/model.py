@@ -59,13 +59,17 @@ class Surrogate:
         direction: Of the study.
         features: More about an architecture than its answers, if given; called with the params of each trial
             and of each candidate.
+        headroom: How much better than the best trial a value can be, as a share of the distance from there to
+            the median. Near its end, values are told apart best.
     """
 
     def __init__(
         self,
         direction: StudyDirection = StudyDirection.MINIMIZE,
         features: Features | None = None,
+        headroom: float = 0.2,
     ) -> None:
+        self._headroom = headroom
         self._sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
         self._features = features
 
@@ -81,7 +85,7 @@ class Surrogate:
                 f"A surrogate needs two feasible trials with values or reports; among {len(trials)} trials "
                 f"there are {len(observed)}. Run more trials first."
             )
-        self._warp, latent = _warped(observed)
+        self._warp, latent = _warped(observed, self._headroom)
         kept = _most_telling(latent)[:MOST_TRIALS]
         self._encoder = _Encoder([o.trial for o in observed], self._features)
         rows = self._encoder.encode([observed[i].trial.params for i in kept])
@@ -93,6 +97,15 @@ class Surrogate:
         """Mean and standard deviation of the values, without noise, each `(n,)`, in the study's units."""
         mean, std = self._warp.to_losses(*self._gp.predict(self._encoder.encode(params)))
         return self._sign * mean, std
+
+    def outcomes(self, params: Sequence[Params]) -> tuple[Array, Array]:
+        """Values that trials may come to, `(n, k)`, and the weight of each in an expectation, `(k,)`.
+
+        They are more doubtful than those of `predict`, by `DOUBT`: for who chooses by them.
+        """
+        mean, std = self._gp.predict(self._encoder.encode(params))
+        points = self._warp.to_loss(mean[:, None] + DOUBT * std[:, None] * _NODES)
+        return self._sign * points, _WEIGHTS
 
     def believe(self, running: Sequence[Params]) -> Surrogate:
         """A copy that believes trials still running to end as predicted.
@@ -123,11 +136,11 @@ def _most_telling(losses: Array) -> NDArray[np.intp]:
     return turns[np.sort(first)]
 
 
-def _warped(observed: Sequence[Observed]) -> tuple[_Warp | _Standings, Array]:
+def _warped(observed: Sequence[Observed], headroom: float) -> tuple[_Warp | _Standings, Array]:
     """How losses are modeled, and those of the trials so: lower is better."""
     finals = np.array([np.nan if o.final is None else o.final for o in observed])
     if np.isfinite(finals).all():
-        warp = _Warp(finals)
+        warp = _Warp(finals, headroom)
         return warp, warp.to_latent(finals)
     scores = standings(observed)
     return _Standings(observed, scores), scores
@@ -136,17 +149,21 @@ def _warped(observed: Sequence[Observed]) -> tuple[_Warp | _Standings, Array]:
 class _Warp:
     """Losses to the standardized logarithm of their distance to a little below the best, and back."""
 
-    def __init__(self, losses: Array) -> None:
+    def __init__(self, losses: Array, headroom: float) -> None:
         best, middle = float(losses.min()), float(np.median(losses))
         # The median may be the best, or all may be equal.
         spread = max(middle - best, 0.01 * float(losses.std())) or 1.0
-        self._origin = best - 0.2 * spread
+        self._origin = best - headroom * spread
         logs = np.log(losses - self._origin)
         self._mean, self._std = float(logs.mean()), float(logs.std()) or 1.0
 
     def to_latent(self, losses: Array) -> Array:
         latent: Array = (np.log(losses - self._origin) - self._mean) / self._std
         return latent
+
+    def to_loss(self, latent: Array) -> Array:
+        losses: Array = np.exp(latent * self._std + self._mean) + self._origin
+        return losses
 
     def to_losses(self, mean: Array, std: Array) -> tuple[Array, Array]:
         """Moments of the log-normal distribution whose logarithm has these moments."""
@@ -168,11 +185,11 @@ class _Standings:
 
     def to_losses(self, mean: Array, std: Array) -> tuple[Array, Array]:
         """Mean and standard deviation, of a normal distribution of the standing."""
-        points = self._to_loss(mean[:, None] + std[:, None] * _NODES)
+        points = self.to_loss(mean[:, None] + std[:, None] * _NODES)
         expected = points @ _WEIGHTS
         return expected, np.sqrt((points - expected[:, None]) ** 2 @ _WEIGHTS)
 
-    def _to_loss(self, scores: Array) -> Array:
+    def to_loss(self, scores: Array) -> Array:
         losses: Array = np.interp(scores, self._scores, self._losses)
         return losses
 

@@ -135,11 +135,6 @@ class Training(Estimator):
             return None
 
     @property
-    def resumes(self) -> bool:
-        """From the state after its last epoch."""
-        return True
-
-    @property
     def has_example(self) -> bool:
         """Its data has one."""
         return True
@@ -183,9 +178,7 @@ class Training(Estimator):
                 self._fit(module, run, data, monitor, state)
         best, early = monitor.outcome.best, monitor.outcome.early
         if early is not None:
-            if early.kind is Why.PRUNED:
-                run.pause(early)
-            if early.kind is Why.DIVERGED:
+            if early.kind in (Why.PRUNED, Why.DIVERGED):
                 run.stop(early)
             if best is None:
                 run.stop(replace(early, words=f"{early.words}, before its first validation"))

@@ -1,0 +1,136 @@
+"""What a trial would add to the front of a study with several objectives.
+
+The expected hypervolume improvement (Emmerich et al. 2006), exactly: what no trial dominates is cut into
+disjoint boxes (Lacour et al. 2017; Daulton et al., NeurIPS 2020, arXiv:2006.05078), over each of which the
+expectation is a product of one factor an objective. An objective that can be computed, such as FLOPs, has no
+uncertainty, and needs no model.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from optnas import pareto, private, record
+from optnas.surrogate.model import Features, Params, Surrogate
+from optnas.surrogate.standing import is_feasible
+
+Array = NDArray[np.float64]
+
+HEADROOM = 2.0
+"""See `Surrogate`: of several objectives, the best in one of them is not all that matters."""
+
+Costs = Callable[[Params], Mapping[str, float]]
+"""Objectives of an architecture that are known exactly without a trial, by name; others are left out."""
+
+
+class FrontSurrogate:
+    """Predicts by how much a trial would enlarge the hypervolume of a study's front.
+
+    Args:
+        study: Gives directions and names of the objectives.
+        features: See `Surrogate`.
+        costs: What is known exactly; every other objective has a `Surrogate` of its own.
+    """
+
+    def __init__(self, study: Study, features: Features | None = None, costs: Costs | None = None) -> None:
+        self._directions = study.directions
+        self._names = study.metric_names or [str(i) for i in range(len(study.directions))]
+        self._signs = pareto.signs(study)
+        self._features = features
+        self._costs = costs or (lambda params: {})
+
+    def fit(self, trials: Sequence[FrozenTrial]) -> FrontSurrogate:
+        """Learn from trials; of PRUNED and running ones what they reported of each objective.
+
+        Raises:
+            ValueError: fewer than two are COMPLETE, with finite values, and keep all limits.
+        """
+        complete = [t for t in trials if t.state == TrialState.COMPLETE and is_feasible(t)]
+        complete = [t for t in complete if np.isfinite(t.values).all()]
+        if len(complete) < 2:
+            raise ValueError(
+                f"A surrogate of a front needs two COMPLETE, feasible trials; there are {len(complete)}. Run "
+                "more trials first."
+            )
+        self._losses = np.array([t.values for t in complete]) * self._signs
+        known = self._costs(complete[0].params)
+        self._models = {
+            i: Surrogate(self._directions[i], self._features, HEADROOM).fit(
+                [self._seen_as_one(t, i) for t in trials]
+            )
+            for i, name in enumerate(self._names)
+            if name not in known
+        }
+        self._worst = self._losses.max(axis=0)
+        return self
+
+    def believe(self, running: Sequence[Params]) -> FrontSurrogate:
+        """A copy that believes trials still running to end as predicted, as `Surrogate.believe`."""
+        if not running:
+            return self
+        other = copy.copy(self)
+        expected = np.column_stack([points @ weights for points, weights in self._outcomes(running)])
+        other._losses = np.vstack([self._losses, expected[np.isfinite(expected).all(axis=1)]])
+        other._models = {i: model.believe(running) for i, model in self._models.items()}
+        return other
+
+    def improvement(self, params: Sequence[Params]) -> Array:
+        """Logarithm of the expected hypervolume improvement, `(n,)`; -inf where a cost is not known."""
+        outcomes = list(self._outcomes(params))
+        self._settle(outcomes)
+        lower, upper = self._boxes
+        volume = np.ones((len(params), len(lower)))
+        for i, (points, weights) in enumerate(outcomes):
+            volume *= _shortfall(upper[:, i], points, weights) - _shortfall(lower[:, i], points, weights)
+        expected = np.nan_to_num(volume.sum(axis=1), nan=0.0)
+        with np.errstate(divide="ignore"):
+            logarithm: Array = np.log(expected)
+        return logarithm
+
+    def _settle(self, outcomes: Sequence[tuple[Array, Array]]) -> None:
+        """Cut what is not dominated into boxes, up to what a front could reach.
+
+        Of what is modeled, only what is about as good as the front is worth a trial. What is known exactly
+        may be as much as any candidate has: the best network may well cost more than all so far.
+        """
+        on_front = self._losses[private.ranks(self._losses) == 0]
+        for i, (points, _) in enumerate(outcomes):
+            if i not in self._models:
+                self._worst[i] = np.nanmax(np.append(points, self._worst[i]))
+        reference = pareto.reference_point(np.vstack([self._losses, self._worst]))
+        if len(on_front) > 1:
+            modeled = list(self._models)
+            reference[modeled] = pareto.reference_point(on_front)[modeled]
+        self._boxes = private.open_boxes(self._losses, reference)
+
+    def _outcomes(self, params: Sequence[Params]) -> Iterator[tuple[Array, Array]]:
+        """Of each objective, losses that trials may come to, `(n, k)`, and their weights, `(k,)`."""
+        known = [self._costs(p) for p in params] if len(self._models) < len(self._names) else []
+        for i, name in enumerate(self._names):
+            if i in self._models:
+                values, weights = self._models[i].outcomes(params)
+            else:
+                values, weights = np.array([[costs.get(name, np.nan)] for costs in known]), np.ones(1)
+            yield self._signs[i] * values, weights
+
+    def _seen_as_one(self, trial: FrozenTrial, i: int) -> FrozenTrial:
+        """The trial as one of a study that has this objective only, with what it reported of it."""
+        seen = copy.copy(trial)
+        seen.values = None if trial.values is None else [trial.values[i]]
+        reports = record.REPORTS.of(trial) or {}
+        seen.intermediate_values = {
+            int(step): found[self._names[i]] for step, found in reports.items() if self._names[i] in found
+        }
+        return seen
+
+
+def _shortfall(bounds: Array, points: Array, weights: Array) -> Array:
+    """By how much a loss is below each bound, on average, `(n, n_bounds)`; it is never below -inf."""
+    average: Array = np.maximum(bounds[None, :, None] - points[:, None, :], 0.0) @ weights
+    return average
