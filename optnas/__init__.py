@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from optnas.benchmarks.tabular import Tabular as Tabular
     from optnas.data.digits import Digits as Digits
     from optnas.data.tensors import TensorData as TensorData
+    from optnas.devices.latency import measure_latency as measure_latency
     from optnas.drawing.difference import draw_difference as draw_difference
     from optnas.drawing.draw import draw as draw
     from optnas.drawing.draw_cell import draw_cell as draw_cell
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from optnas.export import to_torch_export as to_torch_export
     from optnas.facts.cost import count_flops as count_flops
     from optnas.facts.cost import count_params as count_params
-    from optnas.facts.cost import measure_latency as measure_latency
     from optnas.facts.fact import Fact as Fact
+    from optnas.facts.inputs import Arguments as Arguments
     from optnas.facts.sketch import fingerprint as fingerprint
     from optnas.objective import Objective as Objective
     from optnas.reports.report import report as report

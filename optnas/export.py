@@ -26,8 +26,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import ConstantArgument
 from torch.utils import _pytree as pytree
 
-from optnas.facts import as_inputs
-from optnas.facts.cost import batch_size
+from optnas.facts.inputs import as_inputs, batch_size
 
 BATCH_SIZES = (1, 2, 5)
 TOLERANCE = 1e-4

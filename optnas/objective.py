@@ -68,8 +68,9 @@ class Objective:
         values: the metric, or fact (`n_params`, `flops`), to optimize and its direction, such as
             `{"val_acc": "maximize"}`, or several: `{"val_acc": "maximize", "flops": "minimize"}`. By default
             the estimator says.
-        example: inputs of the model: a shape with the batch dimension, a tensor, a tuple of tensors, or a
-            dict of keyword tensors. By default the estimator's `example(trial)`, a batch of its data.
+        example: inputs of the model: a shape with the batch dimension, a tensor, a tuple of arguments, a dict
+            of keyword arguments, or `optnas.Arguments(...)` with all that the model is called with: batches
+            of graphs, lists of images, flags. By default the estimator's `example(trial)`, of its data.
         facts: what else to measure of every network before it is trained; `n_params` and `flops` always are.
         limits: the most that facts and metrics may be, such as `{"flops": 2e6, "latency": 5}`, or the least
             and the most, `{"val_acc": (0.9, None)}`. What breaks the limit of a fact is not trained and does
@@ -107,7 +108,7 @@ class Objective:
         if example is None and not self.estimator.has_example:
             raise ValueError(
                 "The estimator does not say what its inputs look like; pass example=, a shape with the batch "
-                "dimension such as (2, 3, 32, 32), a tensor, a tuple or a dict of tensors."
+                "dimension such as (2, 3, 32, 32), a tensor, or optnas.Arguments(...)."
             )
         names = [fact.name for fact in (*USUAL, *facts)]
         if len(set(names)) < len(names):
@@ -359,13 +360,20 @@ class Objective:
     ) -> None:
         """Add to `facts` those that need the initialized model."""
         wanted = [fact for fact in self.facts if fact.needs != "meta"]
+        details = {}
         for fact in wanted:
             try:
-                facts[fact.name] = fact.of(model, example)
+                found = fact.measured(model, example)
             except Exception as error:
                 if is_infrastructure(error):
                     raise
                 missing[fact.name] = describe_error(error)
+                continue
+            facts[fact.name] = found.value
+            if found.words or found.details:
+                details[fact.name] = {"words": found.words, **found.details}
+        if details:
+            record.DETAILS.write(run, details)
         if wanted:
             self._record(run, facts, missing)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +14,13 @@ import optuna
 from numpy.typing import NDArray
 from optuna._hypervolume import compute_hypervolume
 from optuna._hypervolume.box_decomposition import get_non_dominated_box_bounds
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage, _CachedStorage
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage, _CachedStorage
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages._rdb import models
 from optuna.storages.journal import JournalFileBackend
 from optuna.study._frozen import FrozenStudy
 from optuna.study._multi_objective import _fast_non_domination_rank
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "open_boxes",
     "place",
     "ranks",
+    "reopen_in_memory",
     "set_system_attr",
     "stoppable",
     "storage",
@@ -124,6 +126,19 @@ def _bare(storage: BaseStorage) -> BaseStorage:
 def kind(storage: BaseStorage) -> str:
     """The class of a storage as people write it."""
     return type(_bare(storage)).__name__
+
+
+def reopen_in_memory(storage: BaseStorage, trial_id: int) -> bool:
+    """Let a PRUNED trial wait again; False in any storage but Optuna's in memory, where it cannot."""
+    if not isinstance(storage, InMemoryStorage):
+        return False
+    with storage._lock:
+        trial = copy.copy(storage._get_trial(trial_id))
+        if trial.state != TrialState.PRUNED:
+            return False
+        trial.state, trial.values, trial.datetime_complete = TrialState.WAITING, None, None
+        storage._set_trial(trial_id, trial)
+    return True
 
 
 def database_url(storage: BaseStorage) -> URL | None:

@@ -100,6 +100,11 @@ START = SystemKey(f"{PREFIX}start", int)
 TRIED = SystemKey(f"{PREFIX}tried", object)
 """The answer to the changed decision."""
 
+# ---- of a trial, by a search ----
+
+LET_GO_ON = SystemKey(f"{PREFIX}let_go_on", int)
+"""How many reports it had made when the pruner let it go on, after it had been paused."""
+
 # ---- of a study, and SEED of a trial too ----
 
 SEED = Key(f"{PREFIX}seed", int)
@@ -145,6 +150,9 @@ REASON = Key(f"{PREFIX}reason", dict)
 
 FACTS = Key(f"{PREFIX}facts", dict)
 """What is known of its network without training it: name to number."""
+
+DETAILS = Key(f"{PREFIX}fact_details", dict)
+"""How facts were measured: name to what was recorded of it, with `words` for people."""
 
 MISSING = Key(f"{PREFIX}missing", dict)
 """Facts that could not be had: name to why."""
@@ -199,6 +207,7 @@ class Why(StrEnum):
     """The kind of a reason."""
 
     PRUNED = "pruned"  # the pruner stopped it
+    PAUSED = "paused"  # the budget ended before the pruner let it go on; more budget may continue it
     DIVERGED = "diverged"  # a loss or a metric is not finite
     LIMIT = "limit"  # it breaks a limit, memory included
     REFUSED = "refused"  # the space or the estimator raised TrialPruned
@@ -230,7 +239,11 @@ class Reason:
 
     def write(self, trial: Writer) -> None:
         """Record it, before the trial ends."""
-        REASON.write(trial, asdict(self))
+        REASON.write(trial, self.as_attr())
+
+    def as_attr(self) -> dict[str, str]:
+        """What stands in the trial under `REASON`."""
+        return asdict(self)
 
 
 def why(trial: Holder) -> str:
@@ -397,8 +410,14 @@ def fact_kinds(study: Holder, trials: Iterable[Holder] = ()) -> dict[str, FactKi
 
 def facts_in_words(study: Holder, trial: Holder) -> list[str]:
     """What is known of the trial's network, each with its title and unit, in the order of `fact_kinds`."""
-    found = facts(trial)
-    return [kind.words(found[name]) for name, kind in fact_kinds(study, [trial]).items() if name in found]
+    found, how = facts(trial), DETAILS.of(trial) or {}
+
+    def said(kind: FactKind) -> str:
+        details = how.get(kind.name)
+        words = details.get("words") if isinstance(details, dict) else None
+        return kind.words(found[kind.name]) + (f" ({words})" if words and isinstance(words, str) else "")
+
+    return [said(kind) for name, kind in fact_kinds(study, [trial]).items() if name in found]
 
 
 def limits(study: Holder) -> list[Limit]:

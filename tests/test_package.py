@@ -64,6 +64,7 @@ DOORS = {
     "analysis": _PARTS | {"estimation", "objective"},
     "progress": _PARTS | {"estimation", "objective"},
     "export": {"facts", "errors"},
+    "devices": _PARTS | {"objective", "analysis", "export"},
     "search": _PARTS | _WAYS | {"objective", "progress", "export"},
     "plots": _PARTS | {"objective", "analysis"},
     "reports": _PARTS | {"objective", "analysis", "plots"},

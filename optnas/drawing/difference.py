@@ -14,7 +14,8 @@ from optnas.drawing.draw_cell import draw_cells
 from optnas.drawing.items import Item, items
 from optnas.drawing.outline import SUM, outline
 from optnas.drawing.svg import ADDED, INK, QUIET, REMOVED, SMALL, TEXT, WIDTH, Mark
-from optnas.facts.cost import Example, count_params
+from optnas.facts.cost import count_params
+from optnas.facts.inputs import Example
 
 _LINE, _BELOW, _GAP, _INSET = 21, 13, 5, 15
 

@@ -11,7 +11,8 @@ from optnas.drawing import svg
 from optnas.drawing.items import Item, items
 from optnas.drawing.outline import SUM, Call, outline
 from optnas.drawing.svg import CHAR, INK, QUIET, SHORTCUT, SMALL, TEXT, WIDTH
-from optnas.facts.cost import Example, as_inputs, count_params
+from optnas.facts.cost import count_params
+from optnas.facts.inputs import Example, as_inputs, tensors_in
 
 LINE, TITLE, GAP, INSET = 23, 21, 11, 15
 SHAPE, PARAMS = 318, WIDTH - 12  # right edges of the columns
@@ -63,7 +64,7 @@ def network(model: Any, example: Example | Builder | None) -> tuple[nn.Module, E
     """The module, and the example of its inputs, that the arguments of `draw` stand for."""
     builder = example if isinstance(example, Builder) else None
     if isinstance(model, nn.Module):
-        return model, None if builder else example  # type: ignore[return-value]  # it builds nothing here
+        return model, None if builder else example
     if builder is None:
         raise TypeError(
             f"{type(model).__name__} is no module; to draw a trial, pass the objective too: "
@@ -83,7 +84,7 @@ def inputs(root: Call, example: Example | None) -> list[Item]:
     args, named = as_inputs(example, "meta")
     given = [(f"input {i}" if len(args) > 1 else "input", value) for i, value in enumerate(args)]
     given += [(f"input {name}", value) for name, value in named.items()]
-    return [Item("", name, tuple(value.shape[1:]), 0) for name, value in given]
+    return [Item("", name, tuple(t.shape[1:]), 0) for name, value in given for t in tensors_in(value)[:1]]
 
 
 def heading(with_shapes: bool, y: float = 14) -> list[str]:

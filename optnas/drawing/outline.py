@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from optnas.facts.cost import Example, inference, refuse_lazy, run_on_meta
+from optnas.facts.cost import inference, refuse_lazy, run_on_meta
+from optnas.facts.inputs import Example
 
 SUM = "+"
 _FOLLOWERS = ("activation", "batchnorm", "normalization", "instancenorm", "dropout")

@@ -51,7 +51,7 @@ class Estimator(ABC):
 
     @property
     def max_reports(self) -> int:
-        """How many values a trial reports at most; 0: not known. The default pruner waits for an eighth."""
+        """How many values a trial reports at most; 0: not known. See `default_pruner`."""
         return 0
 
     @property
@@ -59,6 +59,14 @@ class Estimator(ABC):
         """Whether the score is one of the weights that a model comes with, instead of training anew.
 
         Networks of equal graph are then twins only where their weights are equal, too.
+        """
+        return False
+
+    @property
+    def resumes(self) -> bool:
+        """Whether an attempt goes on from where an earlier one at the same trial stopped.
+
+        If so, it calls `run.pause()` where `run.should_prune()` says yes: the trial may go on later.
         """
         return False
 

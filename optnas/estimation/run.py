@@ -34,18 +34,21 @@ class Run(optuna.Trial):
         asked: what was asked through it, and the answers: all that the trial's value depends on beside the
             model.
         told_to_prune: whether `should_prune` has said yes.
+        can_go_on: whether whoever runs it takes it up again when the pruner lets it go on.
     """
 
     asked: dict[str, Any]
     told_to_prune: bool
+    can_go_on: bool
     _given: Draw | None
 
-    def __init__(self, study: optuna.Study, trial_id: int) -> None:
+    def __init__(self, study: optuna.Study, trial_id: int, *, can_go_on: bool = False) -> None:
         super().__init__(study, trial_id)
-        self._begin(None)
+        self._begin(None, can_go_on)
 
-    def _begin(self, given: Draw | None) -> None:
+    def _begin(self, given: Draw | None, can_go_on: bool = False) -> None:
         self.asked, self.told_to_prune, self._given = {}, False, given
+        self.can_go_on = can_go_on
 
     @classmethod
     def of(cls, trial: BaseTrial | Trial) -> Run:
@@ -204,14 +207,21 @@ class Run(optuna.Trial):
             record.COUNTS.write(self, False)
         self.stop(Reason(Why.LIMIT, words, cause=name))
 
-    def pause(self) -> NoReturn:
+    def pause(self, reason: Reason | None = None) -> NoReturn:
         """Put the trial back into the queue: it keeps number, answers, reports and its place in the budget.
 
-        Whoever takes it next goes on where its state was saved.
+        Whoever takes it next goes on where its state was saved. Where `should_prune` has said yes, it waits
+        until the pruner lets it go on; where none does that (most pruners, `study.optimize`), it is pruned.
+
+        Args:
+            reason: why it is pruned, if so.
 
         Raises:
-            TrialPaused: always; a search takes it for what it says.
+            TrialPaused: it pauses; a search takes that for what it says.
+            optuna.TrialPruned: it is pruned.
         """
+        if self.told_to_prune and not self.can_go_on:
+            self.stop(reason or Reason(Why.PRUNED, "pruned"))
         raise TrialPaused(f"Trial {self.number} pauses.")
 
 

@@ -1,14 +1,13 @@
 """What can be known about a model without training it."""
 
 from optnas.facts.cost import (
-    as_inputs,
     count_flops,
     count_params,
     flops_by_operator,
     materialize,
-    measure_latency,
 )
-from optnas.facts.fact import FLOPS, LATENCY, N_PARAMS, Fact, latency
+from optnas.facts.fact import FLOPS, N_PARAMS, Fact, Measured
+from optnas.facts.inputs import Arguments, as_inputs
 from optnas.facts.layers import DEPTH, N_LAYERS, count_depth, count_layers
 from optnas.facts.memory import (
     Memory,
@@ -33,15 +32,17 @@ from optnas.facts.scores import (
     zico,
 )
 from optnas.facts.sketch import Sketch, fingerprint, sketch
+from optnas.facts.structure import structure
 from optnas.facts.trace import untraced
 
 __all__ = [
     "DEPTH",
     "FLOPS",
-    "LATENCY",
     "N_LAYERS",
     "N_PARAMS",
+    "Arguments",
     "Fact",
+    "Measured",
     "Memory",
     "Sketch",
     "activation_memory",
@@ -59,14 +60,13 @@ __all__ = [
     "grad_norm",
     "grasp",
     "jacob_cov",
-    "latency",
     "log_ranks",
     "materialize",
-    "measure_latency",
     "naswot",
     "size",
     "sketch",
     "snip",
+    "structure",
     "synflow",
     "training_memory",
     "untraced",

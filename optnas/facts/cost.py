@@ -1,69 +1,21 @@
-"""What a model costs: parameters, floating-point operations, latency.
-
-An `example` describes the inputs wherever one is asked for: a shape with the batch dimension (float32), a
-tensor, a tuple of tensors (positional arguments), a dict of tensors (keyword arguments), or a tuple of
-tensors that ends with such a dict.
-"""
+"""What a model costs: parameters, floating-point operations."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import is_lazy
 from torch.utils.flop_counter import FlopCounterMode
 
-Example: TypeAlias = tuple[int, ...] | Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
+from optnas.facts.inputs import Example, Inputs, as_inputs
+
 M = TypeVar("M", bound=AbstractContextManager[Any])
-Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
-
-_FORMS = (
-    "a shape with the batch dimension like (8, 3, 32, 32), a tensor, a tuple of tensors, a dict of tensors"
-)
-
-
-def as_inputs(example: Example, device: torch.device | str) -> Inputs:
-    """The arguments and keyword arguments that `example` stands for, on `device`.
-
-    A shape becomes zeros; tensors keep their dtype and, except on the meta device, their values. They are
-    copies, for a model may write into its inputs.
-
-    Raises:
-        TypeError: not one of the four forms.
-        ValueError: a shape without dimensions, or with one that is not positive.
-    """
-    if isinstance(example, Tensor):
-        return (example.to(device, copy=True),), {}
-    if isinstance(example, Mapping):
-        if example and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in example.items()):
-            return (), {name: value.to(device, copy=True) for name, value in example.items()}
-    elif isinstance(example, tuple | list) and example:
-        if len(example) > 1 and isinstance(example[-1], Mapping):
-            args, _ = as_inputs(tuple(example[:-1]), device)
-            return args, as_inputs(example[-1], device)[1]
-        tensors = [value for value in example if isinstance(value, Tensor)]
-        if len(tensors) == len(example):
-            return tuple(tensor.to(device, copy=True) for tensor in tensors), {}
-        sizes = [size for size in example if isinstance(size, int) and not isinstance(size, bool)]
-        if len(sizes) == len(example):
-            if min(sizes) < 1:
-                raise ValueError(
-                    f"The shape example={example!r} has a size below 1; every size is at least 1."
-                )
-            return (torch.zeros(sizes, device=device),), {}
-    raise TypeError(f"example={_brief(example)} is not a description of inputs; give {_FORMS}.")
-
-
-def batch_size(inputs: Inputs) -> int:
-    """The first dimension of the first tensor that has one."""
-    args, kwargs = inputs
-    return next((value.shape[0] for value in (*args, *kwargs.values()) if value.dim()), 1)
 
 
 def count_params(model: nn.Module) -> int:
@@ -101,25 +53,6 @@ def flops_by_operator(model: nn.Module, example: Example) -> dict[str, int]:
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
-def measure_latency(model: nn.Module, example: Example, *, repeats: int = 20) -> float:
-    """Seconds that one forward pass in eval mode takes on the model's device: the median of `repeats`.
-
-    Three passes warm up first. Other work on the machine disturbs the figure: compare latencies that were
-    measured side by side.
-    """
-    device = _device(model)
-    args, kwargs = as_inputs(example, device)
-    seconds = []
-    with inference(model, fused=True):
-        for _ in range(repeats + 3):
-            _synchronize(device)
-            start = time.perf_counter()
-            model(*args, **kwargs)
-            _synchronize(device)
-            seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds[3:]))
-
-
 def materialize(model: nn.Module, example: Example) -> nn.Module:
     """Run one forward pass on `example`, so that lazy modules get their shapes; return the model.
 
@@ -151,16 +84,23 @@ def run_recorded(model: nn.Module, example: Example, recorder: Callable[[], M]) 
             if device.type == "meta":
                 raise
             args, kwargs = as_inputs(example, device)
-            with torch.random.fork_rng(), recorder() as on_device:
+            with torch.random.fork_rng(), countable(), recorder() as on_device:
                 return on_device, model(*args, **kwargs)
 
 
 def run_on_meta(model: nn.Module, example: Example) -> Any:
     """The output of one forward pass on the meta device, which neither copies nor computes anything."""
+    return call_on_meta(model, as_inputs(example, "meta"))
+
+
+def call_on_meta(model: nn.Module, inputs: Inputs) -> Any:
+    """`run_on_meta` with inputs that are there."""
+    args, kwargs = inputs
     state = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    if all(tensor.is_meta for _, tensor in state):
+        return model(*args, **kwargs)
     # One stand-in for each tensor, so that tied weights stay tied.
     stand_ins = {id(tensor): torch.empty_like(tensor, device="meta") for _, tensor in state}
-    args, kwargs = as_inputs(example, "meta")
     return functional_call(model, {name: stand_ins[id(tensor)] for name, tensor in state}, args, kwargs)
 
 
@@ -184,6 +124,18 @@ def inference(model: nn.Module, *, fused: bool = False) -> Iterator[None]:
             module.training = training
 
 
+@contextmanager
+def countable() -> Iterator[None]:
+    """Attention and recurrent layers on the CPU as products, which are counted, not as one kernel each."""
+    enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)
+
+
 def _device(model: nn.Module) -> torch.device:
     tensor = next((t for ts in (model.parameters(), model.buffers()) for t in ts), None)
     return torch.get_default_device() if tensor is None else tensor.device
@@ -197,13 +149,3 @@ def refuse_lazy(model: nn.Module) -> None:
                 f"{name!r} of {type(model).__name__} is lazy and has no shape yet; "
                 "call materialize(model, example) first."
             )
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-
-
-def _brief(example: object) -> str:
-    text = repr(example)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -5,11 +5,24 @@ from __future__ import annotations
 import dis
 import enum
 import inspect
+import struct
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache, partial
 from hashlib import blake2b
 from pathlib import PurePath
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    GeneratorType,
+    GenericAlias,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+    SimpleNamespace,
+    UnionType,
+)
 from typing import Any
 
 import numpy as np
@@ -29,6 +42,11 @@ _BUILT_IN = (BuiltinFunctionType, type(Tensor.add), type(str.join), type(object(
 
 class _Empty:
     """As small as an object of a Python class can be."""
+
+
+# What libraries of Hugging Face keep of the process, which differs in every one and says nothing of a model.
+_OF_THE_PROCESS = {"SESSION_ID", "_original_object_hash"}
+_WORD = struct.calcsize("P")
 
 
 class UnseenError(Exception):
@@ -68,6 +86,10 @@ class Describer:
             return "module", self.paths[value]
         if isinstance(value, ModuleType):
             return "import", value.__name__
+        if isinstance(value, MemberDescriptorType):
+            return "slot", value.__name__
+        if isinstance(value, UnionType | GenericAlias) or kind.__module__ == "typing":
+            return "annotation", repr(value)
         if isinstance(value, _BUILT_IN):
             return "built in", str(value.__qualname__)
         if id(value) in self._seen:
@@ -101,11 +123,22 @@ class Describer:
             return "class", self.functions(value, where)
         if isinstance(value, torch.Generator):
             return "generator", value.initial_seed()
-        # `vars` tell all of an object of a Python class, but not what one keeps in C or in slots.
-        if kind.__basicsize__ > _Empty.__basicsize__ or not kind.__dictoffset__:
+        if isinstance(value, GeneratorType) and inspect.getgeneratorstate(value) == inspect.GEN_CREATED:
+            given = inspect.getgeneratorlocals(value)
+            return "not begun", code_digest(value.gi_code), self.value(given, where)
+        # `vars` and slots tell all of an object of a Python class, but not what one keeps in C.
+        slots = _slots(kind)
+        room = object.__basicsize__ + _WORD * len(slots)
+        if kind.__basicsize__ > room + (_Empty.__basicsize__ - object.__basicsize__) * bool(
+            kind.__dictoffset__
+        ):
             raise UnseenError(f"{where} holds a {kind.__name__}, whose content cannot be seen")
-        held = vars(value)
-        items = [(name, self.value(held[name], f"{where}.{name}")) for name in sorted(held)]
+        held = dict(vars(value)) if kind.__dictoffset__ else {}
+        for name, slot in slots:
+            with suppress(AttributeError):  # nothing is in it
+                held[name] = slot.__get__(value)
+        names = sorted(held.keys() - _OF_THE_PROCESS)
+        items = [(name, self.value(held[name], f"{where}.{name}")) for name in names]
         return "object", self.value(kind, where), tuple(items)
 
     def code(self, function: Any, where: str) -> Any:
@@ -123,7 +156,7 @@ class Describer:
                 closed.append((name, "empty"))
         outer = [
             (name, self._global(function.__globals__[name], f"{where}, global {name}"))
-            for name in sorted(globals_in(function.__code__) & function.__globals__.keys())
+            for name in sorted(globals_in(function.__code__) & function.__globals__.keys() - _OF_THE_PROCESS)
         ]
         return "function", code_digest(function.__code__), self.value(defaults, where), closed, outer
 
@@ -150,6 +183,12 @@ class Describer:
             place = f"{where}.{name}" if where else f"{kind.__name__}.{name}"
             rows.append((name, self.code(value, place) if is_code(value) else self.value(value, place)))
         return tuple(rows)
+
+
+def _slots(kind: type) -> list[tuple[str, MemberDescriptorType]]:
+    """The slots that a class and its bases declare, each of one word."""
+    values = [(name, value) for base in kind.__mro__ for name, value in vars(base).items()]
+    return [(name, value) for name, value in values if isinstance(value, MemberDescriptorType)]
 
 
 def members(kind: type) -> Iterator[tuple[str, Any]]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import nn
 
-from optnas.facts.cost import Example, as_inputs, batch_size, count_flops, count_params, measure_latency
+from optnas.facts.cost import count_flops, count_params
+from optnas.facts.inputs import Example, arguments, batch_size
 from optnas.record import FactKind
 from optnas.seeds import random_state_kept
 
@@ -28,6 +29,15 @@ class Pass:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """A number with how it was measured, in words and as JSON: the trial records both beside it."""
+
+    value: float
+    words: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Fact:
     """A number about a network, by a function of the untrained model and an example of its inputs.
 
@@ -36,7 +46,8 @@ class Fact:
 
     Args:
         name: what the trial records it as, such as `flops`.
-        measure: `(model, example) -> number`. What it does to the model and to random states does not last.
+        measure: `(model, example) -> number`, or a `Measured` one, which says how. What it does to the model
+            and to random states does not last.
         title: what people call it; by default the name.
         unit: behind the title, such as `ms`.
         better: "lower", "higher", or "" where neither is.
@@ -51,7 +62,7 @@ class Fact:
     """
 
     name: str
-    measure: Callable[[nn.Module, Any], float]
+    measure: Callable[[nn.Module, Any], float | Measured]
     title: str = ""
     unit: str = ""
     better: Literal["lower", "higher", ""] = ""
@@ -75,20 +86,26 @@ class Fact:
         Raises:
             TypeError: `measure` returned no number, or the model cannot be copied.
         """
+        return self.measured(model, example).value
+
+    def measured(self, model: nn.Module, example: Any) -> Measured:
+        """The same, with how it was measured."""
         if self.needs == "meta":
-            return self._number(self.measure(model, example))
+            return self._checked(self.measure(model, example))
         device = preferred_device() if self.needs == "device" else torch.device("cpu")
         try:
-            measured = copy.deepcopy(model).to(device)
+            copied = copy.deepcopy(model).to(device)
         except Exception as error:
             raise TypeError(f"Fact {self.name!r}: the model cannot be copied to {device}: {error}") from error
         with random_state_kept():
-            return self._number(self.measure(measured, example))
+            return self._checked(self.measure(copied, example))
 
-    def _number(self, number: Any) -> float:
-        if isinstance(number, bool) or not isinstance(number, int | float):
-            raise TypeError(f"Fact {self.name!r}: measure returned {number!r}; return an int or a float.")
-        return number
+    def _checked(self, found: Any) -> Measured:
+        measured = found if isinstance(found, Measured) else Measured(found)
+        value = measured.value
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"Fact {self.name!r}: measure returned {value!r}; return an int or a float.")
+        return measured
 
     @property
     def kind(self) -> FactKind:
@@ -101,30 +118,9 @@ def preferred_device() -> torch.device:
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
-def latency(example: Example | None = None, *, repeats: int = 20, name: str = "latency") -> Fact:
-    """How long one forward pass takes: in eval mode, on the device that torch prefers, in milliseconds.
-
-    It is the median of `repeats` passes; other work on the machine disturbs it.
-
-    Args:
-        example: the batch that is timed, such as (1, 3, 32, 32); by default the objective's example.
-        repeats: how many passes are timed; at least 1.
-        name: of the fact, where a study has several.
-
-    Raises:
-        ValueError: `repeats` is below 1.
-    """
-    if repeats < 1:
-        raise ValueError(f"latency(repeats={repeats}): at least one pass must be timed.")
-
-    def measure(model: nn.Module, given: Any) -> float:
-        return 1000 * measure_latency(model, given if example is None else example, repeats=repeats)
-
-    return Fact(name, measure, "latency", "ms", "lower", "device")
-
-
 def _flops_per_sample(model: nn.Module, example: Example) -> int:
-    return count_flops(model, example) // batch_size(as_inputs(example, "meta"))
+    given = arguments(example)
+    return count_flops(model, example) // batch_size((given.args, given.kwargs))
 
 
 N_PARAMS = Fact("n_params", lambda model, example: count_params(model), "parameters", "", "lower")
@@ -136,7 +132,6 @@ FLOPS = Fact(
     "lower",
     of_pass=lambda recorded: recorded.flops // recorded.batch,
 )
-LATENCY = latency()
 
 USUAL = (N_PARAMS, FLOPS)
 """What every trial records."""

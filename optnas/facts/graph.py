@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from operator import is_not
 from typing import TypeAlias
 
 from optnas.facts.trace import Geometry, Node, Read
@@ -96,7 +97,8 @@ def _without_identities(nodes: list[Node]) -> list[Node]:
         if node.lasting or not node.reads or any(read.gradient for read in reads):
             carriers.add(i)
         read_zeros = [(r.role, ("zero", r.geometry[:2])) for r in node.reads if r.role in zero_roles]
-        node = replace(node, reads=reads, args=(*node.args, *read_zeros))
+        if len(reads) < len(node.reads) or any(map(is_not, reads, node.reads)):  # of most nodes nothing
+            node = replace(node, reads=reads, args=(*node.args, *read_zeros))
         result.append(node)
         if node.lasting:
             continue
@@ -110,7 +112,7 @@ def _without_identities(nodes: list[Node]) -> list[Node]:
 def _is_zero(node: Node, zero_roles: set[str]) -> bool:
     op = node.op.partition(".")[0]
     plain = {role: value for role, value in node.args if role not in zero_roles}
-    if op == "fill":
+    if node.op == "fill":  # not with a tensor
         return bool(plain["0"] == 0)
     if op == "mul" and _is_number(plain.get("1"), 0):
         return True

@@ -15,9 +15,10 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from optnas.facts.cost import Example, Inputs, as_inputs, inference, refuse_lazy
-from optnas.facts.cost import batch_size as batch_size_of
+from optnas.facts.cost import inference, refuse_lazy
 from optnas.facts.fact import Fact
+from optnas.facts.inputs import Example, Inputs, as_inputs
+from optnas.facts.inputs import batch_size as batch_size_of
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from optnas.facts.cost import Example, Inputs, as_inputs, batch_size, refuse_lazy
+from optnas.facts.cost import refuse_lazy
+from optnas.facts.inputs import Example, Inputs, as_inputs, batch_size
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -47,7 +48,7 @@ class Probe:
         size = len(self) // n
         for i in range(n):
             part = slice(i * size, (i + 1) * size)
-            inputs = tree_map(lambda t, part=part: t[part] if t.dim() else t, self.inputs)
+            inputs = tree_map(lambda t, part=part: t[part] if _has_rows(t) else t, self.inputs)
             yield Probe(
                 inputs, None if self.targets is None else self.targets[part], self.loss, self.seed + i
             )
@@ -55,7 +56,7 @@ class Probe:
     def floating(self) -> list[Tensor]:
         """Its tensors of floating-point numbers, one row a sample."""
         args, kwargs = self.inputs
-        return [t for t in (*args, *kwargs.values()) if t.is_floating_point() and t.dim()]
+        return [t for t in (*args, *kwargs.values()) if _has_rows(t) and t.is_floating_point()]
 
     def check_floating(self, who: str) -> None:
         """Raises ValueError where it has none."""
@@ -64,7 +65,7 @@ class Probe:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Probe:
         """The same batch with its tensors of floating-point numbers changed."""
-        inputs = tree_map(lambda t: change(t) if t.is_floating_point() else t, self.inputs)
+        inputs = tree_map(lambda t: change(t) if _has_rows(t) and t.is_floating_point() else t, self.inputs)
         return Probe(inputs, self.targets, self.loss, self.seed)
 
     def output(self, model: nn.Module) -> Tensor:
@@ -103,8 +104,8 @@ def draw(example: Example, n: int, seed: int) -> Inputs:
     """`n` random samples like those of an example: standard normal, or of whole numbers those it has."""
     generator = torch.Generator().manual_seed(seed)
 
-    def like(tensor: Tensor) -> Tensor:
-        if tensor.dim() == 0:
+    def like(tensor: Any) -> Any:
+        if not _has_rows(tensor):
             return tensor
         shape = (n, *tensor.shape[1:])
         if tensor.is_floating_point():
@@ -114,6 +115,10 @@ def draw(example: Example, n: int, seed: int) -> Inputs:
 
     inputs: Inputs = tree_map(like, as_inputs(example, "cpu"))
     return inputs
+
+
+def _has_rows(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0
 
 
 def prepare(model: nn.Module) -> nn.Module:

@@ -20,8 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from optnas.facts.cost import Example, as_inputs
 from optnas.facts.fact import Fact
+from optnas.facts.inputs import Example, as_inputs
 from optnas.facts.probe import (
     LastMap,
     Loss,
@@ -74,7 +74,7 @@ def zero_cost(
         if inputs is None:
             given = draw(example, batch, seed)
         elif _is_shape(inputs):
-            given = draw(inputs, inputs[0], seed)  # type: ignore[index, arg-type]  # a shape
+            given = draw(inputs, inputs[0], seed)  # a shape
         else:
             given = as_inputs(inputs, "cpu")
         torch.manual_seed(seed)

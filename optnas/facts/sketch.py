@@ -8,7 +8,7 @@ import random
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,11 +19,12 @@ from torch.autograd.function import BackwardCFunction
 from torch.utils._pytree import tree_flatten
 
 from optnas.facts.canonical import canonical_form
-from optnas.facts.cost import Example, Inputs, as_inputs, batch_size, materialize
+from optnas.facts.cost import countable, materialize
 from optnas.facts.describe import Describer, UnseenError
 from optnas.facts.fact import USUAL, Fact, Pass
 from optnas.facts.graph import reduce
 from optnas.facts.hidden import Hidden, hidden, is_plain, structure, unused
+from optnas.facts.inputs import Example, Inputs, arguments, batch_size, copied
 from optnas.facts.modes import asks_for_inference_mode, knows_its_mode
 from optnas.facts.trace import UNSEEN, Constants, Read, Tracer, untraced
 
@@ -90,25 +91,51 @@ def sketch(
     Facts that need an initialized model are left to `Fact.of`. `ordered`: name the sequence of operations
     too, by which two equal networks draw their weights alike or not.
 
-    A model that cannot run there (its Python code looks at values, an operation does not support the meta
-    device) has no fingerprint, and `missing` says why; for facts it is built on the CPU instead. A model that
-    does not run there either is no error here: a real forward pass judges. A shape with a batch of one is run
-    with a batch of two, because BatchNorm may refuse one.
+    A model that cannot be built or run there is built and runs on the CPU instead. Where its Python code
+    looks at values that the data, the weights or random numbers decide, the pass does not show what another
+    one would do: it has no fingerprint then, and `missing` says where it looks. Code that does so unless it
+    is compiled is followed as `torch.compile` would. A model that does not run on the CPU either is no error
+    here: a real forward pass judges. A shape with a batch of one is run with a batch of two, because
+    BatchNorm may refuse one.
 
     The process's random state stays as it is. What `build` itself raises passes through, except where the
     meta device is to blame.
     """
     wanted = [fact for fact in facts if fact.needs == "meta"]
     with untraced(), _same_random_numbers(), torch.enable_grad():
-        try:
-            recording = _Recording(build, example)
-        except _UnrecordedError as error:
-            return _without_recording(build, example, wanted, str(error))
-        numbers, missing = _measured(wanted, recording.model, example, recording.train_pass)
-    if recording.why_not:
+        recording = _recorded(build, example, for_facts=bool(wanted))
+        if recording.model is not None and recording.train_pass is not None:
+            numbers, missing = _measured(wanted, recording.model, example, recording.train_pass)
+        else:
+            numbers, missing = _measured_for_real(build, example, wanted)
+    if recording.fingerprint is None:
         missing["fingerprint"] = recording.why_not + INSTEAD
     sequence = _sequence(recording.tracer) if ordered and recording.fingerprint is not None else None
     return Sketch(numbers, recording.fingerprint, missing, sequence)
+
+
+def _recorded(build: Callable[[], nn.Module], example: Example, for_facts: bool) -> _Recording:
+    """The recording that tells most: on the meta device, which computes nothing, or else on the CPU."""
+    on_meta = _Recording(build, example, "meta")
+    if on_meta.fingerprint is not None or on_meta.tracer.fault is not None:
+        return on_meta
+    if on_meta.tracer.looks:
+        compiled = _Recording(build, example, "meta", compiling=True)
+        if compiled.fingerprint is not None or compiled.tracer.fault is not None:
+            return compiled
+        if not for_facts or on_meta.train_pass is not None:
+            return on_meta
+        on_cpu = _Recording(build, example, "cpu")
+        on_cpu.fingerprint, on_cpu.why_not = None, on_meta.why_not
+        return on_cpu
+    if on_meta.train_pass is not None and not on_meta.tracer.minds_meta:
+        return on_meta  # it runs there, and something else cannot be seen
+    on_cpu = _Recording(build, example, "cpu")
+    if on_cpu.tracer.looks:
+        compiled = _Recording(build, example, "cpu", compiling=True)
+        if compiled.fingerprint is not None:
+            return compiled
+    return on_cpu
 
 
 def _measured(
@@ -127,20 +154,18 @@ def _measured(
     return numbers, missing
 
 
-def _without_recording(
-    build: Callable[[], nn.Module], example: Example, facts: Sequence[Fact], why: str
-) -> Sketch:
-    numbers: dict[str, float] = {}
-    missing: dict[str, str] = {}
-    if facts:
-        with torch.device("cpu"):
-            model = build()
-        try:
-            materialize(model, example)  # lazy modules get their shapes
-        except Exception as error:
-            logger.debug("The model does not run on the CPU either.", exc_info=error)
-        numbers, missing = _measured(facts, model, example, None)
-    return Sketch(numbers, None, {**missing, "fingerprint": why + INSTEAD})
+def _measured_for_real(
+    build: Callable[[], nn.Module], example: Example, facts: Sequence[Fact]
+) -> tuple[dict[str, float], dict[str, str]]:
+    if not facts:
+        return {}, {}
+    with torch.device("cpu"):
+        model = build()
+    try:
+        materialize(model, example)  # lazy modules get their shapes
+    except Exception as error:
+        logger.debug("The model does not run on the CPU either.", exc_info=error)
+    return _measured(facts, model, example, None)
 
 
 class _UnrecordedError(Exception):
@@ -148,104 +173,132 @@ class _UnrecordedError(Exception):
 
 
 class _Recording:
-    """A model on the meta device, what its passes did, and what they do not show.
+    """A model, what its passes did, and what they do not show.
+
+    Args:
+        device: where it is built and runs.
+        compiling: whether code that asks whether it is being compiled is told so.
 
     Attributes:
+        model: None where it cannot be built on the meta device.
         fingerprint: None where something cannot be seen; then `why_not` says what.
-        train_pass: the pass in train mode.
+        train_pass: the pass in train mode; None where it raised.
 
     Raises:
-        _UnrecordedError: the model cannot be built, or run in train mode, on the meta device.
+        Exception: what `build` raises, except where the meta device is to blame.
     """
 
-    def __init__(self, build: Callable[[], nn.Module], example: Example) -> None:
-        self.tracer = Tracer()
-        self.inputs = _stand_ins(example)
+    def __init__(
+        self, build: Callable[[], nn.Module], example: Example, device: str, *, compiling: bool = False
+    ) -> None:
+        self.device = device
+        self.compiling = compiling
+        self.tracer = Tracer(device)
         self.outputs: list[Read] = []
         self.results: list[Tensor] = []  # that training may differentiate
-        self.notes: list[Any] = []
+        self.notes: list[Any] = [] if device == "meta" and not compiling else [(device, compiling)]
         self.held: list[tuple[str, Read]] = []
+        self.model: nn.Module | None = None
+        self.train_pass: Pass | None = None
         self.fingerprint: str | None = None
         self.why_not = ""
-        self.model = self._built(build)
+        try:
+            self.inputs = _stand_ins(example, device)
+            self._record(build)
+        except _UnrecordedError as error:
+            self.why_not = self.why_not or str(error)
+
+    def _record(self, build: Callable[[], nn.Module]) -> None:
+        model = self.model = self._built(build)
         with _ours(self):
-            before = None if is_plain(self.model) else hidden(self.model, recorded=False)
-        modes = {module.training for module in self.model.modules()}
+            before = None if is_plain(model) else hidden(model, recorded=False)
+        modes = {module.training for module in model.modules()}
         if False in modes:
-            self._run("as built")  # a training goes on in the modes that a space leaves behind
-            self.model.train()
-        self._run("train" if False in modes else "")
+            self._run(model, "as built")  # a training goes on in the modes that a space leaves behind
+            model.train()
+        self._run(model, "train" if False in modes else "")
         self.train_pass = Pass(self.tracer.flops, batch_size(self.inputs))
         with _ours(self):
-            if before is not None and knows_its_mode(self.model):
-                self._run_in_eval_mode()
-            self._look_at_what_is_hidden(before)
-            self._name()
+            if before is not None and knows_its_mode(model):
+                self._run_in_eval_mode(model)
+            self._look_at_what_is_hidden(model, before)
+            self._name(model)
 
     def _built(self, build: Callable[[], nn.Module]) -> nn.Module:
         try:
-            with self.tracer, Constants(self.tracer), torch.device("meta"):
+            with _compiling(self.compiling), self.tracer, Constants(self.tracer), torch.device(self.device):
                 return build()
         except Exception as error:
             if self.tracer.fault is not None:
                 raise _UnrecordedError(_fault(self.tracer.fault)) from error
-            if self.tracer.failed or "meta" in str(error):
-                raise _UnrecordedError(f"cannot be built on the meta device: {_reason(error)}") from error
+            if self.device == "meta" and (self.tracer.failed or self.tracer.looks or "meta" in str(error)):
+                why = self.tracer.looks or f"cannot be built on the meta device: {_reason(error)}"
+                raise _UnrecordedError(why) from error
             raise
 
-    def _run(self, mode: str) -> None:
-        self.tracer.start(self.inputs, mode)
+    def _run(self, model: nn.Module, mode: str) -> None:
+        trained = (*model.parameters(), *model.buffers())
+        self.tracer.start(self.inputs, mode, trained)
         state = _python_random_state()
         args, kwargs = self.inputs
         try:
-            with _eager(), self.tracer, Constants(self.tracer), torch.device("meta"):
-                output = self.model(*args, **kwargs)
+            with (
+                _eager(),
+                countable() if self.device != "meta" else nullcontext(),
+                _compiling(self.compiling),
+                self.tracer,
+                Constants(self.tracer),
+                torch.device(self.device),
+            ):
+                output = model(*args, **kwargs)
         except Exception as error:
             if self.tracer.fault is not None:
                 raise _UnrecordedError(_fault(self.tracer.fault)) from error
-            where = "in eval mode on the meta device" if mode == "eval" else "on the meta device"
-            raise _UnrecordedError(f"cannot run {where}: {_reason(error)}") from error
+            where = f"in eval mode on {self.device}" if mode == "eval" else f"on {self.device}"
+            raise _UnrecordedError(self.tracer.looks or f"cannot run {where}: {_reason(error)}") from error
         if _python_random_state() != state:
             self.tracer.blind = "the forward pass asks Python's or NumPy's random generator"
         values, structure = tree_flatten(output)
-        others = [value for value in values if not isinstance(value, Tensor)]
-        if not all(isinstance(value, bool | int | float | str | None) for value in others):
-            self.tracer.blind = f"the model returns a {type(others[0]).__name__}, which may hide tensors"
-        tensors = [(str(i), value) for i, value in enumerate(values) if isinstance(value, Tensor)]
-        self.outputs += [self.tracer.read(f"{mode}{role}", tensor) for role, tensor in tensors]
+        others: list[Any] = []
+        for i, value in enumerate(values):
+            tensors = [value] if isinstance(value, Tensor) else []
+            if not tensors:
+                described, tensors = _described(value)
+                others.append(described)
+            self.outputs += [self.tracer.read(f"{mode}{i}", tensor) for tensor in tensors]
+            if mode != "eval":
+                self.results += tensors
         self.notes += [str(structure), others]
-        if mode != "eval":
-            self.results += [tensor for _, tensor in tensors]
 
-    def _run_in_eval_mode(self) -> None:
+    def _run_in_eval_mode(self, model: nn.Module) -> None:
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)  # its fused layers refuse the meta device
-        self.model.eval()
+        model.eval()
         try:
             try:
                 with torch.no_grad():
-                    self._run("eval")
-                if asks_for_inference_mode(self.model):
+                    self._run(model, "eval")
+                if asks_for_inference_mode(model):
                     with torch.inference_mode():
-                        self._run("eval")
+                        self._run(model, "eval")
             except _UnrecordedError:  # it attaches hooks to gradients, for example
-                self._run("eval")
+                self._run(model, "eval")
         except _UnrecordedError as error:
             self.tracer.blind = str(error)
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
-            self.model.train()
+            model.train()
 
-    def _look_at_what_is_hidden(self, before: Hidden | None) -> None:
-        now = hidden(self.model)
+    def _look_at_what_is_hidden(self, model: nn.Module, before: Hidden | None) -> None:
+        now = hidden(model)
         self.notes.append(now.rows)
         if before is not None:
-            after = hidden(self.model, recorded=False)
+            after = hidden(model, recorded=False)
             if after.rows != before.rows:  # another step may do what this one did not
                 self.notes += [before.rows, after.rows]
                 now.why = now.why or before.why or after.why
         self.tracer.blind = self.tracer.blind or now.why
-        describer = Describer({module: path for path, module in self.model.named_modules()})
+        describer = Describer({module: path for path, module in model.named_modules()})
         try:
             self.notes.append(_own_gradients(describer, self.results))
             for hook, read in self.tracer.hooks:
@@ -255,25 +308,25 @@ class _Recording:
         tensors = [*now.tensors, *describer.tensors]
         self.held += [(name, self.tracer.read("0", tensor)) for name, tensor in tensors]
         if before is not None:
-            self._look_at_unused_layers()
+            self._look_at_unused_layers(model)
 
-    def _look_at_unused_layers(self) -> None:
+    def _look_at_unused_layers(self, model: nn.Module) -> None:
         used = {read.source for node in self.tracer.nodes if not node.lasting for read in node.reads}
-        for name, module in unused(self.model, lambda p: self.tracer.read("0", p).source in used):
+        for name, module in unused(model, lambda p: self.tracer.read("0", p).source in used):
             self.notes.append((name, structure(module)))
             parameters = module.named_parameters(name)
             self.held += [(inner, self.tracer.read("0", parameter)) for inner, parameter in parameters]
 
-    def _name(self) -> None:
+    def _name(self, model: nn.Module) -> None:
         tracer = self.tracer
-        tracer.mark("buffer", self.model.buffers())
-        tracer.mark("parameter", self.model.parameters())
+        tracer.mark("buffer", model.buffers())
+        tracer.mark("parameter", model.parameters())
         labels, edges = reduce(tracer.nodes, self.outputs, repr(self.notes), self.held)
         if any(label.startswith(f"('{UNSEEN}'".encode()) for label in labels):
             tracer.blind = (
                 "the model holds a meta tensor whose making was not seen; make all of it in `build`"
             )
-        self.why_not = self.why_not or tracer.blind
+        self.why_not = self.why_not or tracer.looks or tracer.blind
         if tracer.fault is not None:
             self.why_not = _fault(tracer.fault)
         if not self.why_not:
@@ -348,12 +401,42 @@ def _own_gradients(describer: Describer, outputs: list[Tensor]) -> list[Any]:
     return [(*row, [(index.get(f), port) for f, port in following]) for *row, following in rows]
 
 
-def _stand_ins(example: Example) -> Inputs:
+def _stand_ins(example: Example, device: str) -> Inputs:
     if isinstance(example, tuple | list) and example and isinstance(example[0], int) and example[0] == 1:
         example = (2, *(size for size in example[1:] if isinstance(size, int)))
-    args, kwargs = as_inputs(example, "meta")
-    # Inputs that share memory in the example need not share it in the data.
-    return tuple(torch.empty_like(a) for a in args), {name: torch.empty_like(a) for name, a in kwargs.items()}
+    given = arguments(example)
+    if device != "meta":
+        return copied(given, lambda tensor: tensor.detach().clone())
+    try:
+        # Inputs that share memory in the example need not share it in the data.
+        return copied(given, lambda tensor: torch.empty_like(tensor, device="meta"))
+    except TypeError as error:  # packed sequences, for example
+        raise _UnrecordedError(str(error)) from error
+
+
+def _described(value: Any) -> tuple[Any, list[Tensor]]:
+    """A part of a model's output that is no tensor, in words, and the tensors in it.
+
+    Raises:
+        _UnrecordedError: nobody knows what is in it.
+    """
+    describer = Describer({})
+    try:
+        words = describer.value(value, f"the model returns a {type(value).__name__}: it")
+    except UnseenError as error:
+        raise _UnrecordedError(str(error)) from error
+    return words, [tensor for _, tensor in describer.tensors]
+
+
+@contextmanager
+def _compiling(on: bool) -> Iterator[None]:
+    """Code that asks `torch.compiler.is_compiling()` is told yes: it leaves out what only looks at values."""
+    before = torch.compiler._is_compiling_flag
+    torch.compiler._is_compiling_flag = on or before
+    try:
+        yield
+    finally:
+        torch.compiler._is_compiling_flag = before
 
 
 def _python_random_state() -> tuple[object, ...]:

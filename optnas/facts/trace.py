@@ -1,13 +1,16 @@
 """Record what a model computes: its construction and one forward pass, operation by operation.
 
-Both run on the meta device, where tensors have shapes and no values. A value is what a storage holds between
-two writes. A view is no operation but a way to read a value (size, stride, offset, dtype), and a write into
-part of a storage makes a new value out of the old one; so aliasing and in-place operations need no cases of
-their own further on. Initialization is recorded like any other operation.
+Both run on the meta device, where tensors have shapes and no values; or, where that cannot be, on the CPU.
+What Python code reads out of tensors there may decide which operations follow: the record says where that
+was, unless the same would be read in every pass. A value is what a storage holds between two writes. A view
+is no operation but a way to read a value (size, stride, offset, dtype), and a write into part of a storage
+makes a new value out of the old one; so aliasing and in-place operations need no cases of their own further
+on. Initialization is recorded like any other operation.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -20,12 +23,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from optnas.facts.cost import Inputs
+from optnas.facts.inputs import Inputs, tensors_in
 
 # How a tensor reads its storage: dtype, size, stride, offset, conjugated, negated.
 Geometry: TypeAlias = tuple[torch.dtype, tuple[int, ...], tuple[int, ...], int, bool, bool]
@@ -56,6 +60,7 @@ class Node:
 
 
 UNSEEN = "unseen"  # the op of a tensor whose values or initialization no record shows
+_VARYING = {"input", UNSEEN}
 
 # Operations that ignore what the tensor held before, under one name each.
 _FILLS = {"zero_": 0.0, "zeros": 0.0, "zeros_like": 0.0, "new_zeros": 0.0}
@@ -66,6 +71,10 @@ _OVERWRITES = {
     *("copy_", "empty_like", "new_empty", "new_empty_strided", "rand_like", "randn_like", "randint_like"),
 }
 _IGNORED = {"device", "pin_memory", "layout", "memory_format", "non_blocking"}
+_PLACED = {"device", "pin_memory"}
+_READS = (Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__)
+_DECIDED_BY_VALUES = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
+_PARTS_OF_SPARSE = ("_values", "_indices", "values", "indices", "crow_indices", "col_indices")
 _MADE_FROM_VALUES = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
 _IS_META = vars(torch._C.TensorBase)["is_meta"].__get__
 _DEVICE = vars(torch._C.TensorBase)["device"].__get__
@@ -77,14 +86,19 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
     """Records every operation under it. `blind` says why the record does not show everything, if so.
 
     Attributes:
+        looks: where Python code reads values that the data, the weights or random numbers decide.
+        minds_meta: the model does something else on the meta device than on others.
         failed: an operation raised.
         fault: an error of the tracer itself.
         hooks: the functions that were registered to see gradients, each with the node and port they sit at.
         under: what else decides what operations do: autocast, checkpointing, a seed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "meta") -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.device = device
+        self.looks = ""
+        self.minds_meta = False
         self.nodes: list[Node] = []
         self.building = True
         self.failed = False
@@ -95,6 +109,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
         self.under: tuple[tuple[str, Any], ...] = ()
         self.seed = torch.default_generator.initial_seed()
         self._current: dict[int, tuple[int, int]] = {}  # storage -> the node and port it holds now
+        self._varying: set[int] = set()  # nodes whose values another pass need not repeat
         self._alive: list[Any] = []  # an address names a storage only as long as the storage lives
 
     def __torch_dispatch__(
@@ -111,8 +126,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
                 raise
 
     def _dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        name, written, moves = _schema(func)
-        if moves or name == "detach":  # the same storage; a lazy parameter has no shape yet
+        name, written, moves, draws, decided = _schema(func)
+        # The same storage; a lazy parameter has no shape yet.
+        if moves or (name == "detach" and args[0].layout == torch.strided):
             return func(*args, **kwargs)
         given = [*((str(i), arg) for i, arg in enumerate(args)), *kwargs.items()]
         plain: list[tuple[str, Any]] = []
@@ -125,23 +141,45 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
             if _storage(tensor) not in self._current:
                 self._found(tensor)
         reads = [self.read(role, t) for role, t in tensors if not (overwrites and role == "0")]
-        if len({t.device for _, t in tensors}) > 1:
+        if self.device == "meta" and len({t.device for _, t in tensors}) > 1:
             args, kwargs = _on_meta(args), _on_meta(kwargs)
             if any(not tensor.is_meta for tensor in targets):
                 self.blind = f"{func} writes a meta tensor into one on another device"
+                self.minds_meta = True
+        varies = any(read.source in self._varying for read in reads)
+        if decided and varies and (name != "index" or _has_mask(tensors)):
+            self.looked()
         key = None
-        if all(t.is_meta for _, t in tensors) and tensors and _IGNORED.isdisjoint(kwargs):
+        on_meta = all(t.is_meta for _, t in tensors)
+        if (on_meta or varies) and tensors and _IGNORED.isdisjoint(kwargs):
             shapes = tuple((role, _geometry(t)) for role, t in tensors)
             key = (func, shapes, tuple((role, type(v), v) for role, v in plain), torch.get_default_dtype())
         try:
-            out = _run(func, args, kwargs, key)
+            out = _run(func, args, kwargs, key if on_meta else None)
         except Exception as error:
             raise _OperationError(error) from error
+        if (
+            varies
+            and self.device != "meta"
+            and not self.looks
+            and not _is_sized_by_shapes(func, args, kwargs, key, out)
+        ):
+            self.looked()
         if (formula := flop_registry.get(func.overloadpacket)) is not None:
             self.flops += formula(*args, **kwargs, out_val=out)
         op, plain_args = _named(name, func, plain)
+        first = len(self.nodes)
         self._record((op, plain_args + self.under if self.under else plain_args), reads, out, targets)
+        if draws:
+            self._varying.update(range(first, len(self.nodes)))
         return out
+
+    def looked(self, tensor: Tensor | None = None) -> None:
+        """Python code gets to know values, those of `tensor` or of an operation; note whose code it is."""
+        if not self.looks and (tensor is None or self.read("0", tensor).source in self._varying):
+            frame, _ = _caller(sys._getframe(1), _OF_TORCH)
+            place = f"{frame.f_code.co_qualname} (line {frame.f_lineno} of {frame.f_globals.get('__name__')})"
+            self.looks = f"{place} looks at values that the data, the weights or random numbers decide"
 
     def read(self, role: str, tensor: Tensor) -> Read:
         """The edge by which `tensor`, as it is now, enters an operation."""
@@ -163,6 +201,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
         for i, value in enumerate(values):
             self._sort(str(i), value, args, [])
         self._record((how, (*args, *self.under)), [], None, [tensor])
+        self._varying.add(len(self.nodes) - 1)
 
     def hooked(self, hook: Any, tensor: Tensor) -> None:
         """Somebody wants to see, or change, the gradient of `tensor`."""
@@ -170,12 +209,19 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
         self.nodes[read.source].lasting = True  # what the hook is attached to is not passed over
         self.hooks.append((hook, read))
 
-    def start(self, inputs: Inputs, mode: str = "") -> None:
-        """The construction is over; a forward pass on `inputs` follows, in a mode that has a name."""
+    def start(self, inputs: Inputs, mode: str = "", trained: Iterable[Tensor] = ()) -> None:
+        """The construction is over; a forward pass on `inputs` follows, in a mode that has a name.
+
+        `trained`: tensors that another pass may find with other values.
+        """
         self.building, self.flops = False, 0
+        self._varying.update(self.read("0", tensor).source for tensor in trained if not is_lazy(tensor))
         args, kwargs = inputs
-        for role, tensor in (*enumerate(args), *kwargs.items()):
-            self.leaf("input", tensor, role, *([mode] if mode else []))
+        for role, value in (*enumerate(args), *kwargs.items()):
+            held = tensors_in(value)
+            for i, tensor in enumerate(held):
+                within = [] if value is tensor else [i]
+                self.leaf("input", tensor, role, *within, *([mode] if mode else []))
 
     def mark(self, role: str, tensors: Iterable[Tensor]) -> None:
         """Mark the values that parameters or buffers have held."""
@@ -192,6 +238,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
         node = self._add(*op, reads, [*written, *fresh])
         for port, tensor in enumerate(written):
             before, before_port = self._current[_storage(tensor)]
+            if self.nodes[before].op.partition(".")[0] in _PARTS_OF_SPARSE:
+                self.blind = "the model writes into the parts of a sparse tensor"
             whole = self.nodes[before].outputs[before_port]
             if whole == _geometry(tensor):
                 self._current[_storage(tensor)] = (node, port)
@@ -209,18 +257,26 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
     ) -> int:
         storages = [_storage(tensor) for tensor in outputs]
         self.nodes.append(Node(op, args, reads, [_geometry(t) for t in outputs], self.building, storages))
+        if op in _VARYING or any(read.source in self._varying for read in reads):
+            self._varying.add(len(self.nodes) - 1)
         return len(self.nodes) - 1
 
     def _hold(self, node: int, tensors: list[Tensor], first_port: int = 0) -> None:
         for port, tensor in enumerate(tensors, first_port):
             self._current[_storage(tensor)] = (node, port)
-            self._alive.append(tensor.untyped_storage())
+            self._alive.append(tensor.untyped_storage() if tensor.layout == torch.strided else tensor)
 
     def _found(self, tensor: Tensor) -> None:
         """A tensor that no recorded operation made."""
         if tensor.is_meta:
             self.blind = (
                 "the model holds a meta tensor whose making was not seen; build the model in the call"
+            )
+            self.leaf(UNSEEN, tensor)
+            return
+        if tensor.layout != torch.strided:
+            self.blind = (
+                f"the model holds a {tensor.layout} tensor whose making was not seen; make it in `build`"
             )
             self.leaf(UNSEEN, tensor)
             return
@@ -272,15 +328,22 @@ class Constants(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def _watched(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func in _READS:
+            self.tracer.looked(args[0])
+            return func(*args, **kwargs)
         asking, module = _caller(sys._getframe(2))
         if func == _IS_META:
+            if self.tracer.device != "meta":
+                return func(*args, **kwargs)
             if module == "torch.nn.init":
                 self._initialized(asking, args[0])
                 return True
             # Whoever is not torch's own kernels asks because a meta tensor has no values: it is to go on.
             return module.startswith("torch.") and not module.startswith("torch.nn.") and args[0].is_meta
         if func == _DEVICE:
-            if "meta" in asking.f_code.co_consts and not module.startswith("torch."):
+            minds = "meta" in asking.f_code.co_consts and not module.startswith("torch.")
+            if minds and self.tracer.device == "meta":
+                self.tracer.minds_meta = True
                 self.tracer.blind = f"{asking.f_code.co_qualname} asks whether it is on the meta device"
             return func(*args, **kwargs)
         if func in _HOOKS:
@@ -313,19 +376,20 @@ class Constants(TorchFunctionMode):
         self.tracer.initialize(code.co_name, tensor, *(v for v in values if not isinstance(v, Tensor)))
 
 
-_WATCHED = {_IS_META, _DEVICE, *_HOOKS, *_MADE_FROM_VALUES}
+_WATCHED = {_IS_META, _DEVICE, *_HOOKS, *_MADE_FROM_VALUES, *_READS}
 
 
 _autocast = torch._C._is_any_autocast_enabled
 _saved: Callable[[bool], Any] = torch._C._autograd._top_saved_tensors_default_hooks
 _seed = torch.default_generator.initial_seed
-_PASSES_ON = {"torch.utils._device", "torch.overrides", "torch._tensor"}
+_PASSES_ON = re.compile(r"torch\.(utils\._device|overrides|_tensor)$")
+_OF_TORCH = re.compile(r"torch(\.|$)|optnas\.facts\.")
 
 
-def _caller(frame: FrameType | None) -> tuple[FrameType, str]:
+def _caller(frame: FrameType | None, passes_on: re.Pattern[str] = _PASSES_ON) -> tuple[FrameType, str]:
     """Whose code called a torch function, from the frame that handed the call on, and its module's name."""
     assert frame is not None
-    while (module := str(frame.f_globals.get("__name__", ""))) in _PASSES_ON and frame.f_back is not None:
+    while passes_on.match(module := str(frame.f_globals.get("__name__", ""))) and frame.f_back is not None:
         frame = frame.f_back
     return frame, module
 
@@ -382,7 +446,7 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], key: Any) -> 
             _outputs.clear()
         inputs = {_storage(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
         made = list(out) if isinstance(out, tuple) and len(out) > 1 else [out]
-        if out is args[0]:
+        if args and out is args[0]:
             _outputs[key] = []
         elif all(
             isinstance(t, Tensor) and _storage(t) not in inputs and t.storage_offset() == 0 for t in made
@@ -391,14 +455,34 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], key: Any) -> 
     return out
 
 
+def _is_sized_by_shapes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], key: Any, out: Any) -> bool:
+    """Whether shapes alone decide those of what an operation made on the CPU: on meta they are equal."""
+    made = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
+    elsewhere = {name: value for name, value in kwargs.items() if name not in _PLACED}
+    try:
+        expected = tree_leaves(_run(func, _on_meta(args), _on_meta(elsewhere), key))
+    except Exception:  # whatever an operation raises that has no form on meta
+        return False
+    return [t.shape for t in made] == [t.shape for t in expected if isinstance(t, Tensor)]
+
+
+def _has_mask(tensors: list[tuple[str, Tensor]]) -> bool:
+    """Whether indices select by true or false, so that their values decide how many are selected."""
+    return any(t.dtype in (torch.bool, torch.uint8) for role, t in tensors if role != "0")
+
+
 @cache
-def _schema(func: Any) -> tuple[str, tuple[int, ...], bool]:
-    """An operation's bare name, the positions it writes to, and whether it only moves a tensor."""
+def _schema(func: Any) -> tuple[str, tuple[int, ...], bool, bool, bool]:
+    """Of an operation: its bare name, the positions it writes to, whether it only moves a tensor, whether it
+    draws random numbers, and whether values decide what Python sees of its result."""
     schema = func._schema
     written = tuple(
         i for i, a in enumerate(schema.arguments) if a.alias_info is not None and a.alias_info.is_write
     )
-    return schema.name.removeprefix("aten::"), written, torch.Tag.inplace_view in func.tags
+    tags = func.tags
+    decided = any(tag in tags for tag in _DECIDED_BY_VALUES)
+    draws = torch.Tag.nondeterministic_seeded in tags
+    return schema.name.removeprefix("aten::"), written, torch.Tag.inplace_view in tags, draws, decided
 
 
 def _named(name: str, func: Any, plain: list[tuple[str, Any]]) -> tuple[str, tuple[tuple[str, Any], ...]]:
@@ -414,10 +498,14 @@ def _named(name: str, func: Any, plain: list[tuple[str, Any]]) -> tuple[str, tup
 
 
 def _storage(tensor: Tensor) -> int:
+    if tensor.layout != torch.strided:  # it has none; nothing shares its memory but its parts
+        return int(tensor._cdata)
     return int(tensor.untyped_storage()._cdata)
 
 
 def _geometry(t: Tensor) -> Geometry:
+    if t.layout != torch.strided:
+        return (t.dtype, tuple(t.shape), (), 0, False, False)
     return (t.dtype, tuple(t.shape), t.stride(), int(t.storage_offset()), t.is_conj(), t.is_neg())
 
 

@@ -30,6 +30,7 @@ from optnas.errors import (
     error_number,
     is_infrastructure,
 )
+from optnas.estimation.run import Run
 from optnas.limits import nearest_in_words
 from optnas.objective import Objective
 from optnas.record import Reason, Why
@@ -38,7 +39,9 @@ from optnas.search.fits import never_asked
 from optnas.search.recovery import Fate, recover, requeue, requeue_or_give_up
 from optnas.search.signals import Passage, signals_raise, signals_wait
 from optnas.search.study import limited
+from optnas.search.turns import end_paused, promotes, take_paused
 from optnas.seeds import derive_seed
+from optnas.storage.base import is_held
 from optnas.storage.database import waits_in
 from optnas.storage.open import claim, storage_of
 from optnas.strategy.distinct import DistinctSampler
@@ -73,27 +76,53 @@ def work(
 ) -> Iterator[FrozenTrial]:
     """Run trials in this process, one after the other, and yield each when it has finished.
 
-    Joins whatever other processes work on the study, and ends after `study.stop()`.
+    Joins whatever other processes work on the study, and ends after `study.stop()`. The last process to end
+    puts aside, as PRUNED, what the pruner has paused.
 
     Args:
         deadline: a time as of `time.monotonic()`, which all processes of a machine share and nobody sets.
         halt: once it is set, no new trial begins.
         watch: surrounds the objective of each trial.
     """
-    failures, unfinished, unasked, idle = Failures(), _Unfinished(), _Unasked(), 0
     halt = threading.Event() if halt is None else halt
-    with signals_raise(), private.stoppable(study), _proposing(study, objective) as renew:
+    with signals_raise():
+        yield from _work(study, objective, n_trials, deadline, callbacks, halt, watch)
+        with signals_wait():
+            for paused in end_paused(study):
+                if not is_held(paused):
+                    objective.estimator.finish(study, paused)
+                for callback in callbacks:
+                    callback(study, deepcopy(paused))
+                yield paused
+
+
+def _work(
+    study: optuna.Study,
+    objective: Objective,
+    n_trials: int | None,
+    deadline: float | None,
+    callbacks: Sequence[Callback],
+    halt: threading.Event,
+    watch: Watch,
+) -> Iterator[FrozenTrial]:
+    failures, unfinished, unasked, idle = Failures(), _Unfinished(), _Unasked(), 0
+    end: BaseException | None = None  # why nothing new can be tried
+    with private.stoppable(study), _proposing(study, objective) as renew:
         while not (private.is_stopped(study) or halt.is_set()):
             renew()
-            if (end := _known_end(study, n_trials)) is not None:
-                _end_exhausted(study, end)
-                return
+            end = end or _known_end(study, n_trials)
             # An interruption after a trial was taken, and before it is looked after, would leave it RUNNING.
             with signals_wait() as passage, waits_in(passage):
-                trial_id = _next_trial(study, objective, n_trials, deadline, halt, passage)
-                if trial_id is None:
-                    return
-                error = run_trial(study, objective, trial_id, passage, watch)
+                if end is None:
+                    trial_id = _next_trial(study, objective, n_trials, deadline, halt, passage)
+                else:
+                    trial_id = None if _is_late(deadline) else take_paused(study, last=True)
+                if trial_id is not None:
+                    error = run_trial(study, objective, trial_id, passage, watch)
+            if trial_id is None:
+                if end is not None:
+                    _end_exhausted(study, end)
+                return
             finished = private.storage(study).get_trial(trial_id)
             if not finished.state.is_finished():
                 unfinished.add(study, finished)
@@ -106,8 +135,8 @@ def work(
 
             # Raised by the sampler when the space asks, so to the objective it is an error of the space.
             if error is not None and isinstance(error.__cause__ or error, SpaceExhausted):
-                _end_exhausted(study, error.__cause__ or error)
-                return
+                end = error.__cause__ or error
+                continue
             if isinstance(error, ChoicesError):  # no trial of this study can get any further
                 raise error
             unasked.tell(finished)
@@ -138,7 +167,7 @@ def run_trial(
     error: BaseException | None = None
     try:
         with passage():
-            trial = optuna.Trial(study, trial_id)
+            trial = Run(study, trial_id, can_go_on=promotes(study))
         try:
             with passage(), _in_one_process(trial.number), watch(study, trial_id):
                 outcome: dict[str, Any] = {"values": objective(trial)}
@@ -156,7 +185,7 @@ def run_trial(
         storage_of(study).flush(trial_id)  # which raises where `tell` would only read
         study.tell(trial, **outcome)
     except TrialPaused:
-        requeue(study, trial_id, how="paused")
+        requeue(study, trial_id, how="paused", held=trial.told_to_prune)
     except UpdateFinishedTrialError as lost:
         logger.warning("%s", lost)
         return None  # however it ended here
@@ -237,6 +266,8 @@ class _Unfinished:
             self._n_raised += 1
             time.sleep(min(60.0, AFTER_A_FAULT * 2 ** (self._n_raised - 1)))
             return
+        if is_held(trial):
+            return
         point = (trial.number, len(trial.intermediate_values))
         self._repeats = self._repeats + 1 if point == self._last else 0
         self._last = point
@@ -261,17 +292,22 @@ def _next_trial(
 ) -> int | None:
     """The id of the next trial to run; None when the budget is spent, the time is over or all shall end.
 
-    Where the rest of the budget is running elsewhere, wait: one of those may come back or not count.
+    Those come first that the pruner had paused and lets go on. Where the rest of the budget is running
+    elsewhere, wait: one of those may come back or not count.
     """
     wait, began = 0.05, time.monotonic()
     told = False
-    while not halt.is_set() and (deadline is None or time.monotonic() < deadline):
+    while not halt.is_set() and not _is_late(deadline):
         for given_up in recover(study):
             objective.estimator.finish(study, given_up)
+        if (paused := take_paused(study, last=False)) is not None:
+            return paused
         taken = claim(study, n_trials, counts=record.COUNTS.name)
         if taken.trial_id is not None:
             return taken.trial_id
-        if n_trials is not None and taken.counted >= n_trials:
+        if taken.held and (paused := take_paused(study, last=True)) is not None:
+            return paused
+        if n_trials is not None and taken.counted + taken.held * (not taken.running) >= n_trials:
             return None
         with passage():
             time.sleep(wait)
@@ -280,6 +316,10 @@ def _next_trial(
             told = True
             _tell_of_own_trials(study)
     return None
+
+
+def _is_late(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline
 
 
 def _tell_of_own_trials(study: optuna.Study) -> None:

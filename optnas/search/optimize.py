@@ -16,7 +16,9 @@ from optnas.search.launcher import Launcher
 from optnas.search.loop import Callback, work
 from optnas.search.recovery import recover
 from optnas.search.rehearsal import rehearse
+from optnas.search.signals import exits_are_told
 from optnas.search.study import check_values
+from optnas.search.turns import reopen_paused
 from optnas.search.workers import Search, run_workers
 from optnas.storage.open import storage_of
 
@@ -80,6 +82,7 @@ def optimize(
         warnings.warn(storage.lacks, stacklevel=2)
     for given_up in recover(study):
         objective.estimator.finish(study, given_up)
+    reopen_paused(study, n_trials)
     objective.estimator.tidy(study)
     deadline = None if timeout is None else time.monotonic() + timeout
     search = Search(n_trials, deadline, tuple(callbacks), trial_timeout)
@@ -94,16 +97,22 @@ def optimize(
     objective.estimator.tidy(study)
 
 
+_ENDED = (
+    "The code of a trial ended the process with {}, as if the search were done. Run the same search again, "
+    "which takes the trial up. To end a search early, call trial.study.stop()."
+)
+
+
 def _run_here(study: optuna.Study, objective: Objective, search: Search, show_progress: Show) -> None:
     rehearse(study, objective)
     try:
-        with Progress(study, search.n_trials, show_progress) as progress:
+        with (
+            exits_are_told(_ENDED.format("os._exit(0)")),
+            Progress(study, search.n_trials, show_progress) as progress,
+        ):
             for trial in work(study, objective, search.n_trials, search.deadline, search.callbacks):
                 progress.show(trial)
     except SystemExit as left:
         if left.code:
             raise
-        raise SearchFailedError(
-            "The code of a trial ended the process with sys.exit(0), as if the search were done. The trial "
-            "is queued again; run the same search again. To end a search early, call trial.study.stop()."
-        ) from left
+        raise SearchFailedError(_ENDED.format("sys.exit(0)")) from left

@@ -17,7 +17,7 @@ from optnas import private, record
 from optnas.errors import describe_error
 from optnas.record import Reason, Why
 from optnas.search.signals import signals_wait
-from optnas.storage.base import Storage
+from optnas.storage.base import HELD, Storage
 from optnas.storage.leases import Loss, Process, StaleTrial
 from optnas.storage.open import storage_of
 
@@ -36,15 +36,20 @@ class Fate(Enum):
 
 
 def requeue(
-    study: optuna.Study, trial_id: int, how: Literal["interrupted", "paused"] = "interrupted"
+    study: optuna.Study,
+    trial_id: int,
+    how: Literal["interrupted", "paused"] = "interrupted",
+    held: bool = False,
 ) -> Fate:
     """Put an own running trial back into the queue, in place; that costs it nothing.
 
     Number, parameters and reports stay. Where a shared storage does not answer now, this process does it as
-    soon as it does.
+    soon as it does. One that is `held` goes on when the pruner says so.
     """
     storage = private.storage(study)
     try:
+        if held:
+            storage.set_trial_system_attr(trial_id, HELD, True)
         attempts = record.ATTEMPTS.within(storage.get_trial_user_attrs(trial_id)) or []
         attempts = _ended(attempts, Process.this(), how=how)
         storage.set_trial_user_attr(trial_id, record.ATTEMPTS.name, attempts)

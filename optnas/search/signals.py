@@ -1,14 +1,15 @@
-"""When Ctrl-C, SIGTERM and the end of a terminal may interrupt a search."""
+"""When Ctrl-C, SIGTERM, the end of a terminal and user code that exits may end a search."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 Passage = Callable[[], AbstractContextManager[None]]
 """Makes contexts in which signals come through, those first that were held back before."""
@@ -62,6 +63,28 @@ def signals_wait() -> Iterator[Passage]:
     with children.unheard(), _handler(signal.SIGTERM, hold), _handler(signal.SIGINT, hold):
         yield passage
     let_through()
+
+
+@contextmanager
+def exits_are_told(message: str) -> Iterator[None]:
+    """Write `message` to stderr and exit with status 1 where code of this process calls `os._exit(0)`.
+
+    It cannot be stopped, but a caller that looks at the status must not take the search for done. Code that
+    took the function out of `os` before is not seen; forked children leave as they like.
+    """
+    process, leave = os.getpid(), os._exit
+
+    def tell(status: int) -> NoReturn:
+        if status == 0 and os.getpid() == process:
+            print(message, file=sys.stderr, flush=True)
+            status = 1
+        leave(status)
+
+    os._exit = tell
+    try:
+        yield
+    finally:
+        os._exit = leave
 
 
 class _Children:

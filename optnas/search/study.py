@@ -14,12 +14,14 @@ from optuna.samplers import BaseSampler
 
 from optnas import private, record
 from optnas.errors import ParamsMismatchError
+from optnas.estimation.estimator import Estimator
 from optnas.facts.fact import USUAL
 from optnas.objective import Objective
 from optnas.search.provenance import changes, provenance
 from optnas.seeds import derive_seed
 from optnas.storage.open import open_storage, storage_of
 from optnas.strategy.base import TrialSampler
+from optnas.strategy.halving import HalvingPruner
 from optnas.strategy.limited import LimitedSampler
 from optnas.strategy.predictor import PredictorSampler
 from optnas.strategy.seeded import SeededSampler
@@ -46,7 +48,7 @@ def create_study(
         sampler: an Optuna sampler, or a function `seed -> sampler`, so that each worker and each resumed run
             draws differently. By default `PredictorSampler`, the best of those measured in
             studies/benchmarks/README.md.
-        pruner: by default `default_pruner` for the estimator's `max_reports`.
+        pruner: by default `default_pruner` for the estimator.
         seed: of the study, from which every trial's seed is derived; random when None. A study that exists
             keeps the seed that it began with.
 
@@ -62,7 +64,7 @@ def create_study(
         study_name=study_name or name_of(objective.space),
         storage=open_storage(storage),
         directions=objective.directions,
-        pruner=pruner or default_pruner(objective.estimator.max_reports),
+        pruner=pruner or default_pruner(objective.estimator),
         load_if_exists=True,
     )
     _check_not_older(study)
@@ -108,13 +110,16 @@ def _describe_changes(study: optuna.Study, before: Mapping[str, Any], now: Mappi
     return "\n  ".join([began, *differences]) if differences else ""
 
 
-def default_pruner(max_reports: int) -> optuna.pruners.MedianPruner:
-    """Optuna's default, the median, but not in the first eighth of a training.
+def default_pruner(estimator: Estimator) -> optuna.pruners.BasePruner:
+    """`HalvingPruner` for an estimator that goes on where it stopped, as `Training` does.
 
-    The first epochs say little of the last. Pruned by them, a given number of trials ends with worse
-    architectures; see studies/benchmarks/README.md, also for pruners that suit a given time better.
+    For any other, what is stopped is lost. Then it is Optuna's default, the median, but not in the first
+    eighth of a training: the first epochs say little of the last, and pruned by them a given number of trials
+    ends with worse architectures. What both find is measured in studies/benchmarks/README.md.
     """
-    return optuna.pruners.MedianPruner(n_warmup_steps=math.ceil(max_reports / 8))
+    if estimator.resumes:
+        return HalvingPruner()
+    return optuna.pruners.MedianPruner(n_warmup_steps=math.ceil(estimator.max_reports / 8))
 
 
 def _check_not_older(study: optuna.Study) -> None:

@@ -231,15 +231,15 @@ def serve(secret: bytes, body: Any, halt: threading.Event, leave_now: Callable[[
         leave_now: ends this process at once, with that farewell; called from another thread.
     """
     name, sampler, pruner, objective, search = cloudpickle.loads(body)
-    storage = open_storage(**cloudpickle.loads(secret))
-    study = optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner)
-    study.sampler.reseed_rng()  # where a sampler has a generator of its own, each worker's differs
+    sampler.reseed_rng()  # where a sampler has a generator of its own, each worker's differs
     limit = search.trial_timeout
 
     def watch(study: optuna.Study, trial_id: int) -> Any:
         return nullcontext() if limit is None else _limited(study, trial_id, limit, leave_now)
 
     try:
+        storage = open_storage(**cloudpickle.loads(secret))
+        study = optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner)
         for _ in work(
             study,
             objective,

@@ -15,6 +15,10 @@ from sqlalchemy.engine import URL
 
 from optnas.storage.leases import StaleTrial
 
+HELD = "optnas:held"
+"""A system attribute of a trial. A WAITING one that has it (True) is given out by its id only, and keeps its
+place in the budget; a PRUNED one that has it may be queued again (`Storage.reopen`)."""
+
 _settling = threading.Lock()
 
 
@@ -23,12 +27,13 @@ class Claim:
     """The answer to `claim`: a trial to run, or None, and how the budget stood before.
 
     No trial and `counted >= n_trials`: the search is done. No trial and `running > 0`: wait, one of those may
-    come back or turn out not to count.
+    come back or turn out not to count. No trial and `held > 0`: those may be taken, by their ids.
     """
 
     trial_id: int | None
     counted: int
     running: int
+    held: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,11 +75,16 @@ class Storage(BaseStorage):
     """A sentence about what a search misses here and how to get it; "" where there is nothing to say."""
 
     @abstractmethod
-    def claim(self, study_id: int, n_trials: int | None, counts: str) -> Claim:
-        """Take a WAITING trial or create one, unless `n_trials` of the study count or run already.
+    def claim(self, study_id: int, n_trials: int | None, counts: str, wanted: int | None = None) -> Claim:
+        """Take a WAITING trial or create one, unless `n_trials` of the study count, run or are held already.
 
-        `counts` names the user attribute by which a trial says that it does not count; see `counted`.
+        `counts` names the user attribute by which a trial says that it does not count; see `counted`. With
+        `wanted`, take the trial of that id, which is held no more, or none where it does not wait any more.
         """
+
+    @abstractmethod
+    def reopen(self, trial_id: int) -> bool:
+        """PRUNED becomes WAITING in place, of a trial that is held; False of any other."""
 
     def flush(self, trial_id: int | None = None) -> None:
         """Write what is buffered, of one trial or of all that run here; when it returns, it is stored.
@@ -128,6 +138,11 @@ class Storage(BaseStorage):
 
     def close(self) -> None:
         """Flush, and let go of all connections."""
+
+
+def is_held(trial: FrozenTrial) -> bool:
+    """Whether a trial may go on, but not before somebody takes it by its id."""
+    return trial.state in (TrialState.WAITING, TrialState.PRUNED) and trial.system_attrs.get(HELD) is True
 
 
 def counted(trial: FrozenTrial, counts: str) -> bool:

@@ -38,12 +38,13 @@ _SCHEMA_LOCK = 0x6F70746E6173  # "optnas"
 # A wait for a lock ends so soon and begins anew, for a process in it hears no signal (seconds).
 _ONE_WAIT = 1.0
 
-# With the transaction, not with the session, which a pooler such as PgBouncer gives to others. A client that
-# vanishes in the middle of its own (power, network) must not keep the study's row locked for hours.
-_BEGIN_POSTGRES = (
-    f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{_ONE_WAIT:.0f}s'; "
-    "SET LOCAL idle_in_transaction_session_timeout = '30s'"
-)
+# A client that vanishes in the middle of a transaction (power, network) must not keep the study's row locked
+# for hours. The limits hold for the session; but a pooler such as PgBouncer gives the session to other
+# programs as well, so behind one they are set again with each transaction.
+_PREPARED_AFTER = 5  # executions, psycopg's default
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+_LIMITS = {"lock_timeout": f"{_ONE_WAIT:.0f}s", "idle_in_transaction_session_timeout": "30s"}
+_BEGIN_POOLED = "; ".join([_BEGIN, *(f"SET LOCAL {name} = '{value}'" for name, value in _LIMITS.items())])
 
 # Passwords are left out when a storage is pickled; a copy in the same process finds them again here.
 _passwords: dict[str, str] = {}
@@ -225,12 +226,16 @@ class Database:
     def _engine_options(self) -> dict[str, Any]:
         if not self.is_sqlite:
             alive = {"connect_timeout": 10, "keepalives_idle": 30, "tcp_user_timeout": 30_000}
-            # Nothing is prepared on the server: behind a pooler, the next statement goes to another one.
-            arguments = {**alive, "prepare_threshold": None}
+            arguments = {**alive, "prepare_threshold": None}  # until it is known that no pooler is between
             # Of the few connections that a server has, a process keeps one. Whatever the server's default is:
             # who waited for a lock must see what was written meanwhile.
             pool = {"pool_size": 1, "max_overflow": 20, "pool_use_lifo": True}
-            return {"connect_args": arguments, "isolation_level": "READ COMMITTED", **pool}
+            return {
+                "connect_args": arguments,
+                "isolation_level": "READ COMMITTED",
+                "pool_events": [(_settle_session, "connect")],
+                **pool,
+            }
         if self.read_only:
             return {"creator": self._look, "poolclass": sa.QueuePool}
         synchronous = "FULL" if self.full_sync else "NORMAL"
@@ -300,7 +305,8 @@ class Database:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             else:
                 connection = connection.execution_options(isolation_level="AUTOCOMMIT")
-                connection.exec_driver_sql(_BEGIN_POSTGRES)  # one way there and back, as for BEGIN alone
+                # Either way one message there and back.
+                connection.exec_driver_sql(_BEGIN_POOLED if connection.info["pooled"] else _BEGIN)
             yield connection
 
     # ---- faults ----
@@ -334,6 +340,22 @@ class Database:
         """The driver's error as a cause; SQLAlchemy's repeats statement and values in its message."""
         cause = without_parameters(error)
         return None if without_secrets(str(cause), self.url) != str(cause) else cause
+
+
+def _settle_session(connection: Any, record: Any) -> None:
+    """Make a new connection to Postgres faster where its session is ours alone, and set its limits.
+
+    Behind a pooler, the next transaction may go to another session, which knows neither what was prepared nor
+    what was set. A pooler invents the process id that it tells its clients; the server's own answer differs.
+    """
+    with connection.cursor() as cursor:
+        (pid,) = cursor.execute("SELECT pg_backend_pid()").fetchone()
+        record.info["pooled"] = pid != connection.info.backend_pid
+        if not record.info["pooled"]:
+            connection.prepare_threshold = _PREPARED_AFTER
+            for name, value in _LIMITS.items():
+                cursor.execute(f"SET SESSION {name} = '{value}'")
+    connection.commit()
 
 
 def _journal_mode(connection: Connection) -> str:

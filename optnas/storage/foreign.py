@@ -12,8 +12,16 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.private import BaseHeartbeat, FrozenStudy, database_url, journal_file, kind, trial_id
-from optnas.storage.base import Claim, Place, Storage, counted
+from optnas.private import (
+    BaseHeartbeat,
+    FrozenStudy,
+    database_url,
+    journal_file,
+    kind,
+    reopen_in_memory,
+    trial_id,
+)
+from optnas.storage.base import HELD, Claim, Place, Storage, counted, is_held
 
 _LACKS = (
     "storage={} does not know who runs a trial: one whose process is killed stays RUNNING for ever, and "
@@ -47,19 +55,32 @@ class ForeignStorage(Storage, BaseHeartbeat):
     def __repr__(self) -> str:
         return f"ForeignStorage({self._name})"
 
-    def claim(self, study_id: int, n_trials: int | None, counts: str) -> Claim:
+    def claim(self, study_id: int, n_trials: int | None, counts: str, wanted: int | None = None) -> Claim:
         with _claiming:
             trials = self.get_all_trials(study_id, deepcopy=False)
             running = sum(trial.state == TrialState.RUNNING for trial in trials)
+            waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
+            n_held = sum(map(is_held, waiting))
             n_counted = sum(counted(trial, counts) for trial in trials)
-            if n_trials is not None and n_counted >= n_trials:
-                return Claim(None, n_counted, running)
-            for trial in trials:
-                if trial.state == TrialState.WAITING and self.set_trial_state_values(
-                    trial_id(trial), TrialState.RUNNING
-                ):
-                    return Claim(trial_id(trial), n_counted, running)
-            return Claim(self.create_new_trial(study_id), n_counted, running)
+            budget = n_counted, running, n_held
+            if wanted is not None:
+                if any(trial_id(trial) == wanted for trial in waiting) and self._start(wanted):
+                    self.set_trial_system_attr(wanted, HELD, False)
+                    return Claim(wanted, *budget)
+                return Claim(None, *budget)
+            if n_trials is not None and n_counted + n_held >= n_trials:
+                return Claim(None, *budget)
+            for trial in waiting:
+                if not is_held(trial) and self._start(trial_id(trial)):
+                    return Claim(trial_id(trial), *budget)
+            return Claim(self.create_new_trial(study_id), *budget)
+
+    def _start(self, trial_id: int) -> bool:
+        return self.set_trial_state_values(trial_id, TrialState.RUNNING)
+
+    def reopen(self, trial_id: int) -> bool:
+        with _claiming:
+            return is_held(self.get_trial(trial_id)) and reopen_in_memory(self._storage, trial_id)
 
     # ---- handed on ----
 

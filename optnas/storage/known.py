@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 
 from optnas.private import trial_id
 from optnas.storage import schema
+from optnas.storage.base import is_held
 from optnas.storage.database import Database
 from optnas.storage.schema import Header
 
@@ -36,9 +37,19 @@ class KnownStudy:
         """A finished trial."""
         self.rows.pop(trial_id(trial), None)
         self.finished[trial_id(trial)] = trial
+        if is_held(trial):
+            return  # it may be opened again, and prove nothing
         last = None if self.witness is None else self.witness.datetime_complete
         if last is None or (trial.datetime_complete is not None and trial.datetime_complete >= last):
             self.witness = trial
+
+    def forget(self, trial_id: int) -> None:
+        """It is to be read again."""
+        known = self.finished.pop(trial_id, None)
+        if known is not None:
+            self.rows[trial_id] = Header(
+                trial_id, self.study_id, known.number, TrialState.WAITING, None, None
+            )
 
     def finished_in(self, states: Container[TrialState] | None) -> list[FrozenTrial]:
         """Those that are known to have ended so; None: however."""
@@ -56,7 +67,8 @@ class KnownStudy:
         Returns the unfinished ones, except those to `skip`; finished ones are in `finished` now. Raises
         KeyError where there is no such study, and Rewound.
         """
-        unfinished = [row.trial_id for row in self.rows.values() if not row.state.is_finished()]
+        held = [key for key, trial in self.finished.items() if is_held(trial)]
+        unfinished = [row.trial_id for row in self.rows.values() if not row.state.is_finished()] + held
         witness = self.witness
         again = [] if witness is None else [trial_id(witness)]
 
@@ -82,6 +94,8 @@ class KnownStudy:
 
         rows, trials = database.read(work)
         for row in rows:
+            if not row.state.is_finished():
+                self.finished.pop(row.trial_id, None)  # somebody opened it again
             self.rows[row.trial_id] = row
             self.last = max(self.last, row.trial_id)
         for trial in trials:

@@ -22,7 +22,7 @@ from sqlalchemy.engine import Connection
 from optnas.errors import StorageUnavailableError, TrialTakenError
 from optnas.private import trial_id as id_of
 from optnas.storage import owners, schema
-from optnas.storage.base import Claim
+from optnas.storage.base import HELD, Claim
 from optnas.storage.database import Database
 from optnas.storage.leases import Heart, Loss, Process, StaleTrial, stale
 from optnas.storage.schema import Changes
@@ -119,19 +119,26 @@ class Ledger:
 
     # ---- taking trials ----
 
-    def claim(self, study_id: int, n_trials: int | None, counts: str) -> Claim:
+    def claim(self, study_id: int, n_trials: int | None, counts: str, wanted: int | None) -> Claim:
         """See `Storage.claim`; in one transaction, which others wait for.
 
         Where the rest of the budget runs elsewhere, a trial that no process of optnas runs, and that has said
         nothing for a lease, does not hold up the end.
         """
-        claim = self._claim(study_id, n_trials, counts)
-        if claim.trial_id is not None or n_trials is None or claim.counted >= n_trials:
+        claim = self._claim(study_id, n_trials, counts, wanted)
+        if claim.trial_id is not None or wanted is not None or n_trials is None or claim.counted >= n_trials:
             return claim
         silent = self._silent_trials(study_id)
         return self._claim(study_id, n_trials, counts, beside=silent) if silent else claim
 
-    def _claim(self, study_id: int, n_trials: int | None, counts: str, beside: Collection[int] = ()) -> Claim:
+    def _claim(
+        self,
+        study_id: int,
+        n_trials: int | None,
+        counts: str,
+        wanted: int | None = None,
+        beside: Collection[int] = (),
+    ) -> Claim:
         token = uuid.uuid4().hex
 
         def work(connection: Connection, again: bool) -> tuple[Claim, FrozenTrial | None, str]:
@@ -142,20 +149,27 @@ class Ledger:
             return claim, trial, incarnation
 
         def take(connection: Connection, again: bool) -> tuple[Claim, FrozenTrial | None]:
-            counted, running = owners.count_budget(connection, study_id, counts, beside)
+            counted, running, held = owners.count_budget(connection, study_id, counts, beside)
             if again and (found := owners.find_trial(connection, "token", token)):
-                return Claim(found, counted, running - 1), schema.read_trial(connection, found)
-            if n_trials is not None and counted + running >= n_trials:
-                return Claim(None, counted, running), None
-            waiting = owners.next_waiting(connection, study_id)
-            if waiting is None:
+                return Claim(found, counted, running - 1, held), schema.read_trial(connection, found)
+            full = n_trials is not None and counted + running + held >= n_trials
+            if wanted is not None:
+                trial_id, n_attempts = wanted, owners.count_attempts(connection, wanted)
+            elif full:
+                return Claim(None, counted, running, held), None
+            elif (waiting := owners.next_waiting(connection, study_id)) is None:
                 trial = self._insert_running(connection, study_id, token)
-                return Claim(id_of(trial), counted, running), trial
-            trial_id, n_attempts = waiting
+                return Claim(id_of(trial), counted, running, held), trial
+            else:
+                trial_id, n_attempts = waiting
             if not (start := schema.start_waiting(connection, trial_id)):
+                if wanted is not None:
+                    return Claim(None, counted, running, held), None
                 return take(connection, again)  # Optuna takes them without that lock
+            if wanted is not None:
+                Changes(system_attrs={HELD: "false"}).write(connection, trial_id)
             self._record(connection, trial_id, study_id, start, token, n_attempts + 1)
-            return Claim(trial_id, counted, running), schema.read_trial(connection, trial_id)
+            return Claim(trial_id, counted, running, held), schema.read_trial(connection, trial_id)
 
         with self.lock:
             claim, trial, incarnation = self._database.write(work)

@@ -109,15 +109,15 @@ def storage_of(study: optuna.Study) -> Storage:
     return _with_abilities(private.storage(study))
 
 
-def claim(study: optuna.Study, n_trials: int | None, counts: str) -> Claim:
-    """Take a WAITING trial or create one, unless `n_trials` of the study count or run already.
+def claim(study: optuna.Study, n_trials: int | None, counts: str, wanted: int | None = None) -> Claim:
+    """Take a WAITING trial or create one, unless `n_trials` of the study count, run or are held already.
 
     A trial counts if it is COMPLETE or PRUNED, unless its user attribute `counts` is false. Atomic between
     processes for storages that they can share, between threads for others. `optuna.Trial(study, trial_id)`
-    runs it.
+    runs it. With `wanted`, take the trial of that id, which was held, if it still waits.
     """
     private.forget_trials(study)
-    return storage_of(study).claim(private.study_id(study), n_trials, counts)
+    return storage_of(study).claim(private.study_id(study), n_trials, counts, wanted)
 
 
 def _with_abilities(storage: BaseStorage) -> Storage:

@@ -16,7 +16,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from optnas.errors import StorageUnavailableError
-from optnas.storage.schema import trials, user_attrs
+from optnas.storage.base import HELD
+from optnas.storage.schema import system_attrs, trials, user_attrs
 
 FORMAT = 2
 """Of our tables. 1 was a table without study and start, `optnas_attempts`, and without a format."""
@@ -131,10 +132,17 @@ def lock(connection: Connection, trial_id: int) -> tuple[TrialState, str | None]
 # ---- the budget ----
 
 
+_HELD = sa.exists().where(
+    system_attrs.c.trial_id == trials.c.trial_id,
+    system_attrs.c.key == HELD,
+    system_attrs.c.value_json == "true",
+)
+
+
 def count_budget(
     connection: Connection, study_id: int, counts: str, beside: Collection[int]
-) -> tuple[int, int]:
-    """(trials that count toward n_trials, trials that run beside those of the ids `beside`).
+) -> tuple[int, int, int]:
+    """(trials that count toward n_trials, trials that run beside those of the ids `beside`, held ones).
 
     A trial that is COMPLETE or PRUNED counts unless its user attribute `counts` is false.
     """
@@ -147,25 +155,23 @@ def count_budget(
     runs = trials.c.state == TrialState.RUNNING
     if beside:
         runs = sa.and_(runs, trials.c.trial_id.not_in(beside))
-    query = (
-        sa.select(
-            sa.func.coalesce(sa.func.sum(sa.case((done, 1), else_=0)), 0),
-            sa.func.coalesce(sa.func.sum(sa.case((runs, 1), else_=0)), 0),
-        )
-        .select_from(trials)
-        .where(trials.c.study_id == study_id)
-    )
-    counted, running = connection.execute(query).one()
-    return int(counted), int(running)
+    held = sa.and_(trials.c.state == TrialState.WAITING, _HELD)
+    sums = [sa.func.coalesce(sa.func.sum(sa.case((which, 1), else_=0)), 0) for which in (done, runs, held)]
+    query = sa.select(*sums).select_from(trials).where(trials.c.study_id == study_id)
+    n_counted, n_running, n_held = connection.execute(query).one()
+    return int(n_counted), int(n_running), int(n_held)
 
 
 def next_waiting(connection: Connection, study_id: int) -> tuple[int, int] | None:
-    """Id and number of attempts of the trial to take first: one that was begun before, then by number."""
+    """Id and number of attempts of the trial to take first: one that was begun before, then by number.
+
+    Held ones are not among them.
+    """
     n_attempts = sa.func.coalesce(owners.c.n_attempts, 0)
     query = (
         sa.select(trials.c.trial_id, n_attempts)
         .outerjoin(owners, OF_TRIAL)
-        .where(trials.c.study_id == study_id, trials.c.state == TrialState.WAITING)
+        .where(trials.c.study_id == study_id, trials.c.state == TrialState.WAITING, ~_HELD)
         .order_by(sa.case((n_attempts > 0, 0), else_=1), trials.c.number)
         .limit(1)
     )

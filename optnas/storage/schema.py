@@ -303,6 +303,13 @@ def end_trial(
     return complete
 
 
+def reopen(connection: Connection, trial_id: int) -> None:
+    """A finished trial waits again, without a value; it must be locked."""
+    row = {"state": TrialState.WAITING, "datetime_complete": None}
+    connection.execute(sa.update(trials).where(trials.c.trial_id == trial_id).values(row))
+    connection.execute(sa.delete(values).where(values.c.trial_id == trial_id))
+
+
 def lock_trial(connection: Connection, trial_id: int) -> TrialState:
     """The state of a trial, locked until this transaction ends; KeyError where there is none."""
     query = sa.select(trials.c.state).where(trials.c.trial_id == trial_id).with_for_update()

@@ -20,7 +20,7 @@ from optnas.errors import StorageUnavailableError, StudyGoneError
 from optnas.private import FrozenStudy
 from optnas.private import trial_id as id_of
 from optnas.storage import owners, schema
-from optnas.storage.base import Claim, Place, Storage
+from optnas.storage.base import Claim, Place, Storage, is_held
 from optnas.storage.database import Database
 from optnas.storage.known import KnownStudy, Rewound
 from optnas.storage.leases import StaleTrial
@@ -181,10 +181,26 @@ class SharedStorage(Storage):
 
     # ---- who runs what: the ledger ----
 
-    def claim(self, study_id: int, n_trials: int | None, counts: str) -> Claim:
+    def claim(self, study_id: int, n_trials: int | None, counts: str, wanted: int | None = None) -> Claim:
         self._check_writable()
         with self._naming(study_id):
-            return self._ledger.claim(study_id, n_trials, counts)
+            return self._ledger.claim(study_id, n_trials, counts, wanted)
+
+    def reopen(self, trial_id: int) -> bool:
+        def work(connection: Connection, again: bool) -> bool:
+            if schema.lock_trial(connection, trial_id) != TrialState.PRUNED:
+                return again and schema.read_header(connection, trial_id).state == TrialState.WAITING
+            if not is_held(schema.read_trial(connection, trial_id)):
+                return False
+            schema.reopen(connection, trial_id)
+            owners.release(connection, trial_id)
+            return True
+
+        with self._ledger.lock:
+            done = self._write(work)
+            for study in self._studies.values():
+                study.forget(trial_id)
+            return done
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         self._check_writable()

@@ -17,6 +17,7 @@ from optnas.answers import params_key
 from optnas.errors import ParamsMismatchError, SpaceExhausted
 from optnas.limits import Within
 from optnas.space.explore import enumerate_params, walk
+from optnas.storage.base import is_held
 from optnas.strategy.base import expected_params
 from optnas.strategy.inner import Inner, PlanningSampler
 from optnas.strategy.ways import Ways
@@ -102,10 +103,11 @@ class DistinctSampler(PlanningSampler):
     def exhausted(self, study: Study) -> SpaceExhausted | None:
         """Why no further trial can be new, where that is known before one begins.
 
-        It is for a small space (at most `SMALL` sets of answers), all of whose trials have finished. No
-        network is built for it beyond the first that nobody tried.
+        It is for a small space (at most `SMALL` sets of answers), all of whose trials have finished or are
+        paused. No network is built for it beyond the first that nobody tried.
         """
-        if not all(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)):
+        trials = study.get_trials(deepcopy=False)
+        if not all(trial.state.is_finished() or is_held(trial) for trial in trials):
             return None
         seen = self._seen(study)
         if self._walk is None:

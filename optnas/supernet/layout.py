@@ -13,7 +13,7 @@ from torch import nn
 
 from optnas.answers import is_continuous, keep_or_draw, options, params_key, same
 from optnas.errors import SpaceError
-from optnas.facts.cost import Example
+from optnas.facts.inputs import Example
 from optnas.supernet.skeleton import Skeleton, Weight, skeleton
 from optnas.trial import Space
 

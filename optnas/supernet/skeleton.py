@@ -21,7 +21,8 @@ from torch.overrides import TorchFunctionMode
 
 from optnas.answers import Pick
 from optnas.errors import SpaceError
-from optnas.facts.cost import Example, materialize
+from optnas.facts.cost import materialize
+from optnas.facts.inputs import Example
 from optnas.space.blocks import Residual
 from optnas.space.explore import on_meta
 from optnas.space.nodes import Builder, Choice, Repeat, building_with

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
 
 from optnas.answers import Pick
-from optnas.facts.cost import Example
+from optnas.facts.inputs import Example
 from optnas.supernet.layout import Layout
 from optnas.supernet.skeleton import Skeleton, Weight, real, skeleton
 from optnas.trial import Space, Trial, ask, replay

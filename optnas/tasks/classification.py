@@ -2,59 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
 
-from optnas.tasks.supervised import LearningRate, Supervised, learning_rate
+from optnas.tasks.supervised import Supervised
+from optnas.tasks.task import Task
 from optnas.trial import Trial
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(Task):
     """Cross-entropy of class scores `(n, n_classes, ...)` against integer labels `(n, ...)`.
 
-    Trained with AdamW and a one-cycle schedule (Smith & Topin, arXiv:1708.07120). Logs `train_loss`,
-    `val_loss`, `val_acc`, `test_loss` and `test_acc` (accuracy over labels, in 0..1).
+    Logs `train_loss`, `val_loss`, `val_acc`, `test_loss` and `test_acc` (accuracy over labels, in 0..1).
 
     Args:
         n_classes: number of classes.
-        lr: the highest learning rate of the schedule: a number; `(low, high)` to ask the trial for `lr` on a
-            logarithmic scale; or a function of the trial.
-        weight_decay: of AdamW.
         label_smoothing: share of the label spread over all classes, in 0..1.
-        ignore_index: the label of what does not count, neither in the loss nor in the accuracy.
+        ignore_index: the label of what does not count, neither in the loss nor in any metric.
+        class_weights: how much a label of each class counts in the loss, for data with rare classes.
+        classes_last: the model's scores come as `(n, ..., n_classes)`, as those of transformers do.
+
+    Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `metrics`, `call`, ...
     """
 
     n_classes: int
-    lr: LearningRate = 5e-3
-    weight_decay: float = 0.01
     label_smoothing: float = 0.0
     ignore_index: int = -100
+    class_weights: Sequence[float] | None = None
+    classes_last: bool = False
+
+    def __post_init__(self) -> None:
+        weights = self.class_weights
+        if weights is not None and (len(weights) != self.n_classes or min(weights) < 0):
+            raise ValueError(f"class_weights={weights!r}: give {self.n_classes} numbers of at least 0.")
 
     def __call__(self, model: nn.Module, trial: Trial) -> LightningModule:
         accuracy = MulticlassAccuracy(
             self.n_classes, average="micro", ignore_index=self.ignore_index, validate_args=False
         )
-        return _Classifier(
-            model,
-            loss=_CrossEntropy(self.n_classes, self.label_smoothing, self.ignore_index),
-            metrics={"acc": accuracy},
-            lr=learning_rate(self.lr, trial),
-            weight_decay=self.weight_decay,
+        loss = _CrossEntropy(self.n_classes, self.label_smoothing, self.ignore_index, self.class_weights)
+        return self.supervised(
+            model, trial, loss, {"acc": accuracy}, _Classifier, classes_last=self.classes_last
         )
 
 
 class _Classifier(Supervised):
     loss: _CrossEntropy
 
+    def __init__(self, *args: Any, classes_last: bool, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.classes_last = classes_last
+
     def pair(self, output: Any, y: Any) -> tuple[Any, Any]:
+        if self.classes_last and isinstance(output, Tensor) and output.ndim > 2:
+            output = output.movedim(-1, 1)
         self.loss.check(output, y)
         return output, y.long()  # a narrower type may not hold ignore_index
+
+    def measured(self, output: Any, y: Any) -> tuple[Any, Any] | None:
+        """One row for each label that counts: not every metric can leave some out."""
+        counted = y != self.loss.ignore_index
+        return (output.movedim(1, -1)[counted], y[counted]) if counted.any() else None
 
     def score(self, output: Any, y: Any) -> tuple[Tensor, Tensor | int]:
         return self.loss.of(output, y)
@@ -63,28 +79,40 @@ class _Classifier(Supervised):
 class _CrossEntropy(nn.Module):
     """The mean over the labels that count, 0 where none does; what does not fit is said in words."""
 
-    def __init__(self, n_classes: int, label_smoothing: float, ignore_index: int) -> None:
+    weights: Tensor | None
+
+    def __init__(
+        self,
+        n_classes: int,
+        label_smoothing: float,
+        ignore_index: int,
+        class_weights: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.n_classes = n_classes
         self.label_smoothing = label_smoothing
         self.ignore_index = ignore_index
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, output: Tensor, y: Tensor) -> Tensor:
         self.check(output, y)
         return self.of(output, y.long())[0]
 
     def of(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss, and how many labels count."""
+        """The loss, and how many labels count, or what they weigh."""
         ignored, smoothing = self.ignore_index, self.label_smoothing
+        weights = None if self.weights is None else self.weights.to(output.dtype)
         try:
             total = functional.cross_entropy(
-                output, y, ignore_index=ignored, reduction="sum", label_smoothing=smoothing
+                output, y, weights, ignore_index=ignored, reduction="sum", label_smoothing=smoothing
             )
         except IndexError as error:
             labels = y[y != ignored]
             raise ValueError(self._misfit(output, f"{int(labels.min())}..{int(labels.max())}")) from error
-        n = (y != ignored).sum()
-        return total / n.clamp(min=1), n
+        counted = y != ignored
+        n = counted.sum() if weights is None else weights[y[counted]].sum()
+        return total / torch.where(n > 0, n, 1), n
 
     def check(self, output: Any, y: Any) -> None:
         """Raises ValueError where scores and labels do not belong together."""

@@ -10,39 +10,30 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanAbsoluteError, R2Score
 
-from optnas.tasks.supervised import LearningRate, Supervised, learning_rate
+from optnas.tasks.task import Task
 from optnas.trial import Trial
 
 
 @dataclass(frozen=True)
-class Regression:
+class Regression(Task):
     """Mean squared error of outputs against targets of the same shape; `(n, 1)` against `(n,)` is fine.
 
     Scale the targets to about zero mean and unit variance first: a few epochs of small steps do not get to
-    targets around 150, and an `r2` below 0 says so. Trained with AdamW and a one-cycle schedule. Logs
-    `train_loss` and, for `val` and `test`, the loss, `mae` (mean absolute error) and `r2` (coefficient of
-    determination; it needs two samples or more). Of targets `(n, k)`, `r2` is the mean over the k columns;
-    of targets with more dimensions, it is that of all their elements together.
+    targets around 150, and an `r2` below 0 says so. Logs `train_loss` and, for `val` and `test`, the loss,
+    `mae` (mean absolute error) and `r2` (coefficient of determination; it needs two samples or more). Of
+    targets `(n, k)`, `r2` is the mean over the k columns; of targets with more dimensions, it is that of all
+    their elements together.
 
     Args:
-        lr: as for `Classification`.
-        weight_decay: of AdamW.
         loss: `(output, target) -> scalar`, a mean over the elements of the target.
+
+    Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `metrics`, `call`, ...
     """
 
-    lr: LearningRate = 5e-3
-    weight_decay: float = 0.01
     loss: Callable[[Tensor, Tensor], Tensor] = functional.mse_loss
 
     def __call__(self, model: nn.Module, trial: Trial) -> LightningModule:
-        return Supervised(
-            model,
-            loss=self.loss,
-            metrics={"mae": MeanAbsoluteError(), "r2": _R2()},
-            lr=learning_rate(self.lr, trial),
-            weight_decay=self.weight_decay,
-            flat=True,
-        )
+        return self.supervised(model, trial, self.loss, {"mae": MeanAbsoluteError(), "r2": _R2()}, flat=True)
 
 
 class _R2(R2Score):

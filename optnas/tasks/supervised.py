@@ -7,19 +7,22 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, TypeAlias
 
-import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import Callback, LightningModule
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 from torchmetrics import Metric
 
+from optnas.facts.inputs import spread
+from optnas.tasks import batches
+from optnas.tasks.recipe import USUAL, Recipe
 from optnas.trial import Trial
 
 LearningRate: TypeAlias = float | tuple[float, float] | Callable[[Trial], float]
 
 
 class Supervised(LightningModule):
-    """Trains `model` on batches `(x, y)`; `x` may be a tuple or a dict of tensors, passed as arguments.
+    """Trains `model` on batches `(x, y)`, or on others of which `target` names the part that is `y`.
 
     Losses and metrics of an epoch are those of the whole split at once, whatever the sizes of its batches.
     With several loaders of validation or test data, each has its own: `val_loss/dataloader_idx_0` and so on.
@@ -28,11 +31,13 @@ class Supervised(LightningModule):
         model: any module.
         loss: `(output, y) -> scalar`, a mean over what `count` counts.
         metrics: torchmetrics of `(output, y)`, logged as `val_<name>` and `test_<name>`.
-        lr: the highest learning rate of the one-cycle schedule; with a stream, whose end is not known, the
-            learning rate of all steps.
-        weight_decay: of AdamW.
+        lr: the highest learning rate of the recipe's schedule.
+        weight_decay: of matrices and kernels.
         flat: compare `(n, 1)` and `(n,)` as `(n,)` both, refuse what else differs in shape, and count
             elements instead of rows.
+        recipe: how weights are trained.
+        call: `(model, x) -> output`; by default a tuple of inputs is passed as arguments, a dict by name.
+        target: as for `optnas.tasks.Task`.
     """
 
     def __init__(
@@ -43,6 +48,10 @@ class Supervised(LightningModule):
         lr: float,
         weight_decay: float,
         flat: bool = False,
+        *,
+        recipe: Recipe = USUAL,
+        call: Callable[[nn.Module, Any], Any] | None = None,
+        target: str | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -50,10 +59,21 @@ class Supervised(LightningModule):
         self.lr = lr
         self.weight_decay = weight_decay
         self.flat = flat
+        self.recipe = recipe
+        self.call = call
+        self.target = target
         self.metrics = nn.ModuleDict(dict(metrics))
         self.metrics_of_loaders = nn.ModuleList()
         self._train_loss = _Mean()
         self._loss = _Mean()
+
+    def split(self, batch: Any) -> tuple[Any, Any]:
+        """Inputs and targets of a batch."""
+        return batches.split(batch, self.target)
+
+    def measured(self, output: Any, y: Any) -> tuple[Any, Any] | None:
+        """What of a pair metrics are given; None: nothing of it counts."""
+        return output, y
 
     def pair(self, output: Any, y: Any) -> tuple[Any, Any]:
         """Outputs and targets as loss and metrics take them."""
@@ -64,9 +84,10 @@ class Supervised(LightningModule):
         return self.loss(output, y), y.numel() if self.flat else _rows(y)
 
     def forward(self, x: Any) -> Any:
-        if isinstance(x, dict):
-            return self.model(**x)
-        return self.model(*x) if isinstance(x, tuple | list) else self.model(x)
+        if self.call is not None:
+            return self.call(self.model, x)
+        args, kwargs = spread(x)
+        return self.model(*args, **kwargs)
 
     # Metrics are logged once per epoch: Lightning's log() takes as long as a small model's whole step.
 
@@ -100,37 +121,30 @@ class Supervised(LightningModule):
         self._log("test")
 
     def predict_step(self, batch: Any, batch_idx: int) -> Any:
-        return self(batch[0])
+        return self(batch[0] if isinstance(batch, tuple | list) else self.split(batch)[0])
 
     def configure_optimizers(self) -> Any:
-        # Scalars, biases and normalization are not decayed.
-        decayed = [p for p in self.parameters() if p.ndim > 1]
-        others = [p for p in self.parameters() if p.ndim <= 1]
-        groups = [
-            {"params": decayed, "weight_decay": self.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.lr)
-        estimated = self.trainer.estimated_stepping_batches
-        if not 0 <= estimated < math.inf:  # -1 of a stream
-            return optimizer
-        # Both phases need a step, or the schedule divides by zero.
-        n_steps = max(3, int(estimated))
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.lr, total_steps=n_steps, pct_start=max(0.25, 2 / n_steps)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return self.recipe.optimizers(self, self.lr, self.weight_decay)
+
+    def configure_callbacks(self) -> list[Callback]:
+        return self.recipe.callbacks()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        if self.recipe.clip is not None:
+            gradient_clip_val, gradient_clip_algorithm = self.recipe.clip, "norm"
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def _step(self, batch: Any) -> tuple[Any, Any, Tensor, Tensor | int]:
-        if not isinstance(batch, tuple | list) or len(batch) != 2:
-            held = f" of {len(batch)}" if isinstance(batch, tuple | list) else ""
-            raise TypeError(
-                f"The task takes batches (inputs, targets), and got a {type(batch).__name__}{held}. "
-                "Inputs may be a tuple or a dict of tensors; for other batches write a task of your own, "
-                "(model, trial) -> LightningModule."
-            )
-        x, y = batch
-        output, y = self.pair(self(x), y)
+        x, y = self.split(batch)
+        output = self(x)
+        if isinstance(y, Tensor):  # of several targets, the loss knows what is what
+            output = batches.main(output)
+        output, y = self.pair(output, y)
         return output, y, *self.score(output, y)
 
     def _start(self) -> None:
@@ -144,8 +158,10 @@ class Supervised(LightningModule):
             self._log_batch(part, loader, output, y, loss, n)
             return
         self._loss.add(loss, n)
-        for metric in _metrics(self.metrics).values():
-            metric.update(output, y)
+        measured = self.measured(output, y)
+        if measured is not None:
+            for metric in _metrics(self.metrics).values():
+                metric.update(*measured)
 
     def _log(self, part: str) -> None:
         if self._loss.n is None:  # several loaders, which log by themselves
@@ -160,8 +176,10 @@ class Supervised(LightningModule):
         while len(self.metrics_of_loaders) <= loader:
             self.metrics_of_loaders.append(deepcopy(self.metrics))
         self.log(f"{part}_loss", loss, on_step=False, on_epoch=True, batch_size=int(n), sync_dist=True)
+        measured = self.measured(output, y)
         for name, metric in _metrics(self.metrics_of_loaders[loader]).items():
-            metric.update(output, y)
+            if measured is not None:
+                metric.update(*measured)
             where = f"metrics_of_loaders.{loader}.{name}"
             self.log(f"{part}_{name}", metric, on_step=False, on_epoch=True, metric_attribute=where)
 

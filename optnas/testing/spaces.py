@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from optnas.answers import ParamsKey, keep_or_draw, params_key, same
 from optnas.errors import ConformanceError, ParamsMismatchError
-from optnas.facts.cost import Example, as_inputs, batch_size
+from optnas.facts.inputs import Example, as_inputs, batch_size
 from optnas.facts.sketch import sketch
 from optnas.testing.interview import Interview, Known
 from optnas.trial import Draw, Space, replay
@@ -258,14 +258,14 @@ def _check_runs(builder: _Builder, example: Example, params: Mapping[str, Any]) 
 
 
 def _forward(model: nn.Module, example: Example, device: str, minimum: int) -> Any:
-    args, kwargs = as_inputs(example, device)
+    args, kwargs = as_inputs(example, device)  # copies: a model may work in place
     times = minimum if batch_size((args, kwargs)) < minimum else 1
 
-    def fresh(value: Any) -> Any:
-        """A copy: a model may work in place."""
-        return value.repeat_interleave(times, 0) if times > 1 and value.dim() else value.clone()
+    def repeated(value: Any) -> Any:
+        rows = isinstance(value, Tensor) and value.dim() and times > 1
+        return value.repeat_interleave(times, 0) if rows else value
 
-    return model(*map(fresh, args), **{name: fresh(value) for name, value in kwargs.items()})
+    return model(*map(repeated, args), **{name: repeated(value) for name, value in kwargs.items()})
 
 
 def _backward(output: Any) -> None:

@@ -38,6 +38,7 @@ from optnas.estimation.folders import (
     told,
     trial_folder,
 )
+from optnas.storage.base import is_held
 from optnas.training import snapshot
 from optnas.training.snapshot import Snapshot
 
@@ -120,7 +121,7 @@ def tidy(study: optuna.Study, keep: int) -> list[int]:
     kept = [private.trial_id(trial) for trial in _best(study, trained, keep)]
     deleted = []
     for trial, path in _held(study, trials, _WEIGHTS, _STATES):
-        if trial.state.is_finished():
+        if trial.state.is_finished() and not is_held(trial):
             keeps = private.trial_id(trial) in kept
             if trial in trained and not keeps and _weights(path) is not None:
                 deleted.append(trial.number)

@@ -20,13 +20,14 @@ from torch.utils._pytree import tree_flatten
 from optnas.data.cache import on_real_device
 from optnas.errors import describe_error
 from optnas.estimation.run import Run
+from optnas.facts.inputs import Arguments, arguments, spread, tensors_in, with_tensors
 from optnas.seeds import derive_seed, seeded
 from optnas.training.quiet import interruptible, quiet
 from optnas.trial import Draw, ask
 
 WAY_OUT = (
-    "Say what a model gets with Objective(example=...): a shape with the batch dimension, a tensor, a tuple "
-    "of tensors, or a dict of keyword tensors."
+    "Say what a model gets with Objective(example=...): a shape with the batch dimension, a tensor, or all "
+    "that it is called with, optnas.Arguments(...)."
 )
 
 # Other devices and number formats are the training's business; the rest would write, print or profile.
@@ -61,7 +62,7 @@ class Step:
         task needs the real model, the inputs of a batch `(inputs, targets)` are taken, as the step gets them.
 
         Raises:
-            TypeError: the arguments are no tensors, or the batches no pairs.
+            TypeError: an argument cannot be copied, or the batches are no pairs.
         """
         with on_real_device(), torch.enable_grad(), seeded(derive_seed("example")):
             noted, why_not = self._run(trial)
@@ -215,32 +216,32 @@ def _inputs_of(batch: Any, why_not: str) -> Any:
             f"The data's batches are of type {type(batch).__name__}, not (inputs, targets), and {why_not}. "
             f"{WAY_OUT}"
         )
-    x = batch[0]
-    if isinstance(x, dict):
-        return _as_example((), x)
-    return _as_example(tuple(x) if isinstance(x, tuple | list) else (x,), {})
+    return _as_example(*spread(batch[0]))
 
 
 def _as_example(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Two samples of a call's arguments, in a form that `Objective(example=...)` takes."""
-    kwargs = {name: value for name, value in kwargs.items() if value is not None}
     values = [*args, *kwargs.values()]
-    others = [type(value).__name__ for value in values if not isinstance(value, Tensor)]
-    if others or not values:
-        raise TypeError(
-            f"The model is called with {', '.join(others) or 'nothing'}, of which no sample can be taken. "
-            f"{WAY_OUT}"
-        )
-    sizes = {len(value) for value in values if value.ndim}
-    n = 2 if len(sizes) == 1 else None  # what differs in its first dimension has no rows in common
-    tensors = [(value[:n] if value.ndim else value).detach().cpu().clone() for value in values]
-    positional = tuple(tensors[: len(args)])
-    named = dict(zip(kwargs, tensors[len(args) :], strict=True))
-    if positional and named:
-        return *positional, named
-    return named or (positional[0] if len(positional) == 1 else positional)
+    if not values:
+        raise TypeError(f"The model is called with nothing, of which no sample can be taken. {WAY_OUT}")
+    plain = all(isinstance(value, Tensor | bool | int | float | str | None) for value in values)
+    sizes = {len(value) for value in values if isinstance(value, Tensor) and value.ndim}
+    # What differs in its first dimension has no rows in common, and what an object holds nobody knows.
+    n = 2 if plain and len(sizes) == 1 else None
+
+    def sample(value: Any) -> Any:
+        return with_tensors(value, lambda t: (t[:n] if t.ndim else t).detach().cpu().clone())
+
+    given = Arguments(*map(sample, args), **{name: sample(value) for name, value in kwargs.items()})
+    if not all(isinstance(value, Tensor) for value in values):
+        return given
+    if args and kwargs:
+        return *given.args, given.kwargs
+    return given.kwargs or (given.args[0] if len(args) == 1 else given.args)
 
 
 def _shape(example: Any) -> Any:
-    leaves, structure = tree_flatten(example)
-    return str(structure), [(leaf.dtype, leaf.shape) for leaf in leaves]
+    given = arguments(example)
+    leaves, structure = tree_flatten((given.args, given.kwargs))
+    tensors = [(tensor.dtype, tensor.shape) for leaf in leaves for tensor in tensors_in(leaf)]
+    return str(structure), tensors, [repr(leaf) for leaf in leaves if isinstance(leaf, bool | int | str)]

@@ -135,6 +135,11 @@ class Training(Estimator):
             return None
 
     @property
+    def resumes(self) -> bool:
+        """From the state after its last epoch."""
+        return True
+
+    @property
     def has_example(self) -> bool:
         """Its data has one."""
         return True
@@ -178,7 +183,9 @@ class Training(Estimator):
                 self._fit(module, run, data, monitor, state)
         best, early = monitor.outcome.best, monitor.outcome.early
         if early is not None:
-            if early.kind in (Why.PRUNED, Why.DIVERGED):
+            if early.kind is Why.PRUNED:
+                run.pause(early)
+            if early.kind is Why.DIVERGED:
                 run.stop(early)
             if best is None:
                 run.stop(replace(early, words=f"{early.words}, before its first validation"))

@@ -3,7 +3,8 @@
     python studies/benchmarks/sketch.py [--repeats 20]
 
 Milliseconds of processor time (median) of `sketch` (construction, parameters, FLOPs and fingerprint) beside
-building and running the same network on the meta device without looking, and building it on the CPU.
+building and running the same network on the meta device without looking, and building it on the CPU; and of
+what a sampler does for each candidate: a blueprint (construction on meta) and its `structure`.
 """
 
 import argparse
@@ -15,9 +16,10 @@ from functools import partial
 import torch
 from torch import nn
 
-from optnas.facts import sketch
+from optnas.facts import sketch, structure
 from optnas.hub.nasbench201 import EDGES, network
 from optnas.space.blocks import conv, head, mbconv
+from optnas.space.explore import on_meta as blueprint
 from optnas.trial import Draw, Trial, replay
 
 NOBODY = Draw(lambda name, distribution: 0)
@@ -52,7 +54,7 @@ def milliseconds(function: Callable[[], object], repeats: int) -> float:
     return statistics.median(times)
 
 
-def on_meta(build: Callable[[], nn.Module]) -> None:
+def pass_on_meta(build: Callable[[], nn.Module]) -> None:
     with torch.device("meta"):
         build()(torch.empty(2, 3, 32, 32))
 
@@ -61,7 +63,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--repeats", type=int, default=20)
     repeats = parser.parse_args().repeats
-    print(f"{'':<32}{'sketch':>10}{'meta pass':>12}{'CPU build':>12}   (ms, median of {repeats})")
+    columns = ("meta pass", "CPU build", "blueprint", "structure")
+    print(f"{'':<32}{'sketch':>10}" + "".join(f"{c:>12}" for c in columns), f"  (ms, median of {repeats})")
     for name, space in {
         "CNN, 20 conv-norm-ReLU": cnn,
         "MobileNet-like, 17 MBConv": mobile,
@@ -70,10 +73,12 @@ def main() -> None:
         build = partial(space, NOBODY)
         row = [
             milliseconds(partial(sketch, build, (2, 3, 32, 32)), repeats),
-            milliseconds(partial(on_meta, build), repeats),
+            milliseconds(partial(pass_on_meta, build), repeats),
             milliseconds(build, repeats),
+            milliseconds(partial(blueprint, build), repeats),
+            milliseconds(partial(structure, blueprint(build), (2, 3, 32, 32)), repeats),
         ]
-        print(f"{name:<32}{row[0]:>10.1f}{row[1]:>12.1f}{row[2]:>12.1f}")
+        print(f"{name:<32}{row[0]:>10.1f}" + "".join(f"{number:>12.1f}" for number in row[1:]))
 
 
 if __name__ == "__main__":

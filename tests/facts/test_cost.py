@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from optnas.facts import as_inputs, count_flops, count_params, flops_by_operator, materialize, measure_latency
+from optnas.facts import as_inputs, count_flops, count_params, flops_by_operator, materialize
 
 
 class Attention(nn.Module):
@@ -86,7 +86,6 @@ def test_counting_leaves_the_model_alone():
     before, modes = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
     random_state = torch.get_rng_state()
     count_flops(model, (2, 3, 8, 8))
-    measure_latency(model, (2, 3, 8, 8), repeats=2)
     materialize(model, (2, 3, 8, 8))
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert [m.training for m in model.modules()] == modes
@@ -139,14 +138,7 @@ def test_a_wrong_shape_is_an_error_of_the_count_too():
         count_flops(nn.Linear(3, 4), (2, 5))
 
 
-def test_latency_grows_with_the_work():
-    small, large = nn.Linear(8, 8), nn.Sequential(*(nn.Linear(512, 512) for _ in range(4)))
-    assert 0 < measure_latency(small, (1, 8), repeats=5) < measure_latency(large, (64, 512), repeats=5)
-
-
-@pytest.mark.parametrize(
-    "example", [None, "3x32x32", (), {}, (1.5, 2), (True, 2), {"x": 3}, (torch.zeros(1), 3)]
-)
+@pytest.mark.parametrize("example", [None, "3x32x32", (), {}, (1.5, 2), (True, 2), {"x": 3}, object()])
 def test_bad_examples_say_what_to_give(example):
     with pytest.raises(TypeError, match="give a shape with the batch dimension"):
         as_inputs(example, "cpu")

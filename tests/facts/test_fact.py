@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from optnas import Fact, Objective, create_study, record
-from optnas.facts import FLOPS, LATENCY, N_PARAMS, latency, sketch
+from optnas.facts import FLOPS, N_PARAMS, Measured, sketch
 from optnas.facts.fact import preferred_device
 
 
@@ -15,19 +15,6 @@ def test_the_usual_facts_are_the_same_with_and_without_a_recording() -> None:
     recorded = sketch(model, (2, 4)).facts
     assert recorded == {"n_params": 21, "flops": 2 * 4 * 3}
     assert {fact.name: fact.of(model(), (2, 4)) for fact in (N_PARAMS, FLOPS)} == recorded
-
-
-def test_latency_is_in_milliseconds_and_leaves_model_and_random_state_alone() -> None:
-    measured = model()
-    before = {name: value.clone() for name, value in measured.state_dict().items()}
-    random_state = torch.get_rng_state()
-    fast, slow = LATENCY.of(measured, (2, 4)), latency((2000, 4), repeats=3).of(measured, (2, 4))
-    assert 0 < fast < 1000
-    assert fast < slow
-    assert measured.training
-    assert all(torch.equal(before[name], value) for name, value in measured.state_dict().items())
-    assert torch.equal(torch.get_rng_state(), random_state)
-    assert (LATENCY.needs, LATENCY.kind.unit, LATENCY.kind.better) == ("device", "ms", "lower")
 
 
 @pytest.mark.parametrize("needs", ["batch", "device"])
@@ -63,20 +50,20 @@ def test_bad_facts_say_what_to_give() -> None:
         Fact("mine", lambda m, e: 0, better="more")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ValueError, match="needs='gpu'"):
         Fact("mine", lambda m, e: 0, needs="gpu")  # type: ignore[arg-type]  # as above
-    with pytest.raises(ValueError, match="repeats=0"):
-        latency(repeats=0)
     with pytest.raises(TypeError, match="'mine': measure returned None"):
         Fact("mine", lambda m, e: None).of(model(), (2, 4))  # type: ignore[arg-type, return-value]  # as above
 
 
 def test_a_fact_of_ones_own_is_measured_recorded_and_optimized() -> None:
     depth = Fact("depth", lambda m, example: sum(isinstance(x, nn.Linear) for x in m.modules()), needs="meta")
+    metered = Measured(2.5, "by a meter", {"volts": 5})
+    energy = Fact("energy", lambda m, example: metered, unit="mJ", needs="batch")
     objective = Objective(
         lambda trial: nn.Sequential(*(nn.Linear(4, 4) for _ in range(trial.suggest_int("n", 1, 3)))),
         lambda m, trial: {"score": 0.0},
         values={"depth": "minimize"},
         example=(2, 4),
-        facts=[depth, LATENCY],
+        facts=[depth, energy],
     )
     study = create_study(objective, seed=0)
     trial = study.ask({})
@@ -84,8 +71,10 @@ def test_a_fact_of_ones_own_is_measured_recorded_and_optimized() -> None:
     found = study.trials[0]
     facts = record.facts(found)
     assert found.values == [facts["depth"]] == [found.params["n"]]
-    assert facts["latency"] > 0
-    assert set(facts) == {"n_params", "flops", "depth", "latency"}
+    assert facts["energy"] == 2.5
+    assert set(facts) == {"n_params", "flops", "depth", "energy"}
+    assert record.DETAILS.of(found) == {"energy": {"words": "by a meter", "volts": 5}}
+    assert "energy 2.5 mJ (by a meter)" in record.facts_in_words(study, found)
 
 
 def test_a_fact_that_fails_is_missing_and_says_why() -> None:

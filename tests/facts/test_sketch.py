@@ -345,11 +345,11 @@ def test_failures_are_recorded_and_the_builds_own_errors_pass():
     assert set(wrong.missing) == {"flops", "fingerprint"}
 
     def looks_at_values():
-        return nn.Dropout(torch.linspace(0, 0.5, 3)[1].item())
+        return nn.Dropout(torch.rand(1).item())
 
     seen = sketch(looks_at_values, (2, 3))
     assert (seen.facts, set(seen.missing)) == ({"n_params": 0, "flops": 0}, {"fingerprint"})
-    with pytest.raises(ValueError, match="has no fingerprint: cannot be built on the meta device"):
+    with pytest.raises(ValueError, match=r"has no fingerprint: .*looks_at_values .* looks at values"):
         fingerprint(looks_at_values, (2, 3))
 
     def broken():
@@ -460,16 +460,16 @@ def test_every_initialization_of_torch_is_told_from_every_other():
     assert len({f.fingerprint for f in found.values()}) == len(INITS)
 
 
-def test_a_model_that_asks_for_the_meta_device_has_no_fingerprint():
+def test_a_model_that_asks_for_the_meta_device_is_recorded_on_the_cpu():
     def build(value):
         layer = nn.Linear(4, 4)
         if layer.weight.device.type != "meta":
             nn.init.constant_(layer.weight, value)
         return layer
 
-    assert (
-        "asks whether it is on the meta device" in sketch(lambda: build(1.0), (2, 4)).missing["fingerprint"]
-    )
+    found = [sketch(lambda value=value: build(value), (2, 4)) for value in (1.0, 1.0, 2.0)]
+    assert found[0] == found[1]
+    assert found[0].fingerprint not in (None, found[2].fingerprint)
 
 
 def test_compiled_models_are_seen_and_told_from_others():

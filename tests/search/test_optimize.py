@@ -315,3 +315,29 @@ def test_an_interrupted_trial_is_queued_again_and_finished_later(tmp_path, numbe
     first, second = record.ATTEMPTS.of(study.trials[1])
     assert first["pid"] != second["pid"]
     assert first["ended"] >= first["started"]
+
+
+@pytest.mark.parametrize("way", ["os._exit", "sys.exit"])
+def test_code_that_exits_with_0_in_the_process_of_the_search_is_no_success(tmp_path, way):
+    script = f"""if True:
+        import os, sys
+        import optnas
+        from torch import nn
+
+        def estimate(model, trial):
+            if trial.number == 1:
+                {way}(0)
+            return {{"score": 1.0}}
+
+        def space(trial):
+            return nn.Linear(2, trial.suggest_int("n", 1, 99))
+
+        values = {{"score": "maximize"}}
+        objective = optnas.Objective(space, estimate, values=values, example=(2, 2))
+        study = optnas.create_study(objective, study_name="s", storage="sqlite:///x.db")
+        optnas.optimize(study, objective, n_trials=3)
+        """
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"ended the process with {way}(0), as if the search were done" in done.stderr

@@ -26,7 +26,7 @@ from optnas.record import Why, counts
 from optnas.search.optimize import optimize
 from optnas.search.recovery import MAX_KILLS
 from optnas.search.study import create_study
-from optnas.search.workers import Search, make_job, run_workers
+from optnas.search.workers import Search, make_job, run_workers, serve
 from optnas.storage.leases import start_time
 from optnas.storage.open import open_storage
 
@@ -521,3 +521,15 @@ def test_another_process_may_join(tmp_path):
     optimize(study, objective, n_trials=10)
     joining.join()
     assert states(study) == [TrialState.COMPLETE] * 10
+
+
+def test_a_worker_whose_study_was_deleted_says_so_without_a_traceback(tmp_path, capsys):
+    objective = Objective(linear, Sleeping())
+    study = study_of(objective, tmp_path)
+    with make_job(study, objective, Search(3)) as job:
+        optuna.delete_study(study_name=study.study_name, storage=study._storage)
+        job.body.seek(0)
+        farewell = serve(job.secret, job.body.read(), threading.Event(), leave_now=None)
+    assert farewell.way == "failed"
+    assert f"There is no study '{study.study_name}'" in farewell.words
+    assert "Traceback" not in capsys.readouterr().err

@@ -1,9 +1,10 @@
 import pytest
 import torch
 from fixtures.tasks import blobs, fit, no_questions
-from sklearn.metrics import accuracy_score
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from torch import nn
 from torch.nn import functional
+from torchmetrics.classification import MulticlassAUROC, MulticlassF1Score
 
 from optnas.data import TensorData
 from optnas.tasks import Classification
@@ -114,7 +115,7 @@ def test_where_no_label_counts_the_scores_are_not_numbers():
     assert metrics["val_acc"] != metrics["val_acc"]
 
 
-@pytest.mark.parametrize("output", [(torch.zeros(5, 3), 1), {"scores": torch.zeros(5, 3)}])
+@pytest.mark.parametrize("output", [(1, torch.zeros(5, 3)), {"a": torch.zeros(5, 3), "b": torch.zeros(5, 3)}])
 def test_several_outputs_are_named(output):
     class Several(nn.Module):
         def forward(self, x):
@@ -129,4 +130,39 @@ def test_narrow_labels_may_be_ignored():
     scores, y = torch.randn(6, 3), torch.tensor([0, 1, 255, 2, 255, 0], dtype=torch.uint8)
     module = Classification(3, ignore_index=255)(nn.Identity(), no_questions())
     expected = functional.cross_entropy(scores, y.long(), ignore_index=255)
+    assert module.training_step((scores, y), 0).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_class_weights_and_all_metrics_leave_out_what_is_ignored():
+    torch.manual_seed(0)
+    x, y = torch.randn(60, 4), torch.randint(0, 3, (60,))
+    y[::7] = -100
+    weights = [1.0, 2.0, 0.5]
+    task = Classification(
+        3,
+        class_weights=weights,
+        metrics={"f1": MulticlassF1Score(3, average="macro"), "auroc": MulticlassAUROC(3)},
+    )
+    data = TensorData((x, y.clamp(min=0)), val=(x, y), test=(x, y), batch_size=7)
+    model = nn.Linear(4, 3)
+    metrics = fit(task(model, no_questions()), data)
+    counted = y >= 0
+    with torch.no_grad():
+        scores = model(x)[counted]
+    expected = functional.cross_entropy(scores, y[counted], torch.tensor(weights))
+    assert metrics["val_loss"] == pytest.approx(expected.item(), rel=1e-4)
+    assert metrics["val_f1"] == pytest.approx(
+        f1_score(y[counted], scores.argmax(1), average="macro"), rel=1e-4
+    )
+    assert metrics["test_auroc"] == pytest.approx(
+        roc_auc_score(y[counted], scores.softmax(1), multi_class="ovr"), rel=1e-4
+    )
+    with pytest.raises(ValueError, match=r"class_weights.*give 3 numbers"):
+        Classification(3, class_weights=[1, 2])
+
+
+def test_scores_with_the_classes_last():
+    scores, y = torch.randn(2, 5, 3), torch.randint(0, 3, (2, 5))
+    module = Classification(3, classes_last=True)(nn.Identity(), no_questions())
+    expected = functional.cross_entropy(scores.reshape(-1, 3), y.reshape(-1))
     assert module.training_step((scores, y), 0).item() == pytest.approx(expected.item(), rel=1e-5)

@@ -3,6 +3,7 @@
 import collections
 import pickle
 import random
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +65,12 @@ Named = collections.namedtuple("Named", "x y")
 class Graph:
     def __init__(self, nodes):
         self.nodes = nodes
+
+
+class Locked(Graph):
+    def __init__(self, nodes):
+        super().__init__(nodes)
+        self.lock = threading.Lock()
 
 
 def loader(collate, **options):
@@ -176,10 +183,12 @@ def test_the_example_is_what_the_model_gets_in_training(tmp_path, training, case
     spy = Spy()
     estimator(spy, optuna.trial.FixedTrial({}))
     given, named = spy.calls[0]
-    named = {name: value for name, value in named.items() if value is not None}
     assert len(args) == len(given)
     assert kwargs.keys() == named.keys()
     for value, whole in zip((*args, *kwargs.values()), (*given, *named.values()), strict=True):
+        if not isinstance(whole, torch.Tensor):
+            assert value is whole
+            continue
         assert value.dtype == whole.dtype
         assert torch.equal(value, whole[:2])
 
@@ -255,8 +264,8 @@ def test_a_task_that_needs_the_real_model_gets_the_inputs_of_the_batch(tmp_path,
 @pytest.mark.parametrize(
     ("data", "call", "message"),
     [
-        (Data(lambda x, y: Graph(x)), lambda model, batch: model(batch), "called with Graph.*example="),
-        (Data(), lambda model, batch: model(batch[0], [1]), "called with list.*example="),
+        (Data(lambda x, y: Locked(x)), lambda model, batch: model(batch), "type Locked cannot be copied"),
+        (Data(), lambda model, batch: model(), "called with nothing.*example="),
         (Data(Pair), lambda model, batch: model.encode(batch.x), "type Pair.*stand-in.*encode.*example="),
     ],
 )
@@ -264,6 +273,19 @@ def test_what_is_no_example_says_what_to_do(tmp_path, training, data, call, mess
     estimator = training(tmp_path, lambda model, trial: Lit(model, call), data)
     with pytest.raises(TypeError, match=f"(?s){message}"):
         estimator.example(Draw(_no_question))
+
+
+def test_objects_lists_and_flags_are_kept_as_they_are(tmp_path, training):
+    def call(model, batch):
+        return model(batch, [batch.nodes[0]], None, hard=True)
+
+    estimator = training(tmp_path, lambda model, trial: Lit(model, call), Data(lambda x, y: Graph(x)))
+    example = estimator.example(Draw(_no_question))
+    graph, (row,), none = example.args
+    assert torch.equal(graph.nodes, X[:32])
+    assert torch.equal(row, X[0])
+    assert none is None
+    assert example.kwargs == {"hard": True}
 
 
 def test_errors_of_the_data_pass_through(tmp_path, training):

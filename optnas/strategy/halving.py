@@ -1,0 +1,145 @@
+"""Pruners that stop a training for a while, and let it go on later.
+
+The asynchronous successive halving of Li et al. (MLSys 2020, arXiv:1810.05934): a training stops at a rung
+unless it is among the best that came so far, and goes on from there, in place, once it is.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from optuna.pruners import BasePruner
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from scipy.stats import spearmanr
+
+from optnas import record
+from optnas.storage.base import is_held
+from optnas.surrogate.standing import Observed, observe
+
+AGREEMENT = 0.7
+"""Rank correlation with the next report from which on a report says something of a training."""
+
+STEPS = 4
+"""How gradually more and more are let go on when no new trial may begin."""
+
+
+class PromotingPruner(BasePruner, ABC):
+    """A pruner that also answers which paused trial goes on next.
+
+    `optnas.optimize` asks it before each new trial. Under `study.optimize`, and with an estimator that cannot
+    go on, what it stops is pruned for good.
+    """
+
+    @abstractmethod
+    def promote(self, study: Study, *, last: bool) -> FrozenTrial | None:
+        """The paused trial to go on with now, if any.
+
+        Args:
+            study: Its paused trials are those that are WAITING and held (`optnas.storage.base.is_held`).
+            last: Whether no new trial may begin any more, so that what is left to do is to finish trials.
+        """
+
+
+class HalvingPruner(PromotingPruner):
+    """Stop all but the best quarter at each rung, and let those go on that turn out to be among them.
+
+    Rungs are numbers of reports: the first, `spacing` times as many, and so on. The first is where a report
+    begins to say something: a report before training, or in a warm-up, whose order has little to do with that
+    of the next (rank correlation below 0.7 over the first `n_startup_trials`), is no rung. Trials are
+    compared by the best of their reports so far. Whoever is ahead of all others at a rung goes on.
+
+    When no new trial may begin, more and more paused ones go on, the most promising first, until a share of
+    `finish` of all has been completed.
+
+    Chosen by experiment (studies/benchmarks/pruners.py).
+
+    Args:
+        eta: Of so many trials at a rung one goes on at once.
+        spacing: Each rung is after so many times the reports of the one before.
+        n_startup_trials: So many trials make one report more, which shows what the first rung is.
+        finish: Share of the trials that is completed where their number is given, at least.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    def __init__(
+        self, eta: float = 4.0, spacing: float = 2.0, n_startup_trials: int = 10, finish: float = 1 / 3
+    ) -> None:
+        if not eta > 1 or not spacing > 1:
+            raise ValueError(f"eta={eta} and spacing={spacing} must both be above 1.")
+        if n_startup_trials < 4:
+            raise ValueError(f"n_startup_trials={n_startup_trials}: fewer than 4 show no correlation.")
+        if not 0 < finish <= 1:
+            raise ValueError(f"finish={finish} must be above 0 and at most 1.")
+        self.eta, self.spacing = float(eta), float(spacing)
+        self.n_startup_trials, self.finish = n_startup_trials, float(finish)
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether it stops here."""
+        n_reports = len(trial.intermediate_values)
+        if record.LET_GO_ON.of(trial) == n_reports:
+            return False
+        known = _observe(study)
+        if not self._is_rung(n_reports, self._first_rung(known)):
+            return False
+        return trial.number not in _leaders(known, n_reports, 1 / self.eta)
+
+    def promote(self, study: Study, *, last: bool) -> FrozenTrial | None:
+        """The furthest of those that are among the best at their rung; with `last`, of ever more of these."""
+        known = _observe(study)
+        paused = {
+            o.trial.number: o for o in known if o.trial.state == TrialState.WAITING and is_held(o.trial)
+        }
+        rungs = sorted({len(o.best) for o in paused.values()}, reverse=True)
+        for share in self._shares(known) if last else [1 / self.eta]:
+            for rung in rungs:
+                for number in _leaders(known, rung, share):
+                    if number in paused and len(paused[number].best) == rung:
+                        return paused[number].trial
+        return None
+
+    def _shares(self, known: Sequence[Observed]) -> Iterable[float]:
+        """Of those at a rung that may go on, from few to as many as end with `finish` of all."""
+        longest = max((len(o.best) for o in known), default=1)
+        n_rungs = max(1, math.ceil(math.log(longest / self._first_rung(known), self.spacing)))
+        most = max(self.finish ** (1 / n_rungs), 1 / self.eta)
+        return [float(share) for share in np.geomspace(1 / self.eta, most, STEPS)]
+
+    def _first_rung(self, known: Sequence[Observed]) -> int:
+        """The first report that says something; until that is known, the one after the first that may."""
+        rung = 1
+        while True:
+            judged = [o for o in known if len(o.best) > rung][: self.n_startup_trials]
+            if len(judged) < self.n_startup_trials:
+                return rung + 1
+            now, after = (np.array([_report(o, n) for o in judged]) for n in (rung, rung + 1))
+            if np.ptp(now) > 0 and np.ptp(after) > 0 and spearmanr(now, after)[0] >= AGREEMENT:
+                return rung
+            rung = math.ceil(rung * self.spacing)
+
+    def _is_rung(self, n_reports: int, first: int) -> bool:
+        rung = first
+        while rung < n_reports:
+            rung = math.ceil(rung * self.spacing)
+        return rung == n_reports
+
+
+def _observe(study: Study) -> list[Observed]:
+    sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+    return observe(study.get_trials(deepcopy=False), sign)
+
+
+def _leaders(known: Sequence[Observed], rung: int, share: float) -> list[int]:
+    """Numbers of the best of those that came so far, the best first; one at least."""
+    there = [(loss, o.trial.number) for o in known if not math.isnan(loss := o.after(rung))]
+    return [number for _, number in sorted(there)[: max(1, math.floor(len(there) * share + 1e-9))]]
+
+
+def _report(observed: Observed, n: int) -> float:
+    """The n-th report itself."""
+    return sorted(observed.trial.intermediate_values.items())[n - 1][1]
