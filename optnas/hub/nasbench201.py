@@ -1,15 +1,17 @@
 """NAS-Bench-201, the topology space of NATS-Bench (Dong & Yang, ICLR 2020, arXiv:2001.00326).
 
 `cell` asks the six decisions and nothing else; `network` builds the network of the paper around the cell;
+`params_of` and `notation_of` convert the notation of the paper's code;
 `table` and `table_from` have the published results.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from os import PathLike
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +27,29 @@ EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 def cell(trial: Trial) -> tuple[str, ...]:
     """The operation of each of the six edges, in the order of `EDGES`: one of 15,625 cells."""
     return tuple(scope(trial, "edge").suggest_categorical(f"{i}-{j}", OPS) for i, j in EDGES)
+
+
+def params_of(notation: str) -> dict[str, str]:
+    """The answers for a cell in the notation of the paper's code: `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`.
+
+    Raises:
+        ValueError: it is no cell.
+    """
+    parts = [[edge.split("~") for edge in node.strip("|").split("|")] for node in notation.split("+")]
+    expected = [[str(i) for i, j in EDGES if j == node] for node in (1, 2, 3)]
+    if [[part[-1] for part in node] for node in parts] != expected:
+        raise ValueError(f"{notation!r} is not like |op~0|+|op~0|op~1|+|op~0|op~1|op~2|.")
+    ops = [part[0] for node in parts for part in node]
+    unknown = [op for op in ops if op not in OPS]
+    if unknown:
+        raise ValueError(f"{notation!r} has {unknown[0]!r}; an operation is one of {', '.join(OPS)}.")
+    return {f"edge.{i}-{j}": op for (i, j), op in zip(EDGES, ops, strict=True)}
+
+
+def notation_of(params: Mapping[str, Any]) -> str:
+    """The cell of a trial in the notation of the paper's code, from its params; see `params_of`."""
+    nodes = [[f"{params[f'edge.{i}-{j}']}~{i}" for i, j in EDGES if j == node] for node in (1, 2, 3)]
+    return "+".join(f"|{'|'.join(node)}|" for node in nodes)
 
 
 def network(trial: Trial, channels: int = 16, cells: int = 5, classes: int = 10) -> nn.Module:

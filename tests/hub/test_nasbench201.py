@@ -32,6 +32,17 @@ def test_cell_reads_as_edges_and_operations() -> None:
     assert nasbench201.cell(replay(params_of(ops))) == ops
 
 
+def test_the_notation_of_the_paper_converts_both_ways() -> None:
+    ops = (*OPS, "none")
+    text = "|none~0|+|skip_connect~0|nor_conv_1x1~1|+|nor_conv_3x3~0|avg_pool_3x3~1|none~2|"
+    assert nasbench201.notation_of(params_of(ops)) == text
+    assert nasbench201.params_of(text) == params_of(ops)
+    with pytest.raises(ValueError, match="is not like"):
+        nasbench201.params_of("|none~0|+|none~0|none~1|")
+    with pytest.raises(ValueError, match="'conv'; an operation is one of none, skip_connect"):
+        nasbench201.params_of(text.replace("nor_conv_1x1", "conv"))
+
+
 @needs_data
 def test_parameters_and_flops_are_the_published_ones() -> None:
     table = nasbench201.table_from(DATA / "nasbench201_cifar10.npz")

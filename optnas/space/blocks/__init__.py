@@ -11,9 +11,23 @@ argument's name (see `decide`). As candidates and parts of nodes, use `functools
 from optnas.space.blocks.attentions import Attention, Windows, attention, windowed
 from optnas.space.blocks.convolution import SqueezeExcitation, conv, mbconv, separable_conv
 from optnas.space.blocks.decisions import ACTIVATIONS, Activation, OneOf, decide
-from optnas.space.blocks.embedding import PatchEmbedding, TokenEmbedding, patch_embedding, token_embedding
+from optnas.space.blocks.embedding import (
+    LearnedPositions,
+    PatchEmbedding,
+    SinusoidalPositions,
+    TokenEmbedding,
+    patch_embedding,
+    token_embedding,
+)
 from optnas.space.blocks.heads import Pool, SequenceHead, head, sequence_head
-from optnas.space.blocks.normalization import NORMS, SEQUENCE_NORMS, ChannelNorm, GroupNorm, Norm
+from optnas.space.blocks.normalization import (
+    NORMS,
+    SEQUENCE_NORMS,
+    ChannelNorm,
+    GroupNorm,
+    Norm,
+    SequenceNorm,
+)
 from optnas.space.blocks.parts import Inferred, Stack, mask_of, sequential
 from optnas.space.blocks.pyramid import FeaturePyramid, feature_pyramid
 from optnas.space.blocks.recurrence import CELLS, Recurrent, recurrent
@@ -43,6 +57,7 @@ __all__ = [
     "FeedForward",
     "GroupNorm",
     "Inferred",
+    "LearnedPositions",
     "Norm",
     "OneOf",
     "PatchEmbedding",
@@ -50,6 +65,8 @@ __all__ = [
     "Recurrent",
     "Residual",
     "SequenceHead",
+    "SequenceNorm",
+    "SinusoidalPositions",
     "SqueezeExcitation",
     "Stack",
     "StochasticDepth",

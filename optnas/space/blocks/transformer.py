@@ -124,6 +124,7 @@ class TransformerBlock(Inferred):
         norm: made for the width at the first forward pass; it does the same in training and evaluation.
         dropout: of each branch before it is added.
         drop_path: probability of dropping a branch of a sample; see `StochasticDepth`.
+        normalize_input: whether attention with `pre_norm` normalizes what it reads.
     """
 
     def __init__(
@@ -136,19 +137,22 @@ class TransformerBlock(Inferred):
         norm: SequenceNorm = nn.LayerNorm,
         dropout: float = 0.0,
         drop_path: float = 0.0,
+        normalize_input: bool = True,
     ) -> None:
         super().__init__()
         self.attention = attention
         self.cross = cross
         self.feed_forward = feed_forward
         self.pre_norm = pre_norm
+        self.normalize_input = normalize_input
         self.norm = norm
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.drop_path = StochasticDepth(drop_path) if drop_path else nn.Identity()
 
     def make(self, *inputs: Tensor) -> None:
         width = inputs[0].shape[-1]
-        self.attention_norm = self.norm(width)
+        plain = self.pre_norm and not self.normalize_input
+        self.attention_norm = nn.Identity() if plain else self.norm(width)
         if self.cross is not None:
             self.cross_norm = self.norm(width)
         self.feed_forward_norm = self.norm(width)
