@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from optnas.hub import resnet
 from optnas.space.blocks import FeaturePyramid, OneOf, decide
@@ -47,10 +48,9 @@ def network(
 
 
 class Detector(nn.Module):
-    """Scores `(n, anchors, classes)` and offsets `(n, anchors, 4)`, of all anchors of all maps.
+    """Scores `(n, anchors, classes)`, offsets `(n, anchors, 4)` and the `anchors` `(anchors, 4)` of all maps.
 
-    Scores are logits of a sigmoid each; offsets are those of `encode`. The anchors come from `anchors(height,
-    width)` in the same order.
+    Scores are logits of a sigmoid each; offsets are those of `encode`.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Detector(nn.Module):
         # In the beginning every anchor is background with probability 0.99, as in section 4.1.
         nn.init.constant_(self.scores.get_parameter(f"{len(self.scores) - 1}.bias"), -math.log(99))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         maps = self.pyramid(self.features(x)[1:])
         n_anchors = len(SCALES) * len(RATIOS)
 
@@ -73,7 +73,8 @@ class Detector(nn.Module):
             parts = [head(one).unflatten(1, (n_anchors, -1)).permute(0, 3, 4, 1, 2) for one in maps]
             return torch.cat([part.flatten(1, 3) for part in parts], 1)
 
-        return listed(self.scores), listed(self.offsets)
+        places = anchors(x.shape[2], x.shape[3]).to(x)
+        return listed(self.scores), listed(self.offsets), places
 
 
 def anchors(height: int, width: int, smallest: float = 32.0) -> Tensor:
@@ -108,6 +109,41 @@ def decode(offsets: Tensor, anchors: Tensor) -> Tensor:
     middle = place + offsets[..., :2] * side
     half = offsets[..., 2:].clamp(max=math.log(1000 / 16)).exp() * side / 2
     return torch.cat([middle - half, middle + half], -1)
+
+
+def loss(output: tuple[Tensor, Tensor, Tensor], targets: tuple[Tensor, Tensor]) -> Tensor:
+    """Focal loss of the scores plus smooth L1 of the offsets, per matched anchor; the mean over images.
+
+    `targets`: boxes `(n, k, 4)` as x1, y1, x2, y2 and their classes `(n, k)`, -1 where an image has fewer
+    than k boxes. An anchor stands for the box that it overlaps most if their intersection is half of their
+    union or more, for background below 0.4, and does not count between.
+    """
+    scores, offsets, places = output
+    boxes, classes = targets
+    losses = []
+    for i in range(len(scores)):
+        overlap = intersection_over_union(places, boxes[i]).masked_fill(classes[i] < 0, -1.0)
+        most, which = overlap.max(1)
+        matched = most >= 0.5
+        wanted = functional.one_hot(classes[i][which].clamp(min=0), scores.shape[2]) * matched[:, None]
+        sign, weight = torch.where(wanted > 0, 1.0, -1.0), torch.where(wanted > 0, 0.25, 0.75)
+        chance = functional.logsigmoid(sign * scores[i])  # of the right answer, its logarithm
+        focal = -weight * (1 - chance.exp()) ** 2 * chance
+        classified = focal.masked_fill(~(matched | (most < 0.4))[:, None], 0.0).sum()
+        goal = torch.where(matched[:, None], boxes[i][which], places)  # no box of size zero is encoded
+        located = functional.smooth_l1_loss(offsets[i], encode(goal, places), reduction="none", beta=1 / 9)
+        placed = located.masked_fill(~matched[:, None], 0.0).sum()
+        losses.append((classified + placed) / matched.sum().clamp(min=1))
+    return torch.stack(losses).mean()
+
+
+def intersection_over_union(first: Tensor, second: Tensor) -> Tensor:
+    """Of each of the first boxes with each of the second ones: `(len(first), len(second))`."""
+    low = torch.maximum(first[:, None, :2], second[None, :, :2])
+    high = torch.minimum(first[:, None, 2:], second[None, :, 2:])
+    common = (high - low).clamp(min=0).prod(2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (first, second)]
+    return common / (areas[0][:, None] + areas[1][None] - common)
 
 
 def _head(width: int, depth: int, n_anchors: int, outputs: int) -> nn.Sequential:
