@@ -81,11 +81,14 @@ def create_study(
             study.set_metric_names(list(objective.values))
     if changed := _describe_changes(study, began, now):
         warnings.warn(changed, stacklevel=2)
-    sampler = _make_sampler(
-        study, sampler or (lambda seed: PredictorSampler(objective.space, costs=objective.foresee, seed=seed))
-    )
-    study.sampler = limited(study, objective, sampler)
+    study.sampler = limited(study, objective, _make_sampler(study, sampler or _default_sampler(objective)))
     return study
+
+
+def _default_sampler(objective: Objective) -> SamplerFactory:
+    return lambda seed: PredictorSampler(
+        objective.space, example=objective.example_for, costs=objective.foresee, seed=seed
+    )
 
 
 def limited(study: optuna.Study, objective: Objective, sampler: BaseSampler) -> BaseSampler:

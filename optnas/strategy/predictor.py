@@ -7,7 +7,7 @@ et al. 2021); the model and what it maximizes were chosen by experiment (studies
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optnas import private, record
 from optnas.answers import ParamsKey, Pick, keep_or_draw, params_key
+from optnas.facts.inputs import Example
 from optnas.limits import Within
 from optnas.pareto import losses, standing
 from optnas.strategy.base import TrialSampler, expected_params, fixed_params, is_sound
 from optnas.strategy.candidates import Candidates, Params, Questions
+from optnas.strategy.structures import Structures
 from optnas.surrogate.front import Costs, FrontSurrogate
 from optnas.surrogate.model import Features, Surrogate
 from optnas.surrogate.standing import observe, standings
-from optnas.trial import Space
+from optnas.trial import Space, Trial
 
 N_PARENTS = 5
 MOST_PARENTS = 20  # of a front
@@ -53,6 +55,9 @@ class PredictorSampler(TrialSampler):
         features: See `Surrogate`.
         costs: Of a study with several objectives: from params to those that are known without a trial, by
             name, such as `Objective.foresee`; they need no model.
+        example: Of the inputs of the networks, or a function of a trial that returns one, such as
+            `Objective.example_for`. With it the surrogate sees how each network is put together
+            (`optnas.facts.structure`) beside its answers, where that predicts better.
         seed: See `TrialSampler`.
 
     Raises:
@@ -67,16 +72,18 @@ class PredictorSampler(TrialSampler):
         n_startup_trials: int = 10,
         features: Features | None = None,
         costs: Costs | None = None,
+        example: Example | Callable[[Trial], Example] | None = None,
         seed: int | None = None,
     ) -> None:
         if n_startup_trials < 2:
             raise ValueError(f"n_startup_trials={n_startup_trials}: a surrogate needs at least 2 trials.")
         super().__init__(seed)
         self.n_startup_trials = n_startup_trials
-        self._questions = Questions(space)
+        self._structures = None if example is None else Structures(space, example)
+        self._questions = Questions(space if self._structures is None else self._structures.space)
         self._features = features
         self._costs = costs
-        self._known_features: dict[Hashable, Mapping[str, float]] = {}
+        self._known_features: dict[ParamsKey, Mapping[str, float]] = {}
         self._proposed: dict[tuple[int, int], list[Params]] = {}
         self._finished: dict[tuple[int, int], ParamsKey] = {}  # (study, trial) to its answers
 
@@ -112,11 +119,12 @@ class PredictorSampler(TrialSampler):
         n_started = len(told) + len(running)
         if n_started < self.n_startup_trials or len(told) < max(2, self.n_startup_trials / 2):
             return _most_different(candidates, seen, self.within)
-        features = self._features and self._remember
+        if self._structures is not None:
+            self._structures.looking = True
         surrogate = (
-            FrontSurrogate(study, features, self._costs)
+            FrontSurrogate(study, self._looked_at, self._costs)
             if len(study.directions) > 1
-            else Surrogate(study.direction, features)
+            else Surrogate(study.direction, self._looked_at)
         ).fit(others)
         pool = _Pool(
             surrogate.believe([params for params in (*running, *proposed) if params]), seen, self.within
@@ -157,12 +165,13 @@ class PredictorSampler(TrialSampler):
             beyond |= {name: d for name, d in trial.distributions.items() if name not in own}
         return beyond
 
-    def _remember(self, params: Params) -> Mapping[str, float]:
-        assert self._features is not None
+    def _looked_at(self, params: Params) -> Mapping[str, float]:
+        """All that is known of an architecture beside its answers."""
         key = params_key(params)
-        if key not in self._known_features:
+        if self._features is not None and key not in self._known_features:
             self._known_features[key] = self._features(params)
-        return self._known_features[key]
+        structure = {} if self._structures is None else self._structures(params)
+        return {**structure, **self._known_features.get(key, {})}
 
 
 class _Pool:

@@ -76,6 +76,16 @@ class GaussianProcess:
         fitted: Array = self._targets - (self._noise + JITTER) * self._alpha
         return fitted
 
+    def surprise(self) -> float:
+        """How badly each target is predicted from all others: the mean of -log of its predicted density.
+
+        In closed form (Rasmussen & Williams, Gaussian Processes for Machine Learning, 2006, section 5.4.2).
+        """
+        with _one_thread():
+            inverse = _inverse(self._factor)
+        variance = 1 / np.diag(inverse)
+        return float(0.5 * (np.log(2 * np.pi * variance) + self._alpha**2 * variance).mean())
+
     def believe(self, rows: Array) -> GaussianProcess:
         """A copy that takes its own predictions for `rows` as observed."""
         other = copy.copy(self)
@@ -99,8 +109,7 @@ class GaussianProcess:
         distances = _squared(scaled, scaled)
         correlation = _matern(distances)
         factor = np.linalg.cholesky(signal * correlation + (noise + JITTER) * np.eye(n))
-        half, _ = dpotri(factor, lower=True)  # the other half stays that of the factor: zeros
-        inverse = half + np.tril(half, -1).T
+        inverse = _inverse(factor)
         alpha = inverse @ targets
         z = (x - self._prior_mean) / self._prior_std
         loss = 0.5 * targets @ alpha + np.log(np.diag(factor)).sum() + 0.5 * z @ z
@@ -116,6 +125,13 @@ class GaussianProcess:
 def _one_thread() -> AbstractContextManager[object]:
     limits: AbstractContextManager[object] = _THREADS.limit(limits=1, user_api="blas")
     return limits
+
+
+def _inverse(factor: Array) -> Array:
+    """Of the matrix whose lower Cholesky factor this is."""
+    half, _ = dpotri(factor, lower=True)  # the other half stays that of the factor: zeros
+    inverse: Array = half + np.tril(half, -1).T
+    return inverse
 
 
 def _squared(a: Array, b: Array) -> Array:

@@ -87,9 +87,13 @@ class Surrogate:
             )
         self._warp, latent = _warped(observed, self._headroom)
         kept = _most_telling(latent)[:MOST_TRIALS]
-        self._encoder = _Encoder([o.trial for o in observed], self._features)
-        rows = self._encoder.encode([observed[i].trial.params for i in kept])
-        self._gp = GaussianProcess().fit(rows, latent[kept])
+        params = [observed[i].trial.params for i in kept]
+        models: list[tuple[GaussianProcess, _Encoder]] = []
+        for features in dict.fromkeys((None, self._features)):
+            encoder = _Encoder([o.trial for o in observed], features)
+            if not models or encoder.has_features:
+                models.append((GaussianProcess().fit(encoder.encode(params), latent[kept]), encoder))
+        self._gp, self._encoder = min(models, key=lambda model: model[0].surprise())
         self._best = float(self._gp.fitted().min())
         return self
 
@@ -215,12 +219,12 @@ class _Encoder:
             self._columns[name] = _column(distribution, self._width)
             self._width += _width(distribution)
         self._sums = self._sum_matrix(distributions)
-        self._features = features
-        if features is not None:
-            known = [features(trial.params) for trial in trials]
-            self._feature_names = sorted({name for row in known for name in row})
-            raw = self._table(known)
-            self._center, self._scale = np.nanmean(raw, axis=0), np.nanstd(raw, axis=0) + 1e-12
+        self._features = None if features is None else _Standardized(features, trials)
+
+    @property
+    def has_features(self) -> bool:
+        """Whether any feature differs between the trials."""
+        return self._features is not None and bool(self._features.names)
 
     def encode(self, params: Sequence[Params]) -> Array:
         rows = np.zeros((len(params), self._width))
@@ -231,8 +235,7 @@ class _Encoder:
                     row[column] = number
         parts = [rows, rows @ self._sums]
         if self._features is not None:
-            table = self._table([self._features(p) for p in params])
-            parts.append(np.nan_to_num((table - self._center) / self._scale))
+            parts.append(self._features.of(params))
         return np.hstack(parts)
 
     def _sum_matrix(self, distributions: Mapping[str, BaseDistribution]) -> Array:
@@ -247,8 +250,34 @@ class _Encoder:
             start += width
         return matrix
 
-    def _table(self, features: Sequence[Mapping[str, float]]) -> Array:
-        return np.array([[row.get(name, np.nan) for name in self._feature_names] for row in features])
+
+class _Standardized:
+    """Features as columns of mean 0 and variance 1 over the trials; what is not known is 0.
+
+    One that is the same for all trials says nothing, and of those that are equal one is enough.
+    """
+
+    def __init__(self, features: Features, trials: Sequence[FrozenTrial]) -> None:
+        self._features = features
+        known = [features(trial.params) for trial in trials]
+        self.names: list[str] = []
+        moments: dict[bytes, tuple[float, float]] = {}
+        for name in sorted({name for row in known for name in row}):
+            numbers = np.array([row.get(name, np.nan) for row in known], float)
+            center, scale = float(np.nanmean(numbers)), float(np.nanstd(numbers))
+            if scale <= 1e-9 * (1 + abs(center)):
+                continue
+            column = np.round((numbers - center) / scale, 6).tobytes()
+            if column not in moments:
+                moments[column] = center, scale
+                self.names.append(name)
+        self._center, self._scale = np.array(list(moments.values())).reshape(-1, 2).T
+
+    def of(self, params: Sequence[Params]) -> Array:
+        rows = [self._features(p) for p in params]
+        table = np.array([[row.get(name, np.nan) for name in self.names] for row in rows], float)
+        columns: Array = np.nan_to_num((table.reshape(len(rows), -1) - self._center) / self._scale)
+        return columns
 
 
 def _column(distribution: BaseDistribution, first: int) -> Callable[[Any], tuple[int, float]]:

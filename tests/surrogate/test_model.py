@@ -1,3 +1,5 @@
+import zlib
+
 import numpy as np
 import optuna
 import pytest
@@ -133,3 +135,47 @@ def test_expected_improvement_is_the_integral(z) -> None:
 def test_too_few_values_are_refused() -> None:
     with pytest.raises(ValueError, match="two feasible trials"):
         Surrogate().fit([point(0.5, value=1.0), point(0.1, state=TrialState.FAIL)])
+
+
+def test_features_that_say_nothing_are_left_out() -> None:
+    """Twenty random numbers beside the answers: whoever believes in them predicts worse."""
+    held = trials_of(synthetic.loss, 200, seed=1)
+    params, values = [t.params for t in held], np.array([t.value for t in held])
+
+    def noise(params):
+        rng = np.random.default_rng(zlib.crc32(repr(sorted(params.items())).encode()))
+        return {f"noise {i}": number for i, number in enumerate(rng.normal(size=20))}
+
+    def error(features, seed):
+        surrogate = Surrogate(features=features).fit(trials_of(synthetic.loss, 40, seed=seed))
+        return np.abs(surrogate.predict(params)[0] - values).mean()
+
+    with_noise, without = (np.mean([error(f, seed) for seed in range(2, 8)]) for f in (noise, None))
+    assert with_noise < 1.03 * without
+
+
+def test_features_that_tell_are_used() -> None:
+    held = trials_of(synthetic.loss, 100, seed=1)
+    params, values = [t.params for t in held], np.array([t.value for t in held])
+
+    def telling(params):
+        return {"value": synthetic.loss(optuna.trial.FixedTrial(params)), "the same for all": 1.0}
+
+    def error(features):
+        mean, _ = Surrogate(features=features).fit(trials_of(synthetic.loss, 30)).predict(params)
+        return np.abs(mean - values).mean()
+
+    assert error(telling) < 0.5 * error(None)
+
+
+def test_a_feature_that_all_trials_share_says_nothing_of_a_candidate_without() -> None:
+    trials = [point(i / 10, value=(i / 10 - 0.5) ** 2) for i in range(11)]
+
+    def features(params):
+        return {"x": params["x"], "rare": float(params["x"] == 0.25)}
+
+    def alone(params):
+        return {"x": params["x"]}
+
+    seen, expected = (Surrogate(features=f).fit(trials).predict([{"x": 0.25}]) for f in (features, alone))
+    np.testing.assert_array_equal(seen, expected)
