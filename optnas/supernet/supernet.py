@@ -32,6 +32,9 @@ class Supernet(nn.Module):
     Guo et al., Single Path One-Shot NAS, 2020 (arXiv:1904.00420); slices: Cai et al., Once-for-All, 2020
     (arXiv:1908.09791).
 
+    Attributes:
+        passes: how many passes of sub-networks it was trained by; a tensor.
+
     Args:
         space: a function of a trial that builds a network, best one of nodes.
         example: inputs of the networks, as `Objective` takes them: `(2, 1, 8, 8)`.
@@ -47,6 +50,8 @@ class Supernet(nn.Module):
         >>> model = supernet.subnet(trial)  # an ordinary network, with a copy of its part of the weights
     """
 
+    passes: Tensor
+
     def __init__(self, space: Space[nn.Module], example: Example, *, draws: int = 100) -> None:
         super().__init__()
         self._begin(Layout(space, example, draws))
@@ -54,6 +59,7 @@ class Supernet(nn.Module):
     def _begin(self, layout: Layout) -> None:
         self.layout = layout
         self.weights = nn.ParameterDict()
+        self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
         for params, keys in layout.sources:
             found = self.draw(answers(params))
             initial = (
@@ -106,6 +112,8 @@ class Supernet(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the chosen sub-network says; gradients go to the shared weights, those of others stay None."""
+        if self.training and torch.is_grad_enabled():
+            self.passes += 1
         path = self._chosen
         path.model.train(self.training)
         for module in path.model.modules():

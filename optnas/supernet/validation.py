@@ -47,7 +47,17 @@ class Validation(Estimator):
         self._hash: tuple[Any, str] | None = None
 
     def __call__(self, model: nn.Module, run: Run, /) -> dict[str, float]:
-        """Metrics of the validation data with the weights that the model has."""
+        """Metrics of the validation data with the weights that the model has.
+
+        Raises:
+            ValueError: nobody has trained the supernet.
+        """
+        if not self.supernet.passes:
+            raise ValueError(
+                "The weights of this supernet are as they were drawn: nobody has trained it. Train one with "
+                "Objective(supernet.untrained, Training(SinglePath(task), ...)), and take the trained one "
+                "from there: best(study, objective).model()."
+            )
         return self.training.validate(model, run, n_calibration=self.n_calibration)
 
     @property

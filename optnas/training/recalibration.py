@@ -16,24 +16,25 @@ class Recalibration(pl.Callback):
 
     They are reset, and become the plain average over all batches, whatever the layer's momentum is. All other
     layers are in evaluation mode, so that the statistics are those of the network as it will be used.
+
+    Attributes:
+        layers: those layers of the model; without any it does nothing.
     """
 
-    def __init__(self) -> None:
-        self._momenta: list[tuple[_NormBase, float | None]] = []
-
-    def applies_to(self, model: nn.Module) -> bool:
-        """Whether the model has any such layer."""
-        return bool(_normalizations(model))
+    def __init__(self, model: nn.Module) -> None:
+        kept = [layer for layer in model.modules() if isinstance(layer, _NormBase)]
+        self.layers = [layer for layer in kept if layer.track_running_stats]
+        self._momenta: list[float | None] = []
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._momenta = [(layer, layer.momentum) for layer in _normalizations(pl_module)]
-        for layer, _ in self._momenta:
+        self._momenta = [layer.momentum for layer in self.layers]
+        for layer in self.layers:
             layer.reset_running_stats()
             layer.momentum = None  # torch's sign for the plain average
             layer.train()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for layer, momentum in self._momenta:
+        for layer, momentum in zip(self.layers, self._momenta, strict=True):
             layer.momentum = momentum
             layer.eval()
 
@@ -50,7 +51,3 @@ class FirstBatches:
 
     def __iter__(self) -> Iterator[Any]:
         return itertools.islice(iter(self.loader), self.n)
-
-
-def _normalizations(model: nn.Module) -> list[_NormBase]:
-    return [layer for layer in model.modules() if isinstance(layer, _NormBase) and layer.track_running_stats]

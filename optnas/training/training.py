@@ -215,14 +215,14 @@ class Training(Estimator):
         module = self._make(model, run)
         validated = data.val_dataloader
         with seeded(derive_seed("validate")), interruptible(), quiet(self._verbose):
-            recalibration = Recalibration()
-            if n_calibration and recalibration.applies_to(module):
+            recalibration = Recalibration(module)
+            trainer = self._trainer(None, [recalibration], logger=False)
+            if n_calibration and recalibration.layers:
                 batches = FirstBatches(data.train_dataloader(), n_calibration)
                 data.val_dataloader = lambda: batches  # type: ignore[method-assign]
-                trainer = self._trainer(None, [recalibration], logger=False)
                 trainer.validate(module, datamodule=data, verbose=False)
+            recalibration.layers = []
             data.val_dataloader = validated  # type: ignore[method-assign]
-            trainer = self._trainer(None, [], logger=False)
             trainer.validate(module, datamodule=data, verbose=False)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if self.monitor not in metrics:

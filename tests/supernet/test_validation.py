@@ -48,7 +48,9 @@ def points(rows=100):
 @pytest.fixture
 def supernet():
     torch.manual_seed(0)
-    return Supernet(space, (3, 2), draws=5)
+    supernet = Supernet(space, (3, 2), draws=5)
+    supernet(torch.randn(4, 2))  # as if it had been trained
+    return supernet
 
 
 @pytest.fixture
@@ -148,6 +150,14 @@ def test_the_winner_is_trained_anew_from_scratch(supernet, validation):
         winner.test()
     longer = winner.retrain(1, max_epochs=3)
     assert longer != [run]
+
+
+def test_a_supernet_that_nobody_trained_is_refused(supernet, validation):
+    params = {"a.op": "one", "a.op.one.width": 6, "b.mood": "good"}
+    validation.supernet = supernet.untrained(replay({}))
+    assert supernet.passes == 1
+    with pytest.raises(ValueError, match=r"nobody has trained it.*Objective\(supernet.untrained"):
+        validation(validation.supernet.subnet(replay(params)), Run.of(replay(params)))
 
 
 def test_statistics_need_a_batch(supernet, validation):
