@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from optnas.supernet.validation import Validation as Validation
     from optnas.tasks.classification import Classification as Classification
     from optnas.tasks.regression import Regression as Regression
+    from optnas.training.cross_validation import CrossValidation as CrossValidation
     from optnas.training.training import Training as Training
     from optnas.trial import Draw as Draw
     from optnas.trial import Trial as Trial

@@ -84,6 +84,10 @@ class DataCache:
         self._made = [*self._made, made][-_KEPT:]
         return made.module
 
+    def forget(self) -> None:
+        """Keep no data any more."""
+        self._made = []
+
     def ask(self, trial: Any) -> None:
         """Ask the trial what making its data would ask."""
         if not isinstance(self.data, pl.LightningDataModule):

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from copy import copy
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
+
+from optnas.data.folds import fold, hold_out
 
 Split: TypeAlias = tuple[Any, Any]
 Augment: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
@@ -32,6 +35,9 @@ class TensorData(LightningDataModule):
             sample, on which BatchNorm cannot train: that joins the batch before.
         seed: of the splits and, with torch's initial seed at the time `train_dataloader` is called, of the
             order of the samples. Splits of class labels (one-dimensional integer targets) are stratified.
+        groups: one entry for each row of `train` (and after these, of `val` where it is given): rows of one
+            group, images of one patient for example, stay in one split.
+        ordered: rows come in the order of time: the last are held out, `test` after `val`.
         augment: `(x, generator) -> x` on each batch of training inputs, `random_shift` for example. Draw
             from the generator alone, so that an interrupted training goes on exactly.
 
@@ -47,6 +53,8 @@ class TensorData(LightningDataModule):
         batch_size: int = 128,
         seed: int = 0,
         augment: Augment | None = None,
+        groups: Any = None,
+        ordered: bool = False,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -54,19 +62,60 @@ class TensorData(LightningDataModule):
         self.batch_size = batch_size
         self.seed = seed
         self.augment = augment
+        self.groups = None if groups is None else np.asarray(groups)
+        self.ordered = ordered
         rest = _tensors("train", train)
         held_out: dict[str, Split] = {}
         for name, part in (("val", val), ("test", test)):
             if not isinstance(part, float | int):
                 held_out[name] = _tensors(name, part)
         n_samples = _length(rest)
+        n_grouped = n_samples + (_length(held_out["val"]) if "val" in held_out else 0)
+        if self.groups is not None and len(self.groups) != n_grouped:
+            raise ValueError(f"groups has {len(self.groups)} entries, one a row would be {n_grouped}.")
+        kept = np.arange(n_samples)  # of which rows of `train` the rest consists
+        # In which row of `train`, continued by a given `val`, the rows of both lie.
+        validated = n_samples + np.arange(n_grouped - n_samples)
         for name, share in (("test", test), ("val", val)):
             if name not in held_out:
                 assert isinstance(share, float | int)
-                rest, held_out[name] = _hold_out(name, rest, share, n_samples, seed)
+                size = round(share * n_samples)
+                if not 0 < share < 1 or not 0 < size < len(kept):
+                    raise ValueError(
+                        f"{name}={share} of {n_samples} samples leaves a split empty; give a share between 0 "
+                        f"and 1, or {name}=(x, y)."
+                    )
+                among = None if self.groups is None else self.groups[kept]
+                stay, leave = hold_out(rest[1], len(kept), size, seed, among, ordered)
+                held_out[name] = _take(rest, torch.from_numpy(leave))
+                rest = _take(rest, torch.from_numpy(stay))
+                validated = kept[leave] if name == "val" else validated
+                kept = kept[stay]
         self.train: Split = rest
         self.val: Split = held_out["val"]
         self.test: Split = held_out["test"]
+        self._rows = np.concatenate([kept, validated])
+
+    def fold(self, i: int, k: int, repeat: int = 0) -> Self:
+        """The same data, of which fold `i` of `k` validates and the others train; the test data stay.
+
+        Training and validation rows are divided together: stratified where targets are class labels (and
+        each class has `k` rows), in whole `groups`, or, where they are `ordered`, so that each fold trains
+        on what comes before. `repeat`: another division.
+
+        Raises:
+            ValueError: there is no such fold, or there are fewer rows or groups than folds.
+        """
+        order = np.argsort(self._rows)
+        x, y = (_joined(a, b, torch.from_numpy(order)) for a, b in zip(self.train, self.val, strict=True))
+        rows = self._rows[order]
+        groups = None if self.groups is None else self.groups[rows]
+        seed = _mix(self.seed, repeat) % 2**32
+        train, val = fold(y, len(rows), i, k, seed, groups, self.ordered)
+        other = copy(self)
+        other.train, other.val = (_take((x, y), torch.from_numpy(part)) for part in (train, val))
+        other._rows = np.concatenate([rows[train], rows[val]])
+        return other
 
     def train_dataloader(self) -> Batches:
         seed = _mix(self.seed, torch.initial_seed())
@@ -155,32 +204,6 @@ def _tensor(part: Any) -> Tensor:
     return tensor.float() if tensor.dtype == torch.float64 else tensor
 
 
-def _hold_out(name: str, split: Split, share: float, n_samples: int, seed: int) -> tuple[Split, Split]:
-    """Split off `share * n_samples` rows."""
-    from sklearn.model_selection import train_test_split
-
-    rows = _length(split)
-    size = round(share * n_samples)
-    if not 0 < share < 1 or not 0 < size < rows:
-        raise ValueError(
-            f"{name}={share} of {n_samples} samples leaves a split empty; give a share between 0 and 1, or "
-            f"{name}=(x, y)."
-        )
-    kept, held_out = train_test_split(
-        np.arange(rows), test_size=size, random_state=seed, stratify=_strata(split[1], size)
-    )
-    return _take(split, torch.from_numpy(kept)), _take(split, torch.from_numpy(held_out))
-
-
-def _strata(y: Any, size: int) -> Any:
-    """Class labels to stratify by; None where targets are no labels or a class is too small to share out."""
-    if not isinstance(y, Tensor) or y.ndim != 1 or y.dtype.is_floating_point or y.dtype.is_complex:
-        return None
-    _, counts = torch.unique(y, return_counts=True)
-    possible = counts.min() >= 2 and len(counts) <= min(size, len(y) - size)
-    return y.numpy() if possible else None
-
-
 def _length(split: Split) -> int:
     """Rows; every tensor of a split has as many."""
     return len(_leaves(split)[0])
@@ -199,6 +222,16 @@ def _map(part: Any, function: Callable[[Any], Any]) -> Any:
     if isinstance(part, dict):
         return {name: _map(p, function) for name, p in part.items()}
     return function(part)
+
+
+def _joined(one: Any, other: Any, order: Tensor) -> Any:
+    """The rows of both, in this order."""
+    if isinstance(one, tuple):
+        parts = [_joined(a, b, order) for a, b in zip(one, other, strict=True)]
+        return tuple(parts) if type(one) is tuple else type(one)(*parts)
+    if isinstance(one, dict):
+        return {name: _joined(part, other[name], order) for name, part in one.items()}
+    return torch.cat([one, other])[order]
 
 
 def _leaves(part: Any) -> list[Any]:

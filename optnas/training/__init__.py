@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from optnas.estimation.folders import trial_folder as trial_folder
     from optnas.training.checkpoints import tidy as tidy
     from optnas.training.checkpoints import weights_path as weights_path
+    from optnas.training.cross_validation import CrossValidation as CrossValidation
     from optnas.training.training import Training as Training
 
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -357,6 +357,17 @@ class Training(Estimator):
         other.max_epochs = max_epochs
         return other
 
+    def with_data(self, data: Data) -> Training:
+        """The same training, on other data."""
+        other = copy(self)
+        other.__dict__.pop("settings", None)  # cached
+        other.data, other._data, other._examples = data, DataCache(data), Examples()
+        return other
+
+    def forget_data(self) -> None:
+        """Let go of the data that were made for the last trials; the next trial's are made anew."""
+        self._data.forget()
+
     def provenance(self) -> dict[str, Any]:
         """What a study records of its data."""
         return {"data": data_fingerprint(self.data)}
