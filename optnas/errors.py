@@ -7,6 +7,7 @@
     ├── SpaceExhausted           every architecture of the space is known
     ├── SearchFailedError        trials fail again and again for the same reason
     ├── UntestableError          there is nothing to test with
+    ├── UntrustworthyError       an estimate is too poor for what it is asked for
     ├── CheckpointError          files of a training cannot be written
     ├── StorageUnavailableError  the database cannot be reached, opened or written
     │   └── StudyGoneError       the study is not in it any more, or is another one
@@ -60,6 +61,10 @@ class SearchFailedError(OptnasError, RuntimeError):
 
 class UntestableError(OptnasError, RuntimeError):
     """There is no test: the data has no test split, or the task no `test_step`."""
+
+
+class UntrustworthyError(OptnasError, ValueError):
+    """An estimate is too poor for what it is asked for; the message has the figures and the way out."""
 
 
 class CheckpointError(OptnasError, OSError):

@@ -31,7 +31,7 @@ DEPTH = Fact("depth", count_depth, "depth")
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation of a forward pass that computes something: views and reshapes are none.
+    """One operation of a forward pass that computes something from what it reads: views are none.
 
     `kind` is the operator with what its cost depends on most, such as `convolution 3x3`; `layer`: whether it
     is a matrix product, a convolution or an attention. `live`: whether the output depends on it. `depth`: the
@@ -109,7 +109,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         for row, lives in zip(self.rows, reversed(live), strict=True):
             depth = max((depths.get(m, 0) for m in row.reads | row.writes), default=0) + row.layer
             depths.update((memory, depth) for memory in row.writes)
-            if not row.writes <= row.reads or row.kind.endswith("_"):
+            computes = not row.writes <= row.reads or row.kind.endswith("_")
+            if computes and row.reads:
                 found.append(Operation(row.kind, row.layer, lives, depth * lives, row.elements, row.flops))
         return found
 
