@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from optnas.benchmarks.tabular import Tabular as Tabular
     from optnas.data.digits import Digits as Digits
     from optnas.data.tensors import TensorData as TensorData
-    from optnas.devices.latency import measure_latency as measure_latency
+    from optnas.devices.timing import measure_latency as measure_latency
     from optnas.drawing.difference import draw_difference as draw_difference
     from optnas.drawing.draw import draw as draw
     from optnas.drawing.draw_cell import draw_cell as draw_cell

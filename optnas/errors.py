@@ -8,6 +8,7 @@
     ├── SearchFailedError        trials fail again and again for the same reason
     ├── UntestableError          there is nothing to test with
     ├── UntrustworthyError       an estimate is too poor for what it is asked for
+    ├── DeviceError              a device that measures networks does not answer
     ├── CheckpointError          files of a training cannot be written
     ├── StorageUnavailableError  the database cannot be reached, opened or written
     │   └── StudyGoneError       the study is not in it any more, or is another one
@@ -65,6 +66,10 @@ class UntestableError(OptnasError, RuntimeError):
 
 class UntrustworthyError(OptnasError, ValueError):
     """An estimate is too poor for what it is asked for; the message has the figures and the way out."""
+
+
+class DeviceError(OptnasError, ConnectionError):
+    """A device that measures networks does not answer, not even for a network that it has measured before."""
 
 
 class CheckpointError(OptnasError, OSError):
@@ -131,14 +136,14 @@ _ERRNO = re.compile(r"\[Errno (\d+)\]")
 def is_infrastructure(error: BaseException) -> bool:
     """Whether an attempt ended by no fault of its trial, which goes on later or elsewhere.
 
-    The storage, the disk, the memory or the network of the machine failed, a process that loads data was
-    killed, or another process has taken the trial over.
+    The storage, the disk, the memory, the network or a measuring device of the machine failed, a process that
+    loads data was killed, or another process has taken the trial over.
     """
     if isinstance(error, OSError) and error_number(error) in _OF_MACHINES:
         return True
     if isinstance(error, RuntimeError) and _LOADER_DIED.search(str(error)):
         return True
-    return isinstance(error, StorageInternalError | UpdateFinishedTrialError | CheckpointError)
+    return isinstance(error, StorageInternalError | UpdateFinishedTrialError | CheckpointError | DeviceError)
 
 
 def error_number(error: OSError) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,7 +130,7 @@ def learn_latency(
     those that the output depends on with the depth, and at the work of each operator.
 
     Args:
-        fact: what is measured: `optnas.devices.latency()`, a `command` on a device of yours.
+        fact: what is measured: `optnas.devices.timing()`, a `command` on a device of yours.
         n_networks: how many are measured; some thirty are enough where networks are made of few operators.
         example: inputs of the batch whose latency the fact measures; by default the objective's.
 
@@ -257,7 +257,7 @@ class _Table:
         return counts, work
 
 
-_FEATURES = {
+_FEATURES: dict[str, Callable[[_Table], Floats]] = {
     "FLOPs": lambda t: t.flops,
     "operators": lambda t: t.counts,
     "live operators and depth": lambda t: np.hstack([t.live_counts, t.depth]),
@@ -287,7 +287,7 @@ def _hat(z: Floats, penalty: float) -> tuple[Floats, Floats]:
     a = _with_one(z)
     shrink = penalty * np.eye(a.shape[1])
     shrink[0, 0] = 0
-    return a, np.linalg.solve(a.T @ a + shrink, a.T)
+    return a, np.asarray(np.linalg.solve(a.T @ a + shrink, a.T), dtype=np.float64)
 
 
 def _left_out(x: Floats, y: Floats, penalty: float) -> Floats:

@@ -12,8 +12,8 @@ from torch import nn
 
 from optnas import Objective, create_study, record
 from optnas.devices import LATENCY, latency, measure_latency
-from optnas.devices.latency import _interval
 from optnas.devices.lock import one_at_a_time
+from optnas.devices.timing import _interval
 from optnas.facts.fact import preferred_device
 
 
