@@ -16,7 +16,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import spearmanr
 
-from optnas import record
+from optnas import private, record
 from optnas.storage.base import is_held
 from optnas.surrogate.standing import Observed, observe
 
@@ -45,7 +45,7 @@ class PromotingPruner(BasePruner, ABC):
 
 
 class HalvingPruner(PromotingPruner):
-    """Stop all but the best quarter at each rung, and let those go on that turn out to be among them.
+    """Stop all but the best third at each rung, and let those go on that turn out to be among them.
 
     Rungs are numbers of reports: the first, `spacing` times as many, and so on. The first is where a report
     begins to say something: a report before training, or in a warm-up, whose order has little to do with that
@@ -68,7 +68,7 @@ class HalvingPruner(PromotingPruner):
     """
 
     def __init__(
-        self, eta: float = 4.0, spacing: float = 2.0, n_startup_trials: int = 10, finish: float = 1 / 3
+        self, eta: float = 3.0, spacing: float = 2.0, n_startup_trials: int = 10, finish: float = 1 / 3
     ) -> None:
         if not eta > 1 or not spacing > 1:
             raise ValueError(f"eta={eta} and spacing={spacing} must both be above 1.")
@@ -78,60 +78,76 @@ class HalvingPruner(PromotingPruner):
             raise ValueError(f"finish={finish} must be above 0 and at most 1.")
         self.eta, self.spacing = float(eta), float(spacing)
         self.n_startup_trials, self.finish = n_startup_trials, float(finish)
+        self._first: dict[int, int] = {}  # of each study, once it is known
+        self._observed: dict[tuple[int, int], tuple[object, list[Observed]]] = {}
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether it stops here."""
         n_reports = len(trial.intermediate_values)
         if record.LET_GO_ON.of(trial) == n_reports:
             return False
-        known = _observe(study)
-        if not self._is_rung(n_reports, self._first_rung(known)):
+        known = self._observe(study)
+        if not self._is_rung(n_reports, self._first_rung(study, known)):
             return False
         return trial.number not in _leaders(known, n_reports, 1 / self.eta)
 
     def promote(self, study: Study, *, last: bool) -> FrozenTrial | None:
         """The furthest of those that are among the best at their rung; with `last`, of ever more of these."""
-        known = _observe(study)
-        paused = {
-            o.trial.number: o for o in known if o.trial.state == TrialState.WAITING and is_held(o.trial)
-        }
-        rungs = sorted({len(o.best) for o in paused.values()}, reverse=True)
-        for share in self._shares(known) if last else [1 / self.eta]:
+        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        paused = {trial.number: trial for trial in waiting if is_held(trial)}
+        if not paused:
+            return None
+        known = self._observe(study)
+        n_reports = {o.trial.number: len(o.best) for o in known if o.trial.number in paused}
+        rungs = sorted(set(n_reports.values()), reverse=True)
+        for share in self._shares(study, known) if last else [1 / self.eta]:
             for rung in rungs:
                 for number in _leaders(known, rung, share):
-                    if number in paused and len(paused[number].best) == rung:
-                        return paused[number].trial
+                    if n_reports.get(number) == rung:
+                        return paused[number]
         return None
 
-    def _shares(self, known: Sequence[Observed]) -> Iterable[float]:
+    def _observe(self, study: Study) -> list[Observed]:
+        """As `observe`, of which only is done again what has changed."""
+        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+        found = []
+        for trial in study.get_trials(deepcopy=False):
+            place = private.place(study, trial)
+            now = trial.state, len(trial.intermediate_values)
+            before, known = self._observed.get(place, (None, []))
+            if before != now:
+                known = observe([trial], sign)
+                self._observed[place] = now, known
+            found += known
+        return found
+
+    def _shares(self, study: Study, known: Sequence[Observed]) -> Iterable[float]:
         """Of those at a rung that may go on, from few to as many as end with `finish` of all."""
         longest = max((len(o.best) for o in known), default=1)
-        n_rungs = max(1, math.ceil(math.log(longest / self._first_rung(known), self.spacing)))
+        n_rungs = max(1, math.ceil(math.log(longest / self._first_rung(study, known), self.spacing)))
         most = max(self.finish ** (1 / n_rungs), 1 / self.eta)
         return [float(share) for share in np.geomspace(1 / self.eta, most, STEPS)]
 
-    def _first_rung(self, known: Sequence[Observed]) -> int:
+    def _first_rung(self, study: Study, known: Sequence[Observed]) -> int:
         """The first report that says something; until that is known, the one after the first that may."""
+        place = private.study_id(study)
         rung = 1
-        while True:
+        while place not in self._first:
             judged = [o for o in known if len(o.best) > rung][: self.n_startup_trials]
             if len(judged) < self.n_startup_trials:
                 return rung + 1
             now, after = (np.array([_report(o, n) for o in judged]) for n in (rung, rung + 1))
             if np.ptp(now) > 0 and np.ptp(after) > 0 and spearmanr(now, after)[0] >= AGREEMENT:
-                return rung
-            rung = math.ceil(rung * self.spacing)
+                self._first[place] = rung
+            else:
+                rung = math.ceil(rung * self.spacing)
+        return self._first[place]
 
     def _is_rung(self, n_reports: int, first: int) -> bool:
         rung = first
         while rung < n_reports:
             rung = math.ceil(rung * self.spacing)
         return rung == n_reports
-
-
-def _observe(study: Study) -> list[Observed]:
-    sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
-    return observe(study.get_trials(deepcopy=False), sign)
 
 
 def _leaders(known: Sequence[Observed], rung: int, share: float) -> list[int]:

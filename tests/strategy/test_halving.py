@@ -55,8 +55,8 @@ def falling(losses, n=8):
     return [[loss + 1 / (step + 1) for step in range(n)] for loss in losses]
 
 
-def test_the_best_quarter_goes_on_and_others_wait_for_their_turn():
-    simulation = Simulation(falling([0, 50, 51, 52, 5, 60, 61, 62]), HalvingPruner(n_startup_trials=4))
+def test_the_best_go_on_and_others_wait_for_their_turn():
+    simulation = Simulation(falling([0, 50, 51, 52, 5, 60, 61, 62]), HalvingPruner(eta=4, n_startup_trials=4))
     for _ in range(7):
         simulation.new()
     # The first four make a second report, which shows that the first says something.
@@ -71,7 +71,7 @@ def test_the_best_quarter_goes_on_and_others_wait_for_their_turn():
 
 
 def test_whoever_is_ahead_goes_on_at_once():
-    simulation = Simulation(falling(range(30, 0, -1)), HalvingPruner(n_startup_trials=4))
+    simulation = Simulation(falling(range(30, 0, -1)), HalvingPruner(eta=4, n_startup_trials=4))
     for _ in range(12):
         number = simulation.new()
     assert len(simulation.study.trials[number].intermediate_values) == 8
@@ -103,7 +103,7 @@ def test_when_no_new_trial_may_begin_the_share_of_finish_is_completed_the_best_f
 
 
 def test_a_trial_that_was_let_go_on_is_not_stopped_where_it_was():
-    simulation = Simulation(falling(range(1, 40)), HalvingPruner(n_startup_trials=4))
+    simulation = Simulation(falling(range(1, 40)), HalvingPruner(eta=4, n_startup_trials=4))
     for _ in range(20):
         simulation.new()
     while (number := simulation.go_on(last=True)) is not None:
@@ -112,7 +112,7 @@ def test_a_trial_that_was_let_go_on_is_not_stopped_where_it_was():
 
 
 def test_what_diverged_or_failed_counts_as_worst_or_not_at_all():
-    simulation = Simulation(falling(range(40, 0, -1)), HalvingPruner(n_startup_trials=4))
+    simulation = Simulation(falling(range(40, 0, -1)), HalvingPruner(eta=4, n_startup_trials=4))
     simulation.study.add_trial(
         optuna.trial.create_trial(state=TrialState.FAIL, intermediate_values={0: 0.0, 1: 0.0})
     )
