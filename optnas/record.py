@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from math import isfinite
+from time import time
 from typing import Any, Generic, Protocol, TypeVar
 
 from optuna.study import Study
@@ -112,6 +113,9 @@ SEED = Key(f"{PREFIX}seed", int)
 
 PROVENANCE = Key(f"{PREFIX}provenance", dict)
 """Versions, hash of the space's source, data, device: see `search.provenance`."""
+
+BUDGET = Key(f"{PREFIX}budget", dict)
+"""Of the search that began last: `n_trials`, `n_reports`, `began` and `ends` (seconds); see `spent`."""
 
 FOLDER = Key(f"{PREFIX}folder", str)
 """Where its checkpoints lie: absolute, or relative to its database file (`estimation.folders` reads it)."""
@@ -350,6 +354,34 @@ def write_retrained(
     others = [k for k in all_retrained(study) if (k["who"], k["max_epochs"]) != (who, max_epochs)]
     this = {"who": who, "max_epochs": max_epochs, "runs": [dict(run) for run in runs]}
     RETRAINED.write(study, [*others, this])
+
+
+def write_budget(study: Writer, n_trials: int | None, n_reports: int | None, seconds: float | None) -> None:
+    """Record what a search may spend: it begins now."""
+    now = time()
+    ends = None if seconds is None else now + seconds
+    BUDGET.write(study, {"n_trials": n_trials, "n_reports": n_reports, "began": now, "ends": ends})
+
+
+def spent(study: Holder, trials: Sequence[FrozenTrial]) -> float:
+    """The share of its budget that a search has spent or is spending, of what is scarcest; 0.0: not known.
+
+    `trials`: all of the study.
+    """
+    budget = _numbers(BUDGET.of(study))
+    begun = sum((not t.state.is_finished() and bool(t.params)) or counts(t) for t in trials)
+    began, ends = budget.get("began", 0), budget.get("ends", 0)
+    shares = (
+        (begun, budget.get("n_trials", 0)),
+        (n_reported(trials), budget.get("n_reports", 0)),
+        (time() - began, ends - began),
+    )
+    return max(done / given if given > 0 else 0.0 for done, given in shares)
+
+
+def n_reported(trials: Iterable[FrozenTrial]) -> int:
+    """How many reports all trials have made: with one an epoch, what they cost in epochs."""
+    return sum(len(trial.intermediate_values) for trial in trials)
 
 
 def number_in_words(number: int | float) -> str:

@@ -24,6 +24,7 @@ from optnas.cli.options import (
     StorageUrl,
     StudyName,
     Timeout,
+    Trainings,
     Trials,
     TrialTimeout,
     Workers,
@@ -51,6 +52,7 @@ def search(
     file: File,
     trials: Trials = None,
     timeout: Timeout = None,
+    trainings: Trainings = None,
     trial_timeout: TrialTimeout = None,
     workers: Workers = 1,
     json: Json = False,
@@ -60,7 +62,7 @@ def search(
     job = load_job(file, storage, study_name)
     if context.info_name == "resume":
         job.load_study()
-    study = _search(job, trials, timeout, workers, json, trial_timeout)
+    study = _search(job, trials, timeout, trainings, workers, json, trial_timeout)
     if not json:
         _summary(job, study)
 
@@ -70,6 +72,7 @@ def worker(
     file: File,
     trials: Trials = None,
     timeout: Timeout = None,
+    trainings: Trainings = None,
     json: Json = False,
     storage: Storage = None,
     study_name: StudyName = None,
@@ -84,7 +87,7 @@ def worker(
     job = load_job(file, storage, study_name)
     if isinstance(job.sampler, optuna.samplers.BaseSampler):
         job.sampler.reseed_rng()  # its own generator would draw what that of another worker drew
-    _search(job, trials, timeout, 1, json)
+    _search(job, trials, timeout, trainings, 1, json)
 
 
 @app.command()
@@ -252,6 +255,7 @@ def _search(
     job: Job,
     trials: int | None,
     timeout: float | None,
+    trainings: float | None,
     workers: int,
     json: bool,
     trial_timeout: float | None = None,
@@ -264,7 +268,7 @@ def _search(
     from optnas.search.optimize import optimize
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # the progress says it
-    n_trials = trials or job.n_trials or (DEFAULT_TRIALS if timeout is None else None)
+    n_trials = trials or job.n_trials or (DEFAULT_TRIALS if timeout is None and trainings is None else None)
     with warnings.catch_warnings(record=True) as caught:  # shown without the line numbers of our files
         warnings.simplefilter("always", UserWarning)
         with _fitting(job):
@@ -286,6 +290,7 @@ def _search(
                 job.objective,
                 n_trials,
                 timeout=timeout,
+                n_trainings=trainings,
                 trial_timeout=trial_timeout,
                 n_workers=workers,
                 show_progress=show,

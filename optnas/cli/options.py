@@ -35,6 +35,10 @@ Trials = Annotated[
     typer.Option(min=1, help=f"Of the whole study; by default the file's `n_trials`, or {DEFAULT_TRIALS}."),
 ]
 Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds after which no new trial begins.")]
+Trainings = Annotated[
+    float | None,
+    typer.Option(min=0, help="As many epochs, over all trials, as so many whole trainings have."),
+]
 TrialTimeout = Annotated[
     float | None,
     typer.Option(min=0, help="Seconds that one trial may take; then it fails and says where it was."),

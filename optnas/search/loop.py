@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import optuna
@@ -71,6 +72,7 @@ def work(
     deadline: float | None,
     callbacks: Sequence[Callback] = (),
     *,
+    n_reports: int | None = None,
     halt: threading.Event | None = None,
     watch: Watch = lambda study, trial_id: nullcontext(),
 ) -> Iterator[FrozenTrial]:
@@ -81,12 +83,13 @@ def work(
 
     Args:
         deadline: a time as of `time.monotonic()`, which all processes of a machine share and nobody sets.
+        n_reports: once all trials of the study have made so many, no trial begins or goes on.
         halt: once it is set, no new trial begins.
         watch: surrounds the objective of each trial.
     """
     halt = threading.Event() if halt is None else halt
     with signals_raise():
-        yield from _work(study, objective, n_trials, deadline, callbacks, halt, watch)
+        yield from _work(study, objective, n_trials, deadline, n_reports, callbacks, halt, watch)
         with signals_wait():
             for paused in end_paused(study):
                 if not is_held(paused):
@@ -101,6 +104,7 @@ def _work(
     objective: Objective,
     n_trials: int | None,
     deadline: float | None,
+    n_reports: int | None,
     callbacks: Sequence[Callback],
     halt: threading.Event,
     watch: Watch,
@@ -113,10 +117,11 @@ def _work(
             end = end or _known_end(study, n_trials)
             # An interruption after a trial was taken, and before it is looked after, would leave it RUNNING.
             with signals_wait() as passage, waits_in(passage):
+                over = partial(_is_over, study, deadline, n_reports, halt)
                 if end is None:
-                    trial_id = _next_trial(study, objective, n_trials, deadline, halt, passage)
+                    trial_id = _next_trial(study, objective, n_trials, over, passage)
                 else:
-                    trial_id = None if _is_late(deadline) else take_paused(study, last=True)
+                    trial_id = None if over() else take_paused(study, last=True)
                 if trial_id is not None:
                     error = run_trial(study, objective, trial_id, passage, watch)
             if trial_id is None:
@@ -286,8 +291,7 @@ def _next_trial(
     study: optuna.Study,
     objective: Objective,
     n_trials: int | None,
-    deadline: float | None,
-    halt: threading.Event,
+    over: Callable[[], bool],
     passage: Passage,
 ) -> int | None:
     """The id of the next trial to run; None when the budget is spent, the time is over or all shall end.
@@ -297,7 +301,7 @@ def _next_trial(
     """
     wait, began = 0.05, time.monotonic()
     told = False
-    while not halt.is_set() and not _is_late(deadline):
+    while not over():
         for given_up in recover(study):
             objective.estimator.finish(study, given_up)
         if (paused := take_paused(study, last=False)) is not None:
@@ -318,8 +322,13 @@ def _next_trial(
     return None
 
 
-def _is_late(deadline: float | None) -> bool:
-    return deadline is not None and time.monotonic() >= deadline
+def _is_over(
+    study: optuna.Study, deadline: float | None, n_reports: int | None, halt: threading.Event
+) -> bool:
+    """Whether no trial may begin any more, nor go on after a pause."""
+    if halt.is_set() or (deadline is not None and time.monotonic() >= deadline):
+        return True
+    return n_reports is not None and record.n_reported(study.get_trials(deepcopy=False)) >= n_reports
 
 
 def _tell_of_own_trials(study: optuna.Study) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Sequence
 
 import optuna
 
+from optnas import record
 from optnas.errors import SearchFailedError
 from optnas.objective import Objective
 from optnas.progress.progress import Progress, Show
@@ -29,13 +31,14 @@ def optimize(
     n_trials: int | None = None,
     *,
     timeout: float | None = None,
+    n_trainings: float | None = None,
     n_workers: int = 1,
     show_progress: Show = None,
     callbacks: Sequence[Callback] = (),
     trial_timeout: float | None = None,
     launcher: Launcher | None = None,
 ) -> None:
-    """Run trials until the whole study has `n_trials` that count, or `timeout` seconds have passed.
+    """Run trials until the whole study has `n_trials` that count, or its time or its epochs are spent.
 
     A trial counts if its estimate ran and it ended COMPLETE or PRUNED; repeats (`twin_of`), infeasible and
     failed trials do not. So calling it again after an interruption finishes the rest, and calling it when all
@@ -49,7 +52,9 @@ def optimize(
 
     Args:
         n_trials: of the whole study, over all calls, processes and machines; None: no limit.
-        timeout: seconds after which no new trial begins; None: no limit.
+        timeout: seconds after which no trial begins, or goes on after a pause; None: no limit.
+        n_trainings: as many epochs (more exactly, reports) as so many whole trainings have, over all trials
+            of the study, after which no trial begins or goes on; None: no limit.
         n_workers: processes on this machine; more than one needs a storage that processes can share. When
             the search is interrupted, they get 30 seconds to save their state.
         show_progress: by default only where somebody watches (a terminal or a notebook). True writes a line
@@ -69,12 +74,14 @@ def optimize(
         StorageUnavailableError: the storage cannot be read or written for longer than its patience.
         CheckpointError: the state of a training cannot be written; a full disk, for example.
         ValueError: workers, but a storage that they cannot share, or an objective or a callback that cannot
-            be pickled; fewer than one worker; or no time for a trial.
+            be pickled; fewer than one worker; no time for a trial; or `n_trainings` of an estimator that does
+            not say how often it reports.
     """
     if n_workers < 1:
         raise ValueError(f"n_workers={n_workers} must be at least 1.")
     if trial_timeout is not None and not trial_timeout > 0:
         raise ValueError(f"trial_timeout={trial_timeout} must be above 0; None means no limit.")
+    n_reports = None if n_trainings is None else _reports(n_trainings, objective)
     check_values(study, objective)
     check_fits(study, objective)
     storage = storage_of(study)
@@ -85,7 +92,8 @@ def optimize(
     reopen_paused(study, n_trials)
     objective.estimator.tidy(study)
     deadline = None if timeout is None else time.monotonic() + timeout
-    search = Search(n_trials, deadline, tuple(callbacks), trial_timeout)
+    record.write_budget(study, n_trials, n_reports, timeout)
+    search = Search(n_trials, deadline, tuple(callbacks), trial_timeout, n_reports)
     in_workers = n_workers > 1 or trial_timeout is not None or launcher is not None
     try:
         if in_workers:
@@ -103,6 +111,18 @@ _ENDED = (
 )
 
 
+def _reports(n_trainings: float, objective: Objective) -> int:
+    if not n_trainings > 0:
+        raise ValueError(f"n_trainings={n_trainings} must be above 0; None means no limit.")
+    longest = objective.estimator.max_reports
+    if not longest:
+        raise ValueError(
+            f"n_trainings={n_trainings}: the estimator ({objective.estimator.name}) does not say how many "
+            "reports a whole training makes (max_reports). Give n_trials or timeout."
+        )
+    return math.ceil(n_trainings * longest)
+
+
 def _run_here(study: optuna.Study, objective: Objective, search: Search, show_progress: Show) -> None:
     rehearse(study, objective)
     try:
@@ -110,7 +130,14 @@ def _run_here(study: optuna.Study, objective: Objective, search: Search, show_pr
             exits_are_told(_ENDED.format("os._exit(0)")),
             Progress(study, search.n_trials, show_progress) as progress,
         ):
-            for trial in work(study, objective, search.n_trials, search.deadline, search.callbacks):
+            for trial in work(
+                study,
+                objective,
+                search.n_trials,
+                search.deadline,
+                search.callbacks,
+                n_reports=search.n_reports,
+            ):
                 progress.show(trial)
     except SystemExit as left:
         if left.code:

@@ -48,12 +48,11 @@ def end_paused(study: optuna.Study) -> Iterator[FrozenTrial]:
     The most promising keep the state from which they could go on, if more budget is given (`reopen_paused`).
     """
     trials = study.get_trials(deepcopy=False)
-    if any(trial.state == TrialState.RUNNING for trial in trials):
+    paused = [trial for trial in trials if trial.state == TrialState.WAITING and is_held(trial)]
+    if not paused or any(trial.state == TrialState.RUNNING for trial in trials):
         return
     storage, promising = storage_of(study), _most_promising(study, trials)
-    for trial in trials:
-        if trial.state != TrialState.WAITING or not is_held(trial):
-            continue
+    for trial in paused:
         trial_id = private.trial_id(trial)
         if claim(study, None, record.COUNTS.name, wanted=trial_id).trial_id is None:
             continue

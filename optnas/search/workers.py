@@ -43,12 +43,16 @@ _LONGEST_PAUSE = 30.0  # seconds before a worker is replaced, where one after th
 
 @dataclass(frozen=True)
 class Search:
-    """What the processes of a search have in common; see `optimize`. `deadline`: as of `time.monotonic()`."""
+    """What the processes of a search have in common; see `optimize`.
+
+    `deadline`: as of `time.monotonic()`; `n_reports`: of all trials of the study.
+    """
 
     n_trials: int | None
     deadline: float | None = None
     callbacks: tuple[Callback, ...] = ()
     trial_timeout: float | None = None
+    n_reports: int | None = None
 
 
 def run_workers(
@@ -246,6 +250,7 @@ def serve(secret: bytes, body: Any, halt: threading.Event, leave_now: Callable[[
             search.n_trials,
             search.deadline,
             search.callbacks,
+            n_reports=search.n_reports,
             halt=halt,
             watch=watch,
         ):

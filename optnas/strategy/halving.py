@@ -20,7 +20,7 @@ from optnas import private, record
 from optnas.storage.base import is_held
 from optnas.surrogate.standing import Observed, observe
 
-AGREEMENT = 0.7
+AGREEMENT = 0.75
 """Rank correlation with the next report from which on a report says something of a training."""
 
 STEPS = 4
@@ -49,7 +49,7 @@ class HalvingPruner(PromotingPruner):
 
     Rungs are numbers of reports: the first, `spacing` times as many, and so on. The first is where a report
     begins to say something: a report before training, or in a warm-up, whose order has little to do with that
-    of the next (rank correlation below 0.7 over the first `n_startup_trials`), is no rung. Trials are
+    of the next (rank correlation below 0.75 over the first `n_startup_trials`), is no rung. Trials are
     compared by the best of their reports so far. Whoever is ahead of all others at a rung goes on.
 
     When no new trial may begin, more and more paused ones go on, the most promising first, until a share of
@@ -68,7 +68,7 @@ class HalvingPruner(PromotingPruner):
     """
 
     def __init__(
-        self, eta: float = 3.0, spacing: float = 2.0, n_startup_trials: int = 10, finish: float = 1 / 3
+        self, eta: float = 3.0, spacing: float = 2.0, n_startup_trials: int = 12, finish: float = 1 / 3
     ) -> None:
         if not eta > 1 or not spacing > 1:
             raise ValueError(f"eta={eta} and spacing={spacing} must both be above 1.")
@@ -93,7 +93,8 @@ class HalvingPruner(PromotingPruner):
 
     def promote(self, study: Study, *, last: bool) -> FrozenTrial | None:
         """The furthest of those that are among the best at their rung; with `last`, of ever more of these."""
-        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        # Asked for WAITING ones alone, Optuna's storage in memory leaves out those that wait again.
+        waiting = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.WAITING]
         paused = {trial.number: trial for trial in waiting if is_held(trial)}
         if not paused:
             return None
@@ -102,7 +103,10 @@ class HalvingPruner(PromotingPruner):
         rungs = sorted(set(n_reports.values()), reverse=True)
         for share in self._shares(study, known) if last else [1 / self.eta]:
             for rung in rungs:
-                for number in _leaders(known, rung, share):
+                leaders = _leaders(known, rung, share)
+                if last and sum(len(o.best) > rung for o in known) >= len(leaders):
+                    continue  # so many went on when they were among the best
+                for number in leaders:
                     if n_reports.get(number) == rung:
                         return paused[number]
         return None
@@ -131,11 +135,14 @@ class HalvingPruner(PromotingPruner):
     def _first_rung(self, study: Study, known: Sequence[Observed]) -> int:
         """The first report that says something; until that is known, the one after the first that may."""
         place = private.study_id(study)
-        rung = 1
+        rung, last = 1, -1
         while place not in self._first:
-            judged = [o for o in known if len(o.best) > rung][: self.n_startup_trials]
+            # Those that began before were judged by the rung before: they are no fair sample.
+            judged = [o for o in known if o.trial.number > last and len(o.best) > rung]
+            judged = judged[: self.n_startup_trials]
             if len(judged) < self.n_startup_trials:
                 return rung + 1
+            last = judged[-1].trial.number
             now, after = (np.array([_report(o, n) for o in judged]) for n in (rung, rung + 1))
             if np.ptp(now) > 0 and np.ptp(after) > 0 and spearmanr(now, after)[0] >= AGREEMENT:
                 self._first[place] = rung

@@ -33,6 +33,8 @@ MOST_PARENTS = 20  # of a front
 N_RANDOM = 25
 N_MUTATIONS = 12
 ROUNDS = 3
+STARTUP = 0.2  # of the budget, after which a surrogate of FEWEST trials is asked
+FEWEST = 3
 
 
 class PredictorSampler(TrialSampler):
@@ -51,7 +53,8 @@ class PredictorSampler(TrialSampler):
             suggestion. One that asks the same questions and builds nothing is faster.
         n_startup_trials: The first so many trials are random, each as different from the others as a few
             draws allow. The surrogate is asked from then on, where at least half as many have a value or
-            reported: a trial that was pruned, or still runs, tells something too.
+            reported: a trial that was pruned, or still runs, tells something too. In `optnas.optimize` the
+            start takes no more than a fifth of the budget.
         features: See `Surrogate`.
         costs: Of a study with several objectives: from params to those that are known without a trial, by
             name, such as `Objective.foresee`; they need no model.
@@ -116,8 +119,10 @@ class PredictorSampler(TrialSampler):
         running = [expected_params(t) for t in others if not t.state.is_finished() and t.number not in known]
         candidates = Candidates(self._questions, self._asked_beyond(best), fixed, rng)
         # Where trials run in parallel, those under way are as good a start as those that told something.
-        n_started = len(told) + len(running)
-        if n_started < self.n_startup_trials or len(told) < max(2, self.n_startup_trials / 2):
+        n_started, n_startup = len(told) + len(running), self.n_startup_trials
+        if record.spent(study, others) >= STARTUP:
+            n_startup = min(n_startup, FEWEST)
+        if n_started < n_startup or len(told) < max(2, n_startup / 2):
             return _most_different(candidates, seen, self.within)
         if self._structures is not None:
             self._structures.looking = True
