@@ -59,7 +59,7 @@ DOORS = {
     "strategy": _PARTS,
     "supernet": _PARTS | {"estimation", "training", "tasks", "data"},
     "benchmarks": _PARTS | {"estimation"},
-    "hub": _PARTS | {"benchmarks"},
+    "hub": _PARTS | {"benchmarks", "data", "tasks", "training"},
     "objective": _PARTS | {"estimation"},
     "analysis": _PARTS | {"estimation", "objective"},
     "progress": _PARTS | {"estimation", "objective"},
