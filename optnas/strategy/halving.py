@@ -159,8 +159,15 @@ class HalvingPruner(PromotingPruner):
 
 def _leaders(known: Sequence[Observed], rung: int, share: float) -> list[int]:
     """Numbers of the best of those that came so far, the best first; one at least."""
-    there = [(loss, o.trial.number) for o in known if not math.isnan(loss := o.after(rung))]
-    return [number for _, number in sorted(there)[: max(1, math.floor(len(there) * share + 1e-9))]]
+    came = [o for o in known if len(o.best) >= rung or _ended_before(o)]
+    order = sorted((o.after(rung), o.trial.number) for o in came)
+    return [number for _, number in order[: max(1, math.floor(len(order) * share + 1e-9))]]
+
+
+def _ended_before(observed: Observed) -> bool:
+    """Whether it came to its value in fewer reports than others make."""
+    final = observed.final
+    return final is not None and math.isfinite(final) and len(observed.best) > 0
 
 
 def _report(observed: Observed, n: int) -> float:
