@@ -48,14 +48,16 @@ class Classification(Task):
         accuracy = MulticlassAccuracy(
             self.n_classes, average="micro", ignore_index=self.ignore_index, validate_args=False
         )
-        loss = _CrossEntropy(self.n_classes, self.label_smoothing, self.ignore_index, self.class_weights)
+        loss = CrossEntropy(self.n_classes, self.label_smoothing, self.ignore_index, self.class_weights)
         return self.supervised(
-            model, trial, loss, {"acc": accuracy}, _Classifier, classes_last=self.classes_last
+            model, trial, loss, {"acc": accuracy}, Classifier, classes_last=self.classes_last
         )
 
 
-class _Classifier(Supervised):
-    loss: _CrossEntropy
+class Classifier(Supervised):
+    """Scores of classes against labels, some of which may not count."""
+
+    loss: CrossEntropy
 
     def __init__(self, *args: Any, classes_last: bool, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -76,7 +78,7 @@ class _Classifier(Supervised):
         return self.loss.of(output, y)
 
 
-class _CrossEntropy(nn.Module):
+class CrossEntropy(nn.Module):
     """The mean over the labels that count, 0 where none does; what does not fit is said in words."""
 
     weights: Tensor | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any, TypeAlias
 
@@ -66,6 +66,7 @@ class Supervised(LightningModule):
         self.metrics_of_loaders = nn.ModuleList()
         self._train_loss = _Mean()
         self._loss = _Mean()
+        self._parts: dict[str, _Mean] = {}
 
     def split(self, batch: Any) -> tuple[Any, Any]:
         """Inputs and targets of a batch."""
@@ -74,6 +75,14 @@ class Supervised(LightningModule):
     def measured(self, output: Any, y: Any) -> tuple[Any, Any] | None:
         """What of a pair metrics are given; None: nothing of it counts."""
         return output, y
+
+    def parts(self, output: Any, y: Any) -> Mapping[str, tuple[Tensor, Tensor | int]]:
+        """Further numbers of a batch by name: means, each with the number of what it is the mean of."""
+        return {}
+
+    def derived(self, loss: float) -> Mapping[str, float]:
+        """What follows from the loss of a whole split, by name."""
+        return {}
 
     def pair(self, output: Any, y: Any) -> tuple[Any, Any]:
         """Outputs and targets as loss and metrics take them."""
@@ -149,6 +158,7 @@ class Supervised(LightningModule):
 
     def _start(self) -> None:
         self._loss = _Mean()
+        self._parts = {}
         for metric in _metrics(self.metrics).values():
             metric.reset()
 
@@ -162,6 +172,8 @@ class Supervised(LightningModule):
         if measured is not None:
             for metric in _metrics(self.metrics).values():
                 metric.update(*measured)
+        for name, (mean, count) in self.parts(output, y).items():
+            self._parts.setdefault(name, _Mean()).add(mean, count)
 
     def _log(self, part: str) -> None:
         if self._loss.n is None:  # several loaders, which log by themselves
@@ -170,6 +182,9 @@ class Supervised(LightningModule):
         counted = bool(self._loss.n > 0)
         for name, metric in _metrics(self.metrics).items():
             self.log(f"{part}_{name}", metric.compute() if counted else math.nan)
+        means = {name: mean.value for name, mean in self._parts.items()}
+        for name, number in {**means, **self.derived(float(self._loss.value))}.items():
+            self.log(f"{part}_{name}", number, sync_dist=True)
 
     def _log_batch(self, part: str, loader: int, output: Any, y: Any, loss: Tensor, n: Tensor | int) -> None:
         """Lightning adds the number of the loader to names that are logged in a step, and only there."""
@@ -182,6 +197,8 @@ class Supervised(LightningModule):
                 metric.update(*measured)
             where = f"metrics_of_loaders.{loader}.{name}"
             self.log(f"{part}_{name}", metric, on_step=False, on_epoch=True, metric_attribute=where)
+        for name, (mean, count) in self.parts(output, y).items():
+            self.log(f"{part}_{name}", mean, on_step=False, on_epoch=True, batch_size=int(count))
 
 
 def _same_shape(output: Any, y: Any) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,69 @@
+"""A class for every pixel or voxel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassJaccardIndex
+
+from optnas.tasks.classification import Classifier, CrossEntropy
+from optnas.tasks.task import Task
+from optnas.trial import Trial
+
+
+@dataclass(frozen=True)
+class Segmentation(Task):
+    """Class scores `(n, n_classes, ...)` of pixels or voxels against integer labels `(n, ...)`.
+
+    The loss is cross-entropy and soft Dice (Milletari et al., arXiv:1606.04797), half each by default. Logs
+    the loss, `acc` (of pixels) and, as means over the classes, `iou` (intersection over union) and `dice`
+    (twice the intersection over the sum); both are of all pixels of a split together.
+
+    Args:
+        n_classes: number of classes, background included.
+        dice: the share of soft Dice in the loss, in 0..1.
+        ignore_index: the label of what does not count, neither in the loss nor in any metric.
+        class_weights: how much a label of each class counts in the cross-entropy.
+
+    Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `metrics`, `call`, ...
+    """
+
+    n_classes: int
+    dice: float = 0.5
+    ignore_index: int = -100
+    class_weights: Sequence[float] | None = None
+
+    def __call__(self, model: nn.Module, trial: Trial) -> LightningModule:
+        n = self.n_classes
+        metrics = {
+            "acc": MulticlassAccuracy(n, average="micro"),
+            "iou": MulticlassJaccardIndex(n, average="macro"),
+            "dice": MulticlassF1Score(n, average="macro"),
+        }
+        loss = _WithDice(n, 0.0, self.ignore_index, self.class_weights)
+        loss.share = self.dice
+        return self.supervised(model, trial, loss, metrics, Classifier, classes_last=False)
+
+
+class _WithDice(CrossEntropy):
+    share: float = 0.5
+
+    def of(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Both losses by their shares, and how many labels count."""
+        loss, n = super().of(output, y)
+        if not self.share:
+            return loss, n
+        counted = (y != self.ignore_index).unsqueeze(1)
+        labels = functional.one_hot(torch.where(counted[:, 0], y, 0), self.n_classes).movedim(-1, 1)
+        found, wanted = output.softmax(1) * counted, labels * counted
+        over = [0, *range(2, output.ndim)]
+        shared = (found * wanted).sum(over)
+        present = wanted.sum(over) > 0
+        overlap = 2 * shared / (found.sum(over) + wanted.sum(over)).clamp(min=1e-6)
+        dice = 1 - (overlap * present).sum() / present.sum().clamp(min=1)
+        return (1 - self.share) * loss + self.share * dice, n
