@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from optnas.objective import Objective as Objective
     from optnas.reports.report import report as report
     from optnas.search.best import best as best
+    from optnas.search.front import front as front
+    from optnas.search.front import knee as knee
+    from optnas.search.front import pick as pick
     from optnas.search.optimize import optimize as optimize
     from optnas.search.study import create_study as create_study
     from optnas.search.warm_start import warm_start as warm_start

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from types import FunctionType
 
 import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optnas import record
+from optnas import pareto, private, record
 from optnas.analysis.trials import finished, maximizes, objective_names, objective_target
-from optnas.record import FactKind
+from optnas.record import FactKind, Target
 
 Quantity = str | Callable[[FrozenTrial], float]
 """A name, as `quantity` reads it, or a function of a trial."""
@@ -113,12 +114,75 @@ def quantities(trials: Sequence[FrozenTrial]) -> list[str]:
 
 def best_trials(study: Study) -> list[FrozenTrial]:
     """COMPLETE, feasible trials with finite values than which none other is as good in all objectives and
-    better in one: `study.best_trials`, in which an infinite value hides all others."""
-    trials = [trial for trial in finished(study) if all(map(math.isfinite, trial.values))]
-    signs = [1.0 if maximizes(study, i) else -1.0 for i in range(len(study.directions))]
-    values = np.array([trial.values for trial in trials]).reshape(-1, len(signs)) * signs
-    beaten = (((values >= v).all(axis=1) & (values > v).any(axis=1)).any() for v in values)
-    return [trial for trial, worse in zip(trials, beaten, strict=True) if not worse]
+    better in one: `study.best_trials`, but without twins, and an infinite value does not hide all others."""
+    return pareto.front_trials(study)
+
+
+@dataclass(frozen=True)
+class Hypervolumes:
+    """How much of what values could be is dominated, after each trial that had values.
+
+    Attributes:
+        reference: the corner up to which it is counted, a value for each objective.
+        trials: the numbers of the trials, as they ended.
+        volumes: after each of them.
+    """
+
+    reference: Mapping[str, float]
+    trials: tuple[int, ...]
+    volumes: tuple[float, ...]
+
+
+def hypervolumes(study: Study, reference: Mapping[str, float] | None = None) -> Hypervolumes:
+    """The hypervolume of the front over time.
+
+    Args:
+        reference: a value for each objective, by name, worse than those that matter. By default the worst of
+            each objective that the study has, and a tenth of its span beyond: give one reference to compare
+            searches.
+
+    Raises:
+        ValueError: the study has one objective, no trial has values, or `reference` is not one number for
+            each objective.
+    """
+    names = objective_names(study)
+    trials = sorted(pareto.valued(study), key=lambda t: (t.datetime_complete or datetime.min, t.number))
+    if len(names) < 2 or not trials:
+        raise ValueError(
+            f"Study {study.study_name!r} has {len(names)} objective(s) and {len(trials)} trials with values; "
+            "a hypervolume needs at least two and one."
+        )
+    if reference is not None and reference.keys() != set(names):
+        raise ValueError(f"reference={dict(reference)} must have one number for each of {', '.join(names)}.")
+    losses, signs = pareto.losses(study, trials), pareto.signs(study)
+    corner = (
+        pareto.reference_point(losses)
+        if reference is None
+        else np.array([reference[name] for name in names]) * signs
+    )
+    volumes = tuple(private.hypervolume(losses[: n + 1], corner) for n in range(len(trials)))
+    named = dict(zip(names, (corner * signs).tolist(), strict=True))
+    return Hypervolumes(named, tuple(t.number for t in trials), volumes)
+
+
+def distance_to_front(study: Study) -> Target:
+    """By how much all values of a trial must improve until no other dominates it, as shares of their spans.
+
+    It is 0 on the front (the additive epsilon of Zitzler et al. 2003), and a `target` for `importance`: which
+    decisions bring a network close to the front?
+    """
+    trials = pareto.valued(study)
+    losses, signs = pareto.losses(study, trials), pareto.signs(study)
+    span = np.ptp(losses, axis=0) if trials else np.ones(len(signs))
+    scale = np.where(span > 0, span, 1.0)
+    front = pareto.losses(study, pareto.front_trials(study)) / scale
+
+    def distance(trial: FrozenTrial) -> float:
+        if not trial.values or not np.isfinite(trial.values).all():
+            return math.nan
+        return float(max(0.0, (np.array(trial.values) * signs / scale - front).min(axis=1).max()))
+
+    return distance
 
 
 def pareto_front(

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 from optuna.study import Study
 from rich.table import Table
 from rich.text import Text
 
 from optnas import record
-from optnas.analysis.trials import maximizes, objective_value, scored
+from optnas.analysis.trials import maximizes, objective_names, objective_value, scored
 from optnas.analysis.words import answer_in_words
-from optnas.limits import Limit
+from optnas.limits import Limit, in_words
+from optnas.pareto import front_trials, losses
 from optnas.printable import printable
 from optnas.record import FactKind, Target
 
@@ -69,6 +71,31 @@ def leaderboard(study: Study, k: int = 5, *, target: Target | None = None) -> li
         )
         for rank, trial in enumerate(sorted(trials, key=lambda t: (sign * value(t), t.number))[:k], start=1)
     ]
+
+
+def front_table(study: Study, k: int = 20) -> Table:
+    """For a terminal: the front of a study with several objectives, the best in the first one at the top.
+
+    Of more than `k` trials every so many are shown, the ends included.
+    """
+    trials = front_trials(study)
+    order = np.lexsort(losses(study, trials).T[::-1])
+    shown = order[np.unique(np.linspace(0, len(order) - 1, min(k, len(order))).round().astype(int))]
+    limits = ", ".join(map(str, record.limits(study)))
+    table = Table(
+        title=f"Front of {len(trials)} architectures" + (f" within {printable(limits)}" if limits else "")
+    )
+    names = objective_names(study)
+    kinds = {n: kind for n, kind in record.fact_kinds(study, trials).items() if n not in names}
+    for title in ("trial", *names, *(kind.label for kind in kinds.values())):
+        table.add_column(Text(printable(title)), justify="right")
+    table.add_column("decisions")
+    for trial in (trials[i] for i in shown):
+        facts = record.facts(trial)
+        known = [record.number_in_words(facts[name]) if name in facts else "" for name in kinds]
+        values = [in_words(value) for value in trial.values]
+        table.add_row(str(trial.number), *values, *known, Text(printable(params_in_words(trial.params))))
+    return table
 
 
 def params_in_words(params: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from optnas.cli.options import (
     File,
     Format,
     Json,
+    Pick,
     Storage,
     StorageUrl,
     StudyName,
@@ -29,11 +30,13 @@ from optnas.cli.options import (
     TrialTimeout,
     Workers,
 )
-from optnas.cli.results import best_values, export_best, show_best, show_trials
+from optnas.cli.results import best_values, export_best, find_picked, show_best, show_trials
 from optnas.passwords import without_password, without_secrets
 
 if TYPE_CHECKING:
     import optuna
+
+    from optnas.search.best import Best
 
 app = typer.Typer(
     help="Neural architecture search with Optuna and PyTorch Lightning. A STUDY.py is plain Python that "
@@ -103,11 +106,11 @@ def best(
         ),
     ] = 1,
     epochs: Epochs = None,
+    pick: Pick = None,
     storage: Storage = None,
     study_name: StudyName = None,
 ) -> None:
     """Show the best architecture, its score on test data, and its scores when trained anew."""
-    from optnas.search.best import best as find_best
     from optnas.search.study import check_values
 
     job = load_job(file, storage, study_name)
@@ -122,11 +125,11 @@ def best(
         _tell_changes(job, study)
         if not show_trials(study):
             _fail_without_value(job, study)
-        if finalists > 1:
+        if finalists > 1 and len(study.directions) == 1:
             say(
                 f"\nThe best {finalists} are trained anew from {retrain or 3} seeds each; the best mean wins."
             )
-        show_best(job, find_best(study, job.objective, finalists, retrain or 3), retrain, epochs)
+        show_best(job, _winner(study, job, pick, finalists, retrain or 3), retrain, epochs)
 
 
 @app.command()
@@ -135,26 +138,26 @@ def export(
     path: Annotated[
         Path, typer.Argument(metavar="PATH", help="Ends in .onnx (ONNX) or .pt2 (torch.export).")
     ],
+    pick: Pick = None,
     storage: Storage = None,
     study_name: StudyName = None,
 ) -> None:
-    """Write the model that was best in the search, and its weights, to a file that runs without optnas."""
+    """Write the model that was best in the search, or picked, and its weights, to a file without optnas."""
     if path.suffix not in (".onnx", ".pt2"):
         fail(f"{str(path)!r} must end in .onnx (needs onnxruntime to run) or .pt2 (needs torch).")
     job = load_job(file, storage, study_name)
     if not job.objective.estimator.keeps_weights:
         fail("There are no weights to export: the objective's estimator keeps none (optnas.Training does).")
-    from optnas.analysis import leaderboard
-    from optnas.search.best import best
+    from optnas.pareto import valued
     from optnas.search.study import check_values
 
     study = job.load_study()
     _tell_changes(job, study)
     with _fitting(job):
         check_values(study, job.objective)
-        if not leaderboard(study, 1):
+        if not valued(study):
             _fail_without_value(job, study)
-        winner = best(study, job.objective)
+        winner = _winner(study, job, pick)
         try:
             say(f"Trial {winner.trial.number} is in {export_best(winner, path)}.")
         except (OSError, ImportError, TypeError, ValueError) as error:
@@ -314,12 +317,11 @@ def _search(
 def _summary(job: Job, study: optuna.Study) -> None:
     from optnas import record
     from optnas.errors import describe_error
-    from optnas.search.best import best
 
     if not show_trials(study):
         _fail_without_value(job, study)
     with _fitting(job):
-        winner = best(study, job.objective)
+        winner = _winner(study, job, None)
         show_best(job, winner, job.n_retrain)
 
     say(f"\nSaved: study {study.study_name!r} in {without_password(job.storage)}")
@@ -338,6 +340,24 @@ def _summary(job: Job, study: optuna.Study) -> None:
     say(f"  {job.command('best', '--retrain', '5')}")
     say(f"  {job.command('report')}")
     say(f"  {shlex.join(['optnas', 'dashboard', without_password(job.storage)])}")
+
+
+def _winner(
+    study: optuna.Study, job: Job, pick: list[str] | None, finalists: int = 1, n_seeds: int = 3
+) -> Best:
+    """The best trial; of several objectives the one that is picked from the front."""
+    from optnas.search.best import best
+
+    if len(study.directions) > 1:
+        if finalists > 1:
+            fail("--finalists: several objectives have no one best; name one of the front with --pick.")
+        try:
+            return find_picked(study, job.objective, pick or [])
+        except ValueError as error:
+            fail(str(error))
+    if pick:
+        fail(f"--pick {pick[0]!r}: the study has one objective, and one best trial.")
+    return best(study, job.objective, finalists, n_seeds)
 
 
 def _tell_changes(job: Job, study: optuna.Study) -> None:

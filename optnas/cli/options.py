@@ -43,6 +43,13 @@ TrialTimeout = Annotated[
     float | None,
     typer.Option(min=0, help="Seconds that one trial may take; then it fails and says where it was."),
 ]
+Pick = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Of several objectives: knee (the default), the number of a trial, or what the best in the "
+        "first objective must keep, such as 'flops<=2e6'; may be given several times.",
+    ),
+]
 Workers = Annotated[int, typer.Option(min=1, help="Processes on this machine.")]
 Json = Annotated[
     bool,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,7 +34,8 @@ def best_values(study: optuna.Study) -> str:
 def show_trials(study: optuna.Study) -> bool:
     """How many trials ended how, and the leaders. Returns whether there are any."""
     from optnas import record
-    from optnas.analysis import leaderboard, leaderboard_table
+    from optnas.analysis.leaderboard import front_table, leaderboard, leaderboard_table
+    from optnas.pareto import front_trials
 
     trials = study.get_trials(deepcopy=False)
     ends = Counter(_state(trial) for trial in trials)
@@ -45,6 +47,11 @@ def show_trials(study: optuna.Study) -> bool:
             f"Of known networks, trained all the same to see whether equal networks get equal values: "
             f"trial {', '.join(audited)}."
         )
+    if len(study.directions) > 1:
+        front = front_trials(study)
+        if front:
+            say(front_table(study))
+        return bool(front)
     rows = leaderboard(study)
     if rows:
         say(leaderboard_table(rows))
@@ -70,10 +77,11 @@ def show_best(job: Job, best: Best, n_seeds: int, max_epochs: int | None = None)
     """The winner's decisions, its score in the search, and its scores outside: tested, trained anew."""
     from optnas.analysis.words import answer_in_words
     from optnas.errors import UntestableError
+    from optnas.search.front import in_figures
 
-    say(
-        f"\nBest: trial {best.trial.number}, {', '.join(job.objective.values)} {best.value:.4f} in the search"
-    )
+    several = len(job.objective.values) > 1
+    scores = in_figures(best) if several else f"{', '.join(job.objective.values)} {best.value:.4f}"
+    say(f"\n{'Picked' if several else 'Best'}: trial {best.trial.number}, {scores} in the search")
     for name, value in best.params.items():
         say(f"  {name} = {answer_in_words(value)}")
     if job.objective.estimator.keeps_weights:
@@ -90,6 +98,37 @@ def show_best(job: Job, best: Best, n_seeds: int, max_epochs: int | None = None)
             say("  by hand      " + _metrics(train_baseline(job, best, n_seeds, max_epochs)))
             for words in _over_limits(job):
                 say(f"               {words}")
+
+
+def find_picked(study: optuna.Study, objective: Objective, words: Sequence[str]) -> Best:
+    """The member of the front that `--pick` means: `knee`, the number of a trial, or limits (`flops<=2e6`).
+
+    Raises:
+        ValueError: it is none of these, or there is no such trial on the front.
+    """
+    from optnas.search.front import front, knee, pick
+
+    members = front(study, objective)
+    if list(words) in ([], ["knee"]):
+        return knee(members)
+    if len(words) == 1 and words[0].isdecimal():
+        for member in members:
+            if member.trial.number == int(words[0]):
+                return member
+        numbers = ", ".join(str(member.trial.number) for member in members)
+        raise ValueError(f"--pick {words[0]}: the front has the trials {numbers}.")
+    limits: dict[str, tuple[float | None, float | None]] = {}
+    for word in words:
+        found = re.fullmatch(r"\s*(.+?)\s*(<=|>=)\s*(\S+)\s*", word)
+        try:
+            name, sign, number = found.groups() if found else ("", "", "none")
+            low, high = limits.get(name, (None, None))
+            limits[name] = (low, float(number)) if sign == "<=" else (float(number), high)
+        except ValueError:
+            raise ValueError(
+                f"--pick {word!r}: give knee, the number of a trial, or limits, such as --pick 'flops<=2e6'."
+            ) from None
+    return pick(members, limits)
 
 
 def train_baseline(job: Job, best: Best, n_seeds: int, max_epochs: int | None) -> list[dict[str, float]]:

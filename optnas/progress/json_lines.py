@@ -13,6 +13,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from optnas import record
+from optnas.pareto import front_trials
 from optnas.progress.table import best, ending
 
 
@@ -26,10 +27,12 @@ class JsonLines:
       `n_params` and `flops` stand beside it, too), `metrics`, `twin_of`, `audit_of` (a twin that was trained
       all the same), `reason` (in words) and `reason_kind` (see `record.Why`), `violations` (limit to by how
       much it is broken, as a share of the bound), and `worker` (host and process).
-    - `best`, when a trial is better than all before: `number`, `value`. Not with several objectives.
+    - `best`, when a trial is better than all before: `number`, `value`; with several objectives `front`, when
+      a trial joins it: `number`, `values`, and `size`, how many are on it now.
     - `end`: `status` (done, interrupted or failed), `reason` (why not done), `seconds`, how many trials of
       the study are `complete`, `twin`, `pruned`, `infeasible` and `failed`, and `best` (number and value, or
-      null). Where the storage answers no more, without these.
+      null) or, with several objectives, `front` (a list of number and values). Where the storage answers no
+      more, without these.
 
     Numbers that JSON does not have (NaN, infinity) are null.
     """
@@ -76,6 +79,11 @@ class JsonLines:
             params=trial.params,
             **known,
         )
+        if len(self._study.directions) > 1:
+            front = front_trials(self._study)
+            if trial.number in [member.number for member in front]:
+                self._write("front", number=trial.number, values=trial.values, size=len(front))
+            return
         now = best(self._study, self._study.get_trials(deepcopy=False))
         if now is not None and (self._best is None or now.number != self._best.number):
             self._best = now
@@ -96,11 +104,13 @@ class JsonLines:
     def _found(self) -> dict[str, Any]:
         trials = self._study.get_trials(deepcopy=False)
         ends = Counter(ending(trial) for trial in trials if trial.state.is_finished())
+        counted = {name: ends[name] for name in ("complete", "twin", "pruned", "infeasible", "failed")}
+        if len(self._study.directions) > 1:
+            front = front_trials(self._study)
+            return {**counted, "front": [{"number": t.number, "values": t.values} for t in front]}
         first = best(self._study, trials)
-        return {
-            **{name: ends[name] for name in ("complete", "twin", "pruned", "infeasible", "failed")},
-            "best": None if first is None else {"number": first.number, "value": first.values[0]},
-        }
+        found = None if first is None else {"number": first.number, "value": first.values[0]}
+        return {**counted, "best": found}
 
     def _write(self, event: str, **fields: Any) -> None:
         line = _finite({"event": event, "time": round(time.time(), 3), **fields})

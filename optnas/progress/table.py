@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from optnas import record
+from optnas.pareto import front_trials
 from optnas.printable import printable
 from optnas.record import End, end
 
@@ -91,7 +92,7 @@ def best(study: optuna.Study, trials: Sequence[FrozenTrial]) -> FrozenTrial | No
 
 def best_words(study: optuna.Study, trials: Sequence[FrozenTrial]) -> str:
     if len(study.directions) > 1:
-        return f"{len(study.best_trials)} on the front"
+        return f"{len(front_trials(study))} on the front"
     found = best(study, trials)
     return "no best yet" if found is None else f"best {values(found)} (trial {found.number})"
 

@@ -36,8 +36,16 @@ class Best:
 
     @property
     def value(self) -> float:
-        """The score it won the search with. Being the best of many, it is optimistic: see `retrain`."""
+        """The score it won the search with, of several objectives the first.
+
+        Being the best of many, it is optimistic: see `retrain`.
+        """
         return float(self.trial.values[0])
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Its value of each objective, by name."""
+        return dict(zip(self.objective.values, self.trial.values, strict=True))
 
     @property
     def params(self) -> dict[str, Any]:
@@ -90,11 +98,16 @@ def best(study: optuna.Study, objective: Objective, finalists: int = 1, n_seeds:
     best mean wins; ranked are the validation metrics that the search decided by, never those of the test.
 
     Raises:
-        ValueError: no trial is COMPLETE yet, or `finalists` or `n_seeds` is less than 1.
-        ParamsMismatchError: the study optimizes something else than the objective. Of a study of several
-            values take `Best(study, objective, study.best_trials[0])`.
+        ValueError: no trial is COMPLETE yet; `finalists` or `n_seeds` is less than 1; or the study has
+            several objectives, which have no one best: see `front` and `pick`.
+        ParamsMismatchError: the study optimizes something else than the objective.
     """
     check_values(study, objective)
+    if len(study.directions) > 1:
+        raise ValueError(
+            f"Study {study.study_name!r} has {len(study.directions)} objectives, and no one best trial; take "
+            "optnas.pick(optnas.front(study, objective)), or pick(..., limits={'flops': 2e6})."
+        )
     if finalists < 1 or n_seeds < 1:
         raise ValueError(f"finalists={finalists} and n_seeds={n_seeds} must both be at least 1.")
     sound = [t for t in study.get_trials() if is_sound(t) and record.TWIN_OF.of(t) is None]

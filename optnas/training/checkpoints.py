@@ -26,7 +26,7 @@ import torch
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas import private, record
+from optnas import pareto, private, record
 from optnas.errors import CheckpointError
 from optnas.estimation.folders import (
     abandon,
@@ -166,7 +166,7 @@ def _held(study: optuna.Study, trials: list[FrozenTrial], *patterns: str) -> lis
 
 def _best(study: optuna.Study, complete: list[FrozenTrial], keep: int) -> list[FrozenTrial]:
     if len(study.directions) > 1:
-        return study.best_trials
+        return pareto.front_trials(study)
     sign = -1 if study.direction == StudyDirection.MAXIMIZE else 1
 
     def rank(trial: FrozenTrial) -> tuple[bool, float]:

@@ -7,7 +7,15 @@ import pytest
 from optuna.trial import create_trial
 
 from optnas import record
-from optnas.analysis.front import best_trials, pareto_front, points, quantities, quantity
+from optnas.analysis.front import (
+    best_trials,
+    distance_to_front,
+    hypervolumes,
+    pareto_front,
+    points,
+    quantities,
+    quantity,
+)
 
 
 def test_quantities_by_name_and_by_function(study: optuna.Study) -> None:
@@ -71,3 +79,33 @@ def test_metrics_of_another_kind_are_not_there() -> None:
     assert math.isnan(quantity(trial, "n_params"))
     assert math.isnan(quantity(trial, "val_acc"))
     assert quantities([trial]) == ["value"]
+
+
+def two(*values: tuple[float, float]) -> optuna.Study:
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    study.add_trials([create_trial(values=v) for v in values])
+    return study
+
+
+def test_the_hypervolume_after_each_trial() -> None:
+    study = two((1.0, 3.0), (0.5, 3.5), (2.0, 4.0), (1.0, 1.0))
+    found = hypervolumes(study, {"value 0": 0.0, "value 1": 5.0})
+    assert found.volumes == (2.0, 2.0, 3.0, 5.0)
+    assert found.trials == (0, 1, 2, 3)
+    worst = hypervolumes(study)
+    assert worst.reference == pytest.approx({"value 0": 0.5 - 0.15, "value 1": 4 + 0.3})
+    assert list(worst.volumes) == sorted(worst.volumes)
+
+
+def test_a_hypervolume_needs_two_objectives_and_one_reference() -> None:
+    with pytest.raises(ValueError, match=r"0 trials with values"):
+        hypervolumes(two())
+    with pytest.raises(ValueError, match=r"one number for each of value 0, value 1"):
+        hypervolumes(two((1.0, 1.0)), {"value": 0.0})
+
+
+def test_the_distance_to_the_front_is_what_all_values_lack() -> None:
+    study = two((10.0, 20.0), (0.0, 0.0), (8.0, 30.0), (-10.0, 40.0))
+    distance = distance_to_front(study)
+    # Spans are 20 and 40: the third lacks 2/20 in the one value and 10/40 in the other.
+    assert [distance(trial) for trial in study.trials] == pytest.approx([0, 0, 0.1, 0.5])

@@ -288,3 +288,33 @@ def test_a_network_by_hand_that_is_over_a_limit_is_told(
     trained.write_text(trained.read_text().replace("(600, 700)", "(600, 649)"))
     told = optnas_cli("run", trained, "--study-name", "other").output
     assert "is over a limit: n_params is 650, and 600 <= n_params <= 649" in told
+
+
+def test_of_several_objectives_one_of_the_front_is_picked(
+    toy: Path, optnas_cli: Callable[..., Result]
+) -> None:
+    source = toy.read_text().replace('{"score": "maximize"}', '{"width": "maximize", "flops": "minimize"}')
+    toy.write_text(
+        source.replace('return {"score"', 'return {"width": float(model[-1].in_features), "score"')
+    )
+    told = optnas_cli("run", toy, "--trials", 8).output
+    assert "Front of" in told
+    assert "Picked: trial" in told
+    every = json.loads(optnas_cli("run", toy, "--trials", 9, "--json").output.splitlines()[-1])
+    dearest = max(every["front"], key=lambda member: member["values"][1])
+    assert (
+        f"Picked: trial {dearest['number']}," in optnas_cli("best", toy, "--pick", dearest["number"]).output
+    )
+    limit = f"flops<={dearest['values'][1] - 1}"
+    told = optnas_cli("best", toy, "--pick", limit).output
+    assert "Picked: trial" in told
+    assert f"Picked: trial {dearest['number']}," not in told
+    for wrong, words in (
+        ("flops<=1", "the smallest seen is"),
+        ("cheap", "give knee, the number"),
+        ("99", "99"),
+    ):
+        refused = optnas_cli("best", toy, "--pick", wrong)
+        assert refused.exit_code == 2
+        assert words in refused.output
+    assert "no one best" in optnas_cli("best", toy, "--finalists", 2).output

@@ -1,0 +1,100 @@
+"""The winners of a search for several values at once: the front, its knee, and the one that is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import optuna
+
+from optnas import pareto, record
+from optnas.limits import Bound, Limit, in_words, nearest_in_words
+from optnas.objective import Objective
+from optnas.search.best import Best
+from optnas.search.study import check_values
+
+
+def front(study: optuna.Study, objective: Objective) -> list[Best]:
+    """The trials than which none other is as good in all values and better in one, by the first value.
+
+    The best in the first value comes first. Each can be rebuilt, tested, trained anew and exported, as the
+    one that `best` returns. Being chosen among many, their values are optimistic: `Best.retrain`.
+
+        cheap = optnas.pick(optnas.front(study, objective), limits={"flops": 2e6})
+        cheap.retrain(n_seeds=5)
+
+    Raises:
+        ValueError: no trial has its values within the limits yet.
+        ParamsMismatchError: the study optimizes something else than the objective.
+    """
+    check_values(study, objective)
+    trials = pareto.front_trials(study)
+    if not trials:
+        reasons = [f"Trial {t.number}: {words}" for t in study.trials if (words := record.why(t))]
+        raise ValueError(
+            f"Study {study.study_name!r} has no front yet. "
+            + (reasons[-1] if reasons else "Run optnas.optimize(study, objective).")
+        )
+    order = np.lexsort(pareto.losses(study, trials).T[::-1])
+    return [Best(study, objective, trials[i]) for i in order]
+
+
+def pick(front: Sequence[Best], limits: Mapping[str, Bound] | None = None) -> Best:
+    """One of a front: with `limits` the best in the first value of those that keep them, without the knee.
+
+    Args:
+        front: from `front`.
+        limits: on values, facts and metrics of the trials, such as `{"flops": 2e6}`; see `Objective`.
+
+    Raises:
+        ValueError: the front is empty, or none of it keeps the limits; the message has how near it comes.
+    """
+    if not front:
+        raise ValueError("pick(front=[]): the front is empty; optnas.front(study, objective) has it.")
+    if not limits:
+        return knee(front)
+    wanted = [Limit.of(name, bound) for name, bound in limits.items()]
+    numbers = [_numbers(member) for member in front]
+    if absent := [limit.name for limit in wanted if limit.name not in set().union(*numbers)]:
+        known = ", ".join(dict.fromkeys(name for found in numbers for name in found))
+        raise ValueError(f"pick(limits=...) names {absent[0]!r}, which no trial of the front has: {known}.")
+    kept = [
+        all(limit.name in found and limit.violation(found[limit.name]) <= 0 for limit in wanted)
+        for found in numbers
+    ]
+    if not any(kept):
+        near = []
+        for limit in wanted:
+            values = [found[limit.name] for found in numbers if limit.name in found]
+            nearest = min(values, key=limit.violation)
+            near.append(
+                f"{limit}" + (nearest_in_words(limit, nearest) if limit.violation(nearest) > 0 else "")
+            )
+        raise ValueError(f"None of the {len(front)} trials on the front keeps {' and '.join(near)}.")
+    return front[kept.index(True)]
+
+
+def knee(front: Sequence[Best]) -> Best:
+    """The member after which a little more of one value costs most of the others.
+
+    It is the one farthest from the plane through the ends of the front, each value as a share of its span
+    (Das 1999): where that share, summed over the values, is smallest.
+
+    Raises:
+        ValueError: the front is empty.
+    """
+    if not front:
+        raise ValueError("knee(front=[]): the front is empty; optnas.front(study, objective) has it.")
+    losses = pareto.losses(front[0].study, [member.trial for member in front])
+    span = np.ptp(losses, axis=0)
+    shares = (losses - losses.min(axis=0)) / np.where(span > 0, span, 1.0)
+    return front[int(shares.sum(axis=1).argmin())]
+
+
+def in_figures(member: Best) -> str:
+    """The values of a winner: `val_acc 0.9812, flops 1,200,000`."""
+    return ", ".join(f"{name} {in_words(value)}" for name, value in member.values.items())
+
+
+def _numbers(member: Best) -> dict[str, float]:
+    return {**record.facts(member.trial), **record.metrics(member.trial), **member.values}
