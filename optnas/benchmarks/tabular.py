@@ -119,6 +119,11 @@ class Tabular(Estimator):
         return {"table": self.table.name, "seed": self.seed}
 
     @property
+    def is_noisy(self) -> bool:
+        """Whether a value is one of a single training."""
+        return self.seed is not None
+
+    @property
     def max_reports(self) -> int:
         """The steps of a learning curve, where the table has some."""
         return 0 if self.table.curves is None else self.table.curves.shape[1]

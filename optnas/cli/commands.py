@@ -18,6 +18,7 @@ from optnas.cli.options import (
     DEFAULT_TRIALS,
     Epochs,
     File,
+    Finalists,
     Format,
     Json,
     Pick,
@@ -58,6 +59,7 @@ def search(
     trainings: Trainings = None,
     trial_timeout: TrialTimeout = None,
     workers: Workers = 1,
+    finalists: Finalists = None,
     json: Json = False,
     storage: Storage = None,
     study_name: StudyName = None,
@@ -67,7 +69,7 @@ def search(
         job.load_study()
     study = _search(job, trials, timeout, trainings, workers, json, trial_timeout)
     if not json:
-        _summary(job, study)
+        _summary(job, study, finalists)
 
 
 @app.command()
@@ -314,13 +316,17 @@ def _search(
     return study
 
 
-def _summary(job: Job, study: optuna.Study) -> None:
+def _summary(job: Job, study: optuna.Study, finalists: int | None) -> None:
     from optnas import record
     from optnas.errors import describe_error
+    from optnas.search.best import final
 
     if not show_trials(study):
         _fail_without_value(job, study)
     with _fitting(job):
+        several = len(job.objective.values) > 1
+        if not several and finalists != 0 and (n_trained := final(study, job.objective, finalists)):
+            say(f"\nThe leaders were close: {n_trained} trainings anew were a final among them.")
         winner = _winner(study, job, None)
         show_best(job, winner, job.n_retrain)
 

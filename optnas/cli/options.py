@@ -51,6 +51,14 @@ Pick = Annotated[
     ),
 ]
 Workers = Annotated[int, typer.Option(min=1, help="Processes on this machine.")]
+Finalists = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="How many leaders are trained anew at the end where luck may have made the order; by default as "
+        "many as a tenth of what the search cost suffices for. 0: none.",
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option(

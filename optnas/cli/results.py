@@ -82,6 +82,11 @@ def show_best(job: Job, best: Best, n_seeds: int, max_epochs: int | None = None)
     several = len(job.objective.values) > 1
     scores = in_figures(best) if several else f"{', '.join(job.objective.values)} {best.value:.4f}"
     say(f"\n{'Picked' if several else 'Best'}: trial {best.trial.number}, {scores} in the search")
+    if best.expected is not None and best.probability is not None:
+        say(
+            f"Expected when trained anew: {best.expected:.4f}; it is really the best of the search with "
+            f"probability {best.probability:.0%}."
+        )
     for name, value in best.params.items():
         say(f"  {name} = {answer_in_words(value)}")
     if job.objective.estimator.keeps_weights:

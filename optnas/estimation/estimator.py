@@ -63,6 +63,11 @@ class Estimator(ABC):
         return False
 
     @property
+    def is_noisy(self) -> bool:
+        """Whether another seed would give another score, so that the best of many is partly the luckiest."""
+        return True
+
+    @property
     def resumes(self) -> bool:
         """Whether an attempt goes on from where an earlier one at the same trial stopped.
 

@@ -15,9 +15,21 @@ from torch import nn
 from optnas import record
 from optnas.estimation.run import Run
 from optnas.objective import Objective
+from optnas.search.luck import Leader, leaders, runs_anew
 from optnas.search.study import check_values
 from optnas.seeds import derive_seed, seed_everything
-from optnas.strategy.base import is_sound, loss
+
+SHARE = 0.1
+"""Of the cost of a search, for a final."""
+
+FINALISTS = 5
+"""At most so many take part in a final."""
+
+CHANCE = 0.1
+"""Who has less of one to be the best takes no part."""
+
+SURE = 0.95
+"""Who is so certainly the best needs no final."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +40,27 @@ class Best:
         study: the study it belongs to.
         objective: how it was built and scored.
         trial: the trial itself; of a repeat (`twin_of`), the trial that was trained.
+        expected: the score that it is expected to get when trained anew; None where that is not known.
+        probability: that it is really the best of the study; None where too few trials are complete to tell.
     """
 
     study: optuna.Study
     objective: Objective
     trial: FrozenTrial
+    expected: float | None = None
+    probability: float | None = None
+
+    @classmethod
+    def of(cls, study: optuna.Study, objective: Objective, leader: Leader) -> Best:
+        """One of the leaders."""
+        known = not math.isnan(leader.probability)
+        return cls(
+            study,
+            objective,
+            leader.trial,
+            leader.expected if known else None,
+            leader.probability if known else None,
+        )
 
     @property
     def value(self) -> float:
@@ -91,9 +119,10 @@ class Best:
 
 
 def best(study: optuna.Study, objective: Objective, finalists: int = 1, n_seeds: int = 3) -> Best:
-    """The best trial of a study.
+    """The best trial of a study: the one with the best expected score.
 
-    The best of many single trainings owes its place partly to luck. With `finalists` above 1, so many of the
+    The best of many single trainings owes its place partly to luck: a surrogate says how much, and whether
+    another one is expected to do better (`search.luck.leaders`). With `finalists` above 1, so many of the
     best are trained anew from `n_seeds` seeds (`Best.retrain` keeps them in the study), and the one with the
     best mean wins; ranked are the validation metrics that the search decided by, never those of the test.
 
@@ -110,24 +139,53 @@ def best(study: optuna.Study, objective: Objective, finalists: int = 1, n_seeds:
         )
     if finalists < 1 or n_seeds < 1:
         raise ValueError(f"finalists={finalists} and n_seeds={n_seeds} must both be at least 1.")
-    sound = [t for t in study.get_trials() if is_sound(t) and record.TWIN_OF.of(t) is None]
-    sound.sort(key=lambda trial: loss(study, trial))
-    leaders = [Best(study, objective, trial) for trial in sound[:finalists]]
-    if not leaders:
+    found = [Best.of(study, objective, leader) for leader in leaders(study, objective)[:finalists]]
+    if not found:
         reasons = [f"Trial {t.number}: {words}" for t in study.trials if (words := record.why(t))]
         raise ValueError(
             f"Study {study.study_name!r} has no COMPLETE trial yet. "
             + (reasons[-1] if reasons else "Run optnas.optimize(study, objective).")
         )
-    if len(leaders) == 1:
-        return leaders[0]
+    if len(found) == 1:
+        return found[0]
     [(metric, direction)] = objective.values.items()
     means = [
         # Facts (`n_params`) are no metrics: training anew changes nothing about them.
         statistics.fmean(run.get(metric, leader.value) for run in leader.retrain(n_seeds))
-        for leader in leaders
+        for leader in found
     ]
-    return leaders[means.index(max(means) if direction == "maximize" else min(means))]
+    return found[means.index(max(means) if direction == "maximize" else min(means))]
+
+
+def final(study: optuna.Study, objective: Objective, finalists: int | None = None) -> int:
+    """Train the leaders anew whose difference is within the noise, until one is ahead or a tenth is spent.
+
+    A tenth of what the search has cost, that is, what its trials were trained anew before included. What is
+    trained is kept in the study, and known to `best`.
+
+    Args:
+        finalists: at most so many take part, each of them once at least, whatever that costs; None: those of
+            which each may well be the best, as far as a tenth suffices.
+
+    Returns:
+        How many trainings there were.
+    """
+    longest, trials = objective.estimator.max_reports, study.get_trials(deepcopy=False)
+    cost = record.n_reported(trials) / longest if longest else record.n_counted(trials)
+    played = sum(len(kept["runs"]) for kept in record.all_retrained(study) if isinstance(kept["who"], int))
+    most = max(int(SHARE * cost), finalists or 0) - played
+    n_trained = 0
+    while n_trained < most:
+        known = leaders(study, objective)
+        known = sorted(known, key=lambda leader: -leader.probability)[: finalists or FINALISTS]
+        contenders = [leader for leader in known if leader.probability >= CHANCE]
+        if len(contenders) < 2 or known[0].probability > SURE:
+            break
+        n_runs = [len(runs_anew(study, leader.trial)) for leader in contenders]
+        next_one = contenders[n_runs.index(min(n_runs))]
+        Best(study, objective, next_one.trial).retrain(min(n_runs) + 1)
+        n_trained += 1
+    return n_trained
 
 
 def train(

@@ -68,7 +68,7 @@ class HalvingPruner(PromotingPruner):
     """
 
     def __init__(
-        self, eta: float = 3.0, spacing: float = 2.0, n_startup_trials: int = 12, finish: float = 1 / 3
+        self, eta: float = 3.0, spacing: float = 2.0, n_startup_trials: int = 12, finish: float = 0.4
     ) -> None:
         if not eta > 1 or not spacing > 1:
             raise ValueError(f"eta={eta} and spacing={spacing} must both be above 1.")

@@ -23,6 +23,9 @@ DISTANCE = 0.6
 SPREAD = 1.5
 """How much weights may differ: the standard deviation of their logarithms in the prior."""
 
+NOISE = (-6.0, 2.0)
+"""What is believed of the logarithm of the noise's variance: mean and standard deviation of the prior."""
+
 JITTER = 1e-8
 
 _THREADS = ThreadpoolController()
@@ -38,14 +41,23 @@ class GaussianProcess:
     other are tens of times slower where something else, a training, uses the cores.
     """
 
-    def fit(self, rows: Array, targets: Array, most: int = MOST_FITTED) -> GaussianProcess:
-        """Condition on `rows`, `(n, columns)`, and `targets`, `(n,)`; fit the kernel to the first `most`."""
+    def fit(
+        self,
+        rows: Array,
+        targets: Array,
+        most: int = MOST_FITTED,
+        noise: tuple[float, float] = NOISE,
+    ) -> GaussianProcess:
+        """Condition on `rows`, `(n, columns)`, and `targets`, `(n,)`; fit the kernel to the first `most`.
+
+        `noise`: what is believed of the logarithm of its variance, mean and standard deviation.
+        """
         typical = DISTANCE / max(2 * rows.var(axis=0).sum(), JITTER)
         fitted = rows[:most]
         telling = np.ptp(fitted, axis=0) > 0  # of the others, only the prior says something
         n_telling = int(telling.sum())
-        self._prior_mean = np.r_[np.full(n_telling, np.log(typical)), 0.0, -6.0]
-        self._prior_std = np.r_[np.full(n_telling, SPREAD), 1.0, 2.0]
+        self._prior_mean = np.r_[np.full(n_telling, np.log(typical)), 0.0, noise[0]]
+        self._prior_std = np.r_[np.full(n_telling, SPREAD), 1.0, noise[1]]
         reach = 5 * self._prior_std
         with _one_thread():
             found = minimize(
@@ -70,6 +82,19 @@ class GaussianProcess:
             whitened = solve_triangular(self._factor, kernel.T, lower=True, check_finite=False)
             variance = self._signal - (whitened**2).sum(axis=0)
             return kernel @ self._alpha, np.sqrt(np.maximum(variance, JITTER))
+
+    def draws(self, rows: Array, n: int, seed: int) -> Array:
+        """Samples of the signal at all rows jointly, `(n, len(rows))`."""
+        with _one_thread():
+            scaled = rows * self._scale
+            kernel = self._signal * _matern(_squared(scaled, self._scaled))
+            whitened = solve_triangular(self._factor, kernel.T, lower=True, check_finite=False)
+            covariance = self._signal * _matern(_squared(scaled, scaled)) - whitened.T @ whitened
+            covariance[np.diag_indices(len(rows))] += 1e-6 * self._signal
+            factor = np.linalg.cholesky(covariance)
+            normal = np.random.default_rng(seed).standard_normal((n, len(rows)))
+            drawn: Array = kernel @ self._alpha + normal @ factor.T
+            return drawn
 
     def fitted(self) -> Array:
         """Mean of the signal, without the noise, at the rows it was conditioned on, `(n,)`."""

@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial
 from scipy.special import ndtr
 
 from optnas.answers import key
-from optnas.surrogate.gaussian_process import GaussianProcess
+from optnas.surrogate.gaussian_process import NOISE, GaussianProcess
 from optnas.surrogate.standing import Observed, observe, standings
 
 Array = NDArray[np.float64]
@@ -61,6 +61,7 @@ class Surrogate:
             and of each candidate.
         headroom: How much better than the best trial a value can be, as a share of the distance from there to
             the median. Near its end, values are told apart best.
+        noise: What is believed of single values; see `GaussianProcess.fit`.
     """
 
     def __init__(
@@ -68,7 +69,9 @@ class Surrogate:
         direction: StudyDirection = StudyDirection.MINIMIZE,
         features: Features | None = None,
         headroom: float = 0.2,
+        noise: tuple[float, float] = NOISE,
     ) -> None:
+        self._noise = noise
         self._headroom = headroom
         self._sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
         self._features = features
@@ -92,7 +95,9 @@ class Surrogate:
         for features in dict.fromkeys((None, self._features)):
             encoder = _Encoder([o.trial for o in observed], features)
             if not models or encoder.has_features:
-                models.append((GaussianProcess().fit(encoder.encode(params), latent[kept]), encoder))
+                models.append(
+                    (GaussianProcess().fit(encoder.encode(params), latent[kept], noise=self._noise), encoder)
+                )
         self._gp, self._encoder = min(models, key=lambda model: model[0].surprise())
         self._best = float(self._gp.fitted().min())
         return self
@@ -101,6 +106,10 @@ class Surrogate:
         """Mean and standard deviation of the values, without noise, each `(n,)`, in the study's units."""
         mean, std = self._warp.to_losses(*self._gp.predict(self._encoder.encode(params)))
         return self._sign * mean, std
+
+    def draws(self, params: Sequence[Params], n: int, seed: int) -> Array:
+        """Values, without noise, that all may have at once, `(n, len(params))`."""
+        return self._sign * self._warp.to_loss(self._gp.draws(self._encoder.encode(params), n, seed))
 
     def outcomes(self, params: Sequence[Params]) -> tuple[Array, Array]:
         """Values that trials may come to, `(n, k)`, and the weight of each in an expectation, `(k,)`.

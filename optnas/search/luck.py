@@ -1,0 +1,77 @@
+"""How much of a winner's score is luck: what the leaders of a search are expected to score."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, create_trial
+
+from optnas import record
+from optnas.objective import Objective
+from optnas.strategy.base import is_sound, loss
+from optnas.surrogate.model import Surrogate
+
+FEWEST = 8
+"""Of fewer complete trials nobody can tell what of their values is luck."""
+
+MOST = 30
+"""So many of the best are told apart; others are not the best of the study."""
+
+NOISE = (-3.0, 1.5)
+"""What is believed beforehand of the noise of single trainings: the logarithm of its variance, where that of
+all values is 1. Trainings anew, where there are some, soon say more."""
+
+DRAWS = 4000
+
+
+@dataclass(frozen=True)
+class Leader:
+    """One of the best trials of a study.
+
+    Attributes:
+        trial: COMPLETE, and no twin.
+        expected: The score that another training of it is expected to get: less than the luckiest got.
+        probability: That it is really the best of the study; NaN where too few trials are complete to tell.
+    """
+
+    trial: FrozenTrial
+    expected: float
+    probability: float
+
+
+def leaders(study: optuna.Study, objective: Objective) -> list[Leader]:
+    """The best trials of a study of one value, the best expected score first.
+
+    The best of many single trainings owes its place partly to luck. A surrogate of all complete trials, and
+    of their trainings anew (`Best.retrain`), knows how much single trainings scatter, and what networks like
+    it got.
+    """
+    sound = [t for t in study.get_trials() if is_sound(t) and record.TWIN_OF.of(t) is None]
+    sound.sort(key=lambda trial: loss(study, trial))
+    values = [float(trial.values[0]) for trial in sound]
+    [name] = objective.values
+    exact = not objective.estimator.is_noisy or any(name in record.facts(trial) for trial in sound)
+    if exact or len(sound) < FEWEST or len(set(values)) < 2:
+        return [Leader(trial, value, math.nan) for trial, value in zip(sound, values, strict=True)]
+    anew = [_like(trial, run[name]) for trial in sound for run in runs_anew(study, trial) if name in run]
+    told = [_like(trial, value) for trial, value in zip(sound, values, strict=True)]
+    best = sound[:MOST]
+    surrogate = Surrogate(study.direction, noise=NOISE).fit([*told, *anew])
+    draws = surrogate.draws([trial.params for trial in best], DRAWS, seed=0)
+    sign = -1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1.0
+    wins = np.bincount((sign * draws).argmin(axis=1), minlength=len(best)) / DRAWS
+    found = [Leader(*row) for row in zip(best, draws.mean(axis=0).tolist(), wins.tolist(), strict=True)]
+    return sorted(found, key=lambda leader: sign * leader.expected)
+
+
+def runs_anew(study: optuna.Study, trial: FrozenTrial) -> list[dict[str, float]]:
+    """The metrics of a trial's trainings anew, as long as in the search."""
+    return record.retrained(study, trial.number, None)
+
+
+def _like(trial: FrozenTrial, value: float) -> FrozenTrial:
+    """Its answers and a value, without its reports: they are of the training that the search saw."""
+    return create_trial(params=trial.params, distributions=trial.distributions, value=value)
