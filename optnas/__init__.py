@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from optnas.strategy.cmaes import MixedCmaEsSampler as MixedCmaEsSampler
     from optnas.strategy.distinct import DistinctSampler as DistinctSampler
     from optnas.strategy.evolution import RegularizedEvolutionSampler as RegularizedEvolutionSampler
+    from optnas.strategy.halving import HalvingPruner as HalvingPruner
     from optnas.strategy.local_search import LocalSearchSampler as LocalSearchSampler
     from optnas.strategy.padded import PaddedSampler as PaddedSampler
     from optnas.strategy.predictor import PredictorSampler as PredictorSampler

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from optnas.strategy.cmaes import MixedCmaEsSampler as MixedCmaEsSampler
     from optnas.strategy.distinct import DistinctSampler as DistinctSampler
     from optnas.strategy.evolution import RegularizedEvolutionSampler as RegularizedEvolutionSampler
+    from optnas.strategy.halving import HalvingPruner as HalvingPruner
+    from optnas.strategy.halving import PromotingPruner as PromotingPruner
     from optnas.strategy.local_search import LocalSearchSampler as LocalSearchSampler
     from optnas.strategy.padded import PaddedSampler as PaddedSampler
     from optnas.strategy.padded import slots as slots

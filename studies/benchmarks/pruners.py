@@ -24,7 +24,7 @@ import heapq
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,6 @@ import digits_cnn
 
 N_TRAINED = 200
 N_TRIALS = 60
-PAID = (15, 30)
 
 # Of the number of reports.
 PRUNERS: dict[str, Callable[[int], BasePruner]] = {
@@ -117,6 +116,7 @@ def main() -> None:
     parser.add_argument("--file", type=Path, help="curves of your own")
     parser.add_argument("--orders", type=int, default=20)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--paid", type=int, nargs="+", default=[15, 30], help="in trainings")
     parser.add_argument("--sampler", choices=["random", "predictor", "TPE"], default="random")
     parser.add_argument("--pruner", action="append", choices=list(PRUNERS), help="by default all")
     parser.add_argument("--table", action="append", help="part of the name of a table; by default all")
@@ -128,15 +128,15 @@ def main() -> None:
         tables.append(_train(arguments.storage))
     if not tables:
         parser.error("say --storage, --data or --file")
-    paid = " | ".join(f"paid for {n}" for n in PAID)
+    paid = " | ".join(f"paid for {n}" for n in arguments.paid)
     print(f"| curves | pruner | after {N_TRIALS} trials | cost | completed | {paid} |")
-    print("|---|---|---|---|---|" + "---|" * len(PAID))
+    print("|---|---|---|---|---|" + "---|" * len(arguments.paid))
     for table in tables:
         if not any(part in table.name for part in arguments.table or [""]):
             continue
         for name in arguments.pruner or PRUNERS:
             runs = [
-                _row(table, PRUNERS[name], arguments.sampler, arguments.workers, seed)
+                _row(table, PRUNERS[name], arguments.sampler, arguments.workers, seed, arguments.paid)
                 for seed in range(arguments.orders)
             ]
             cells = (_interval(column) for column in np.transpose(runs))
@@ -215,17 +215,22 @@ def _ask(trial: Any, name: str, distribution: BaseDistribution) -> Any:
 
 
 def _row(
-    table: Table, make_pruner: Callable[[int], BasePruner], sampler: str, n_workers: int, seed: int
+    table: Table,
+    make_pruner: Callable[[int], BasePruner],
+    sampler: str,
+    n_workers: int,
+    seed: int,
+    paid: Sequence[int],
 ) -> list[float]:
     """One row of the table, from one order."""
     n_reports = table.curves.shape[1]
     given = _Search(table, make_pruner(n_reports), sampler, seed)
     given.run(n_workers, n_trials=N_TRIALS)
     timed = _Search(table, make_pruner(n_reports), sampler, seed)
-    timed.run(n_workers, n_paid=max(PAID) * n_reports)
+    timed.run(n_workers, n_paid=max(paid) * n_reports)
     better = [
         int((table.values < min((v for at, v in timed.found if at <= n * n_reports), default=np.inf)).sum())
-        for n in PAID
+        for n in paid
     ]
     best = min(value for _, value in given.found)
     return [int((table.values < best).sum()), given.n_paid / n_reports, len(given.found), *better]
