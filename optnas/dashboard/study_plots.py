@@ -66,8 +66,14 @@ def choose_params(study: optuna.Study, n: int) -> list[str]:
 
 def _plots(study: optuna.Study) -> dict[str, Callable[[], go.Figure]]:
     n_complete = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-    if n_complete < 2 or len(study.directions) > 1:
+    if n_complete < 2:
         return {}
+    if len(study.directions) > 1:
+        return {
+            "front": lambda: plots.plot_front(study),
+            "hypervolume": lambda: plots.plot_hypervolume(study),
+            "timeline": lambda: plots.plot_timeline(study),
+        }
     found: dict[str, Callable[[], go.Figure]] = {
         "history": lambda: plots.plot_history(study),
         "timeline": lambda: plots.plot_timeline(study),

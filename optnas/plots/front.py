@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import plotly.graph_objects as go
 from optuna.study import Study
+from optuna.trial import FrozenTrial
 
+from optnas import record
 from optnas.analysis.front import Axes, Quantity, pareto_front, points, quantity
-from optnas.plots.theme import BLUE, VERMILION, empty, style, transparent
+from optnas.analysis.trials import objective_names
+from optnas.plots.theme import BLUE, ENDS, GREEN, VERMILION, empty, style, transparent
+from optnas.record import End, end
 
 
 def plot_front(
@@ -20,7 +25,8 @@ def plot_front(
 ) -> go.Figure:
     """COMPLETE trials by two numbers, with the front of those that no other trial beats in both.
 
-    `x`, `y`, `maximize`: as for `pareto_front`.
+    What broke a limit is told apart, and what was pruned, which stands at its last report; of members of the
+    front that were trained anew, mean and standard deviation. `x`, `y`, `maximize`: as for `pareto_front`.
 
     Raises:
         ValueError: no trial has both numbers; the message lists what trials have.
@@ -41,6 +47,18 @@ def plot_front(
         name="trials",
         hovertemplate=hover,
     )
+    for kind in (End.PRUNED, End.INFEASIBLE):
+        apart = [p for p in _apart(study, axes) if end(p[2]) is kind]
+        if apart:
+            figure.add_scatter(
+                x=[p[0] for p in apart],
+                y=[p[1] for p in apart],
+                text=[p[2].number for p in apart],
+                mode="markers",
+                marker=ENDS[kind],
+                name=kind.value,
+                hovertemplate=hover,
+            )
     figure.add_scatter(
         x=[quantity(t, axes.x) for t in front],
         y=[quantity(t, axes.y) for t in front],
@@ -51,9 +69,62 @@ def plot_front(
         name="front",
         hovertemplate=hover,
     )
+    anew = [(t.number, *_retrained(study, t, axes)) for t in front]
+    if shown := [found for found in anew if max(len(found[1]), len(found[2])) > 1]:
+        figure.add_scatter(
+            x=[statistics.fmean(xs) for _, xs, _ in shown],
+            y=[statistics.fmean(ys) for _, _, ys in shown],
+            error_x={"type": "data", "array": [_spread(xs) for _, xs, _ in shown]},
+            error_y={"type": "data", "array": [_spread(ys) for _, _, ys in shown]},
+            text=[number for number, _, _ in shown],
+            mode="markers",
+            marker={"color": GREEN, "size": 7},
+            name="trained anew",
+            hovertemplate=hover,
+        )
     style(figure, x=axes.labels[0], y=axes.labels[1])
     xs = [p[0] for p in found]
     if min(xs) > 0 and max(xs) / min(xs) > 30:
         decades = math.log10(max(xs)) - math.log10(min(xs))
         figure.update_xaxes(type="log", dtick=max(1, math.ceil(decades / 6)))
     return figure
+
+
+def _apart(study: Study, axes: Axes) -> list[tuple[float, float, FrozenTrial]]:
+    """Trials that are no candidates for the front, where both their numbers are known."""
+    found = []
+    for trial in study.get_trials(deepcopy=False):
+        if end(trial) in (End.PRUNED, End.INFEASIBLE):
+            last = max(trial.intermediate_values.items(), default=(0, math.nan))[1]
+            reports = record.REPORTS.of(trial) or {}
+            newest = reports[max(reports, key=int)] if reports else {}
+            numbers = {**record.facts(trial), **newest, **record.metrics(trial), "value": last}
+            values = dict(zip(objective_names(study), trial.values or (), strict=False))
+            x, y = ({**numbers, **values}.get(name, math.nan) for name in _names(study, axes))
+            if math.isfinite(x) and math.isfinite(y):
+                found.append((float(x), float(y), trial))
+    return found
+
+
+def _names(study: Study, axes: Axes) -> tuple[str, str]:
+    """What the axes are called in what trials record; "" of a function."""
+    several = objective_names(study) if len(study.directions) > 1 and callable(axes.x) else ["", ""]
+    x, y = (w if isinstance(w, str) else n for w, n in zip((axes.x, axes.y), several[:2], strict=True))
+    return x, y
+
+
+def _retrained(study: Study, trial: FrozenTrial, axes: Axes) -> tuple[list[float], list[float]]:
+    """What trainings anew reached in x and in y; what they do not change, once."""
+    runs = [
+        run for kept in record.all_retrained(study) if kept["who"] == trial.number for run in kept["runs"]
+    ]
+    found = []
+    for name, what in zip(_names(study, axes), (axes.x, axes.y), strict=True):
+        metric = objective_names(study)[0] if name == "value" else name
+        reached = [run[metric] for run in runs if metric in run and math.isfinite(run[metric])]
+        found.append(reached or [quantity(trial, what)])
+    return found[0], found[1]
+
+
+def _spread(values: list[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0

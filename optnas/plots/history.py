@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,8 +13,10 @@ from optuna.trial import FrozenTrial, TrialState
 from plotly.subplots import make_subplots
 
 from optnas import record
+from optnas.analysis.front import hypervolumes
 from optnas.analysis.trials import maximizes, objective_names, objective_value, scored
 from optnas.analysis.words import shorten
+from optnas.pareto import valued
 from optnas.plots.theme import BLUE, ENDS, GREEN, INK, empty, plain, style, transparent
 from optnas.record import End, Target, end
 
@@ -54,6 +56,28 @@ def plot_history(study: Study, *, target: Target | None = None, name: str | None
     figure.update_xaxes(title_text="trial", title_standoff=8, row=rows, col=1)
     if strip:
         figure.update_yaxes(visible=False, range=[-1, 1], row=2, col=1)
+    return figure
+
+
+def plot_hypervolume(study: Study, reference: Mapping[str, float] | None = None) -> go.Figure:
+    """The hypervolume of the front after each trial, of a study with several objectives.
+
+    `reference`: as for `hypervolumes`; the title of the axis says which one was taken.
+    """
+    if not valued(study):
+        return empty("No trial has values yet.")
+    found = hypervolumes(study, reference)
+    figure = go.Figure()
+    figure.add_scatter(
+        x=list(range(1, len(found.volumes) + 1)),
+        y=list(found.volumes),
+        text=list(found.trials),
+        mode="lines",
+        line={"color": BLUE, "shape": "hv", "width": 2},
+        hovertemplate="trial %{text}<br>%{y:.5g}<extra></extra>",
+    )
+    corner = ", ".join(f"{name} {value:.4g}" for name, value in found.reference.items())
+    style(figure, x="trials with values", y=f"hypervolume up to {shorten(corner, 60)}")
     return figure
 
 

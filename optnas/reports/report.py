@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from optnas import plots
 from optnas.analysis.explain import Explanation, explain, why_unexplained
-from optnas.analysis.front import best_trials, has_points
+from optnas.analysis.front import best_trials, distance_to_front, has_points
 from optnas.analysis.importance import MIN_TRIALS, Importance, importance
 from optnas.analysis.leaderboard import leaderboard
 from optnas.analysis.trials import maximizes, objective_names, objective_target, scored
@@ -85,7 +85,8 @@ def _of_several(study: Study, objective: Objective | None) -> Iterator[Section]:
     yield Section("Summary", [*summary.of_several(study, front)])
     if front:
         table = summary.front_table(study, front)
-        yield Section("Front", [*_shown(lambda: _front(study)), *table])
+        volume = _shown(lambda: _plot(plots.plot_hypervolume(study)))
+        yield Section("Front", [*_shown(lambda: _front(study)), *table, Heading("Hypervolume"), *volume])
     best: dict[int, tuple[FrozenTrial, list[str]]] = {}
     for i, (name, target) in enumerate(zip(names, targets, strict=True)):
         if trials := scored(study, target):
@@ -107,6 +108,9 @@ def _of_several(study: Study, objective: Objective | None) -> Iterator[Section]:
             name: _shown(partial(make, study, target, name))
             for name, target in zip(names, targets, strict=True)
         }
+        if title == "Importance":
+            close = distance_to_front(study)
+            parts["distance to the front"] = _shown(partial(make, study, close, "distance to the front"))
         yield Section(title, [p for name, found in parts.items() if found for p in (Heading(name), *found)])
     yield Section("Timeline", _shown(lambda: _plot(plots.plot_timeline(study))))
     yield Section("How to reproduce", summary.reproduce(study, None))

@@ -1,4 +1,5 @@
 import optuna
+import pytest
 from optuna.trial import create_trial
 
 from optnas import record
@@ -29,3 +30,19 @@ def test_twins_alone_say_so_too() -> None:
 def test_ticks_of_many_decades_have_room(study: optuna.Study) -> None:
     figure = plot_front(study, x=lambda t: 1e40**t.number)
     assert 280 / figure.layout.xaxis.dtick <= 6
+
+
+def test_what_broke_a_limit_what_was_pruned_and_what_was_trained_anew_are_told_apart() -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    for values in ((0.5, 10.0), (0.9, 20.0)):
+        study.add_trial(create_trial(values=values))
+    study.add_trial(create_trial(values=(0.99, 5.0), constraints={"latency": 1.0}))
+    reports = {"0": {"value 0": 0.1}, "10": {"value 0": 0.4}}
+    attrs = {record.REPORTS.name: reports, record.FACTS.name: {"value 1": 7.0}}
+    study.add_trial(create_trial(state=optuna.trial.TrialState.PRUNED, user_attrs=attrs))
+    record.write_retrained(study, 1, None, [{"value 0": 0.8}, {"value 0": 0.9}])
+    found = {trace.name: (list(trace.x), list(trace.y)) for trace in plot_front(study).data}
+    assert found["infeasible"] == ([0.99], [5.0])
+    assert found["pruned"] == ([0.4], [7.0])
+    assert found["front"] == ([0.5, 0.9], [10.0, 20.0])
+    assert found["trained anew"] == ([pytest.approx(0.85)], [20.0])

@@ -7,7 +7,7 @@ import pytest
 from optuna.trial import create_trial
 
 from optnas import record
-from optnas.plots import plot_history, plot_learning_curves, plot_timeline
+from optnas.plots import plot_history, plot_hypervolume, plot_learning_curves, plot_timeline
 
 
 def traces(figure: go.Figure) -> dict[str, go.Scatter]:
@@ -113,3 +113,12 @@ def test_bars_last_as_long_as_the_trials() -> None:
         trial.datetime_start, trial.datetime_complete = begun, begun + timedelta(seconds=seconds)
         study.add_trial(trial)
     assert list(traces(plot_timeline(study))["complete"].x) == pytest.approx([0, 1500, 7_200_000])
+
+
+def test_the_hypervolume_says_up_to_where_it_is_counted() -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    assert plot_hypervolume(study).layout.annotations[0].text == "No trial has values yet."
+    study.add_trials([create_trial(values=v) for v in ((1.0, 3.0), (2.0, 4.0))])
+    figure = plot_hypervolume(study, {"value 0": 0.0, "value 1": 5.0})
+    assert list(figure.data[0].y) == [2.0, 3.0]
+    assert figure.layout.yaxis.title.text == "hypervolume up to value 0 0, value 1 5"

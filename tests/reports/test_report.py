@@ -224,8 +224,9 @@ def test_several_objectives_get_a_front_and_what_explains_each(two: optuna.Study
     front = html[html.index('id="front"') : html.index('id="best-architectures"')]
     assert set(re.findall(r"<tr><td>(\d+)</td>", front)) == {str(t.number) for t in two.best_trials}
     headings = re.findall(r"<h3>([^<]*)</h3>", html)
-    assert headings[:6] == ["Best in score", "Best in cost", "score", "cost", "score", "cost"]
-    assert html.count("Plotly.newPlot(") == 6
+    assert headings[:5] == ["Hypervolume", "Best in score", "Best in cost", "score", "cost"]
+    assert headings[5:8] == ["score", "cost", "distance to the front"]
+    assert html.count("Plotly.newPlot(") == 8
     text = report(two, tmp_path / "report.md").read_text()
     assert re.findall(r"^## (.*)", text, re.MULTILINE)[:3] == ["Summary", "Front", "Best architectures"]
 
