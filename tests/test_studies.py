@@ -13,7 +13,9 @@ import pytest
 from optnas import best, optimize, record
 from optnas.cli.job import load_job
 from optnas.cli.results import train_baseline
+from optnas.facts.cost import materialize
 from optnas.search import counts
+from optnas.trial import replay
 
 STUDIES = Path(__file__).parents[1] / "studies"
 
@@ -42,6 +44,22 @@ def test_study_runs(file: Path, elsewhere: Path) -> None:
     if job.baseline is not None:
         [run] = train_baseline(job, best(study, job.objective), n_seeds=1, max_epochs=None)
         assert set(job.objective.values) <= set(run)
+
+
+SHARED = [file for file in sorted(STUDIES.glob("*.py")) if '"shared"' in file.read_text()]
+
+
+@pytest.mark.parametrize("file", SHARED, ids=lambda file: file.name)
+def test_study_runs_where_no_data_is_beside_the_repository(file: Path, elsewhere: Path) -> None:
+    copy = elsewhere / "repository" / "studies" / file.name
+    copy.parent.mkdir(parents=True)
+    copy.write_text(file.read_text())
+    job = load_job(copy, "sqlite:///tiny.db", None)
+    training = job.objective.estimator
+    training.max_epochs = 1
+    x, _ = next(iter(training.data.train_dataloader()))
+    model = materialize(job.baseline(replay({})), x)
+    assert set(job.objective.values) <= set(training(model, job.create_study().ask()))
 
 
 @pytest.mark.parametrize("file", sorted(STUDIES.rglob("*.py")), ids=lambda file: file.name)
