@@ -17,6 +17,7 @@ from optnas import record
 from optnas.pareto import front_trials
 from optnas.printable import printable
 from optnas.record import End, end
+from optnas.storage.base import is_held
 
 _LATEST, _RUNNING = 5, 12  # trials shown
 _BAR, _NOTE = 24, 35  # characters
@@ -36,7 +37,7 @@ def progress_table(
     ended = [(t.datetime_complete, t.number, t) for t in trials if t.datetime_complete is not None]
     finished = [trial for _, _, trial in sorted(ended)[-_LATEST:]]
     running = [t for t in trials if t.state == TrialState.RUNNING]
-    n_done = record.n_counted(trials)
+    n_done = record.n_counted(trials) + _n_paused(trials)
     columns: dict[str, Any] = {
         "box": None,
         "pad_edge": False,
@@ -143,7 +144,15 @@ def _bar(share: float) -> str:
 def _tally(trials: Sequence[FrozenTrial]) -> str:
     ends = Counter(ending(trial) for trial in trials if trial.state.is_finished())
     names = ["complete", "pruned", "failed", "twin", *(["infeasible"] if ends["infeasible"] else [])]
-    return ", ".join(f"{ends[name]} {name}" for name in names)
+    words = [f"{ends[name]} {name}" for name in names]
+    if n_paused := _n_paused(trials):
+        words.append(f"{n_paused} paused")
+    return ", ".join(words)
+
+
+def _n_paused(trials: Sequence[FrozenTrial]) -> int:
+    """How many have begun, and wait until the pruner lets them go on."""
+    return sum(trial.state == TrialState.WAITING and is_held(trial) for trial in trials)
 
 
 def duration(seconds: float) -> str:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from optnas import record
 from optnas.progress.table import best, best_words, duration, ending, progress_table
+from optnas.storage.base import HELD
 
 
 def shown(study: optuna.Study, n_trials: int | None, width: int = 80, **told: Any) -> list[str]:
@@ -85,6 +86,17 @@ def test_every_trial_has_its_line(study: optuna.Study) -> None:
     assert lines[-1] == "1 complete, 1 pruned, 1 failed, 1 twin, 1 infeasible; best 0.5 (trial 0)"
     for width in (50, 80, 200):
         assert max(map(len, shown(study, 10, width))) <= min(width, 80)
+
+
+def test_paused_trials_have_begun_and_are_told(study: optuna.Study) -> None:
+    waiting = optuna.trial.create_trial(
+        state=TrialState.WAITING, system_attrs={HELD: True}, intermediate_values={0: 0.5}
+    )
+    study.add_trial(waiting)
+    study.add_trial(optuna.trial.create_trial(state=TrialState.WAITING))
+    lines = shown(study, 10)
+    assert " 3/10 " in lines[0]
+    assert "1 infeasible, 1 paused; best 0.5" in " ".join(map(str.strip, lines[-2:]))
 
 
 def test_workers_of_one_machine_are_told_apart_however_long_its_name_is() -> None:
