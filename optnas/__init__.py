@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from optnas._lazy import lazily
 
 if TYPE_CHECKING:
+    from optnas import devices as devices
     from optnas import errors as errors
+    from optnas import facts as facts
     from optnas import plots as plots
     from optnas import record as record
     from optnas import testing as testing

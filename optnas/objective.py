@@ -36,6 +36,7 @@ from optnas.estimation.estimator import Direction, Estimator, as_estimator
 from optnas.estimation.run import Run
 from optnas.facts import Sketch, materialize, sketch, untraced
 from optnas.facts.fact import USUAL, Fact
+from optnas.facts.memory import memory_of_device
 from optnas.limits import Bound, Limit, Within, in_words
 from optnas.record import End, Reason, Why
 from optnas.seeds import derive_seed, same_threads, seed_everything
@@ -280,6 +281,7 @@ class Objective:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "threads": torch.get_num_threads(),  # results are equal bit for bit only under equal numbers
+            "memory": memory_of_device(),
             "started": time.time(),
         }
         record.ATTEMPTS.write(run, [*record.attempts(run), attempt])

@@ -144,7 +144,7 @@ ORIGIN = Key(f"{PREFIX}origin", str)
 """Of a trial outside its study (trained anew): the `origin` of the study, which seeds its data."""
 
 ATTEMPTS = Key(f"{PREFIX}attempts", list)
-"""Who tried it: `{"host", "pid", "threads", "started"}` each, and once it is over `ended` and `how`."""
+"""Who tried it: `{"host", "pid", "threads", "memory", "started"}` each, and once over `ended` and `how`."""
 
 COUNTS = Key(f"{PREFIX}counts", bool)
 """False until its estimate begins. A finished trial counts toward `n_trials` unless this is False."""

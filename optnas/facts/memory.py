@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from optnas.facts.cost import inference, refuse_lazy
-from optnas.facts.fact import Fact
+from optnas.facts.fact import Fact, preferred_device
 from optnas.facts.inputs import Example, Inputs, as_inputs
 from optnas.facts.inputs import batch_size as batch_size_of
 
@@ -75,6 +76,14 @@ def estimate_memory(
         with torch.random.fork_rng():
             inputs = _at(as_inputs(example, device), batch_size)
             return _estimate(copy.deepcopy(model), inputs, training, optimizer_states)
+
+
+def memory_of_device() -> int:
+    """Bytes that the device of trainings has: the accelerator that torch finds, else this machine."""
+    device = preferred_device()
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def bytes_by_dtype(model: nn.Module) -> dict[str, int]:

@@ -36,6 +36,7 @@ from optnas.limits import nearest_in_words
 from optnas.objective import Objective
 from optnas.record import Reason, Why
 from optnas.search.artifacts import attach_drawing
+from optnas.search.feasible import LearnedMemory
 from optnas.search.fits import never_asked
 from optnas.search.recovery import Fate, recover, requeue, requeue_or_give_up
 from optnas.search.signals import Passage, signals_raise, signals_wait
@@ -441,24 +442,28 @@ def _answers(trial: FrozenTrial) -> Hashable | None:
 
 @contextmanager
 def _proposing(study: optuna.Study, objective: Objective) -> Iterator[Callable[[], None]]:
-    """Let the study's sampler propose only what is within the limits and not known yet.
+    """Let the study's sampler propose only what is within the limits, fits and is not known yet.
 
     What is given tells it, before a trial, by what an architecture is known now: by its network once equal
-    networks were seen to train to equal values, by its answers before and if not.
+    networks were seen to train to equal values, by its answers before and if not; and, once a trial ran out
+    of memory, what fits.
     """
-    before, within = study.sampler, objective.within
-    sampler = limited(study, objective, before)
+    before, memory = study.sampler, LearnedMemory(study, objective)
     seed = derive_seed(record.origin(study), "distinct")
-    trusted: bool | None = None
+    as_it_is: tuple[bool, bool | None] | None = None
 
     def renew() -> None:
-        nonlocal trusted
-        if not objective.reuse_twins or isinstance(before, DistinctSampler):
+        nonlocal as_it_is
+        distinct = objective.reuse_twins and not isinstance(before, DistinctSampler)
+        now = memory.learn(), objective.trusts_twins(study) if distinct else None
+        if now == as_it_is:
             return
-        was, trusted = trusted, objective.trusts_twins(study)
-        if trusted is not was:
+        learned, trusted = as_it_is = now
+        within = memory.within(objective.within) if learned else objective.within
+        study.sampler = limited(study, objective, before, within)
+        if distinct:
             study.sampler = DistinctSampler(
-                sampler,
+                study.sampler,
                 objective.ask,
                 identity=objective.identity if trusted else None,
                 recorded=objective.recorded_identity if trusted else _answers,
@@ -466,7 +471,7 @@ def _proposing(study: optuna.Study, objective: Objective) -> Iterator[Callable[[
                 seed=seed,
             )
 
-    study.sampler = sampler
+    study.sampler = limited(study, objective, before, objective.within)
     try:
         yield renew
     finally:

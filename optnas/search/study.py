@@ -16,6 +16,7 @@ from optnas import private, record
 from optnas.errors import ParamsMismatchError
 from optnas.estimation.estimator import Estimator
 from optnas.facts.fact import USUAL
+from optnas.limits import Within
 from optnas.objective import Objective
 from optnas.search.provenance import changes, provenance
 from optnas.seeds import derive_seed
@@ -81,7 +82,8 @@ def create_study(
             study.set_metric_names(list(objective.values))
     if changed := _describe_changes(study, began, now):
         warnings.warn(changed, stacklevel=2)
-    study.sampler = limited(study, objective, _make_sampler(study, sampler or _default_sampler(objective)))
+    made = _make_sampler(study, sampler or _default_sampler(objective))
+    study.sampler = limited(study, objective, made, objective.within)
     return study
 
 
@@ -91,14 +93,16 @@ def _default_sampler(objective: Objective) -> SamplerFactory:
     )
 
 
-def limited(study: optuna.Study, objective: Objective, sampler: BaseSampler) -> BaseSampler:
-    """The sampler; where the objective has limits that can be computed, it proposes nothing beyond them."""
-    within = objective.within
-    if isinstance(sampler, TrialSampler):
-        sampler.within = within
-    if within is None or isinstance(sampler, LimitedSampler):
+def limited(
+    study: optuna.Study, objective: Objective, sampler: BaseSampler, within: Within | None
+) -> BaseSampler:
+    """The sampler; where there are limits that can be computed, it proposes nothing beyond them."""
+    inner = sampler.sampler if isinstance(sampler, LimitedSampler) else sampler
+    if isinstance(inner, TrialSampler):
+        inner.within = within
+    if within is None:
         return sampler
-    return LimitedSampler(sampler, objective.ask, within, derive_seed(record.origin(study), "limited"))
+    return LimitedSampler(inner, objective.ask, within, derive_seed(record.origin(study), "limited"))
 
 
 def describe_changes(study: optuna.Study, objective: Objective) -> str:
