@@ -185,8 +185,21 @@ AUDIT_OF = Key(f"{PREFIX}audit_of", int)
 INITIAL = Key(f"{PREFIX}initial", str)
 """A hash of the untrained network: its operations in their order, and its tensors, one after the other."""
 
+WEIGHTS = Key(f"{PREFIX}weights", dict)
+"""Of a trial that was not trained from scratch: `{"from": "shared"}`, the weights of a supernet, or `{"from":
+number of a trial, "how": "exact" or "shrink_perturb", "share": of its parameters, in 0..1}`."""
+
+EPOCHS = Key(f"{PREFIX}epochs", int)
+"""The epochs that its weights have behind them, those of the trials from which they come included."""
+
 REPORTS = Key(f"{PREFIX}reports", dict)
 """Of a study of several objectives: step to metrics, which Optuna does not keep then."""
+
+
+def weights_in_words(trial: Holder) -> str:
+    """Where its weights come from: `shared`, `of trial 3`; "" of a trial that was trained from scratch."""
+    source = (WEIGHTS.of(trial) or {}).get("from")
+    return f"of trial {source}" if isinstance(source, int) else "shared" if source == "shared" else ""
 
 
 def origin(study: Any) -> int | str:

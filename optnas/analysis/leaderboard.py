@@ -24,7 +24,8 @@ from optnas.record import FactKind, Target
 class Row:
     """One architecture. `facts`: what is known of it without training, by name, such as `facts["flops"]`;
     `kinds`: what they mean; `limits`: what the study allows. `params` in words: `depth=2, block.0.op=conv`.
-    `twins` are the numbers of trials that carry this one's value."""
+    `twins` are the numbers of trials that carry this one's value. `weights` says where its weights come from,
+    "" where it was trained from scratch."""
 
     rank: int
     trial: int
@@ -32,6 +33,7 @@ class Row:
     facts: Mapping[str, int | float]
     params: str
     twins: tuple[int, ...]
+    weights: str = ""
     kinds: Mapping[str, FactKind] = field(default_factory=dict, repr=False, compare=False)
     limits: tuple[Limit, ...] = field(default=(), repr=False, compare=False)
 
@@ -66,6 +68,7 @@ def leaderboard(study: Study, k: int = 5, *, target: Target | None = None) -> li
             facts=record.facts(trial),
             params=params_in_words(trial.params),
             twins=tuple(twins.get(trial.number, ())),
+            weights=record.weights_in_words(trial),
             kinds=kinds,
             limits=limits,
         )
@@ -104,13 +107,16 @@ def params_in_words(params: dict[str, Any]) -> str:
 
 
 def fact_columns(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """A column for each fact that some row has: its head, and a cell for each row."""
+    """A column for each fact that some row has, its head and a cell for each row; before them one for weights
+    that come from others, where some do."""
+    weights = {"weights": [row.weights or "its own" for row in rows]} if any(r.weights for r in rows) else {}
     kinds = {name: kind for row in rows for name, kind in row.kinds.items()}
-    return {
+    facts = {
         kind.label: [record.number_in_words(row.facts[name]) if name in row.facts else "" for row in rows]
         for name, kind in kinds.items()
         if any(name in row.facts for row in rows)
     }
+    return {**weights, **facts}
 
 
 def leaderboard_table(rows: list[Row]) -> Table:

@@ -75,13 +75,17 @@ def _counting(trials: Sequence[FrozenTrial]) -> str:
 
 def show_best(job: Job, best: Best, n_seeds: int, max_epochs: int | None = None) -> None:
     """The winner's decisions, its score in the search, and its scores outside: tested, trained anew."""
+    from optnas import record
     from optnas.analysis.words import answer_in_words
     from optnas.errors import UntestableError
     from optnas.search.front import in_figures
 
     several = len(job.objective.values) > 1
     scores = in_figures(best) if several else f"{', '.join(job.objective.values)} {best.value:.4f}"
-    say(f"\n{'Picked' if several else 'Best'}: trial {best.trial.number}, {scores} in the search")
+    weights = record.weights_in_words(best.trial)
+    how = f", with weights {weights}" if weights else ""
+    say(f"
+{'Picked' if several else 'Best'}: trial {best.trial.number}, {scores} in the search{how}")
     if best.expected is not None and best.probability is not None:
         say(
             f"Expected when trained anew: {best.expected:.4f}; it is really the best of the search with "

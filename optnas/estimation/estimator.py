@@ -56,7 +56,7 @@ class Estimator(ABC):
 
     @property
     def scores_given_weights(self) -> bool:
-        """Whether the score is one of the weights that a model comes with, instead of training anew.
+        """Whether the score depends on weights that others trained: shared ones, or those of a parent.
 
         Networks of equal graph are then twins only where their weights are equal, too.
         """

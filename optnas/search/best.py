@@ -125,6 +125,8 @@ def best(study: optuna.Study, objective: Objective, finalists: int = 1, n_seeds:
     another one is expected to do better (`search.luck.leaders`). With `finalists` above 1, so many of the
     best are trained anew from `n_seeds` seeds (`Best.retrain` keeps them in the study), and the one with the
     best mean wins; ranked are the validation metrics that the search decided by, never those of the test.
+    A trial whose score is one of weights that others trained (shared or inherited) is trained anew in any
+    case, before it is called the best.
 
     Raises:
         ValueError: no trial is COMPLETE yet; `finalists` or `n_seeds` is less than 1; or the study has
@@ -146,7 +148,7 @@ def best(study: optuna.Study, objective: Objective, finalists: int = 1, n_seeds:
             f"Study {study.study_name!r} has no COMPLETE trial yet. "
             + (reasons[-1] if reasons else "Run optnas.optimize(study, objective).")
         )
-    if len(found) == 1:
+    if len(found) == 1 and record.WEIGHTS.of(found[0].trial) is None:
         return found[0]
     [(metric, direction)] = objective.values.items()
     means = [

@@ -54,6 +54,8 @@ def leaders(study: optuna.Study, objective: Objective) -> list[Leader]:
     values = [float(trial.values[0]) for trial in sound]
     [name] = objective.values
     exact = not objective.estimator.is_noisy or any(name in record.facts(trial) for trial in sound)
+    # Scores of weights that others trained do not tell what a training from scratch is expected to give.
+    exact = exact or any(record.WEIGHTS.of(trial) is not None for trial in sound)
     if exact or len(sound) < FEWEST or len(set(values)) < 2:
         return [Leader(trial, value, math.nan) for trial, value in zip(sound, values, strict=True)]
     anew = [_like(trial, run[name]) for trial in sound for run in runs_anew(study, trial) if name in run]

@@ -9,6 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from torch import nn
 
+from optnas import record
 from optnas.errors import UntestableError
 from optnas.estimation.estimator import Direction, Estimator
 from optnas.estimation.run import Run
@@ -58,6 +59,7 @@ class Validation(Estimator):
                 "Objective(supernet.untrained, Training(SinglePath(task), ...)), and take the trained one "
                 "from there: best(study, objective).model()."
             )
+        record.WEIGHTS.write(run, {"from": "shared"})
         return self.training.validate(model, run, n_calibration=self.n_calibration)
 
     @property

@@ -119,6 +119,9 @@ def tidy(study: optuna.Study, keep: int) -> list[int]:
     trials = study.get_trials(deepcopy=False)
     trained = [t for t in trials if t.state == TrialState.COMPLETE and record.TWIN_OF.of(t) is None]
     kept = [private.trial_id(trial) for trial in _best(study, trained, keep)]
+    # A trial that is under way may begin with its parent's.
+    parents = {record.PARENT.of(trial) for trial in trials if not trial.state.is_finished()}
+    kept += [private.trial_id(trial) for trial in trained if trial.number in parents]
     deleted = []
     for trial, path in _held(study, trials, _WEIGHTS, _STATES):
         if trial.state.is_finished() and not is_held(trial):

@@ -85,6 +85,7 @@ class Monitor(Checkpoint):
         self._reported: set[int] = set()
         self._history: list[tuple[int, float]] = []
         self._best: Scored | None = None
+        self.epochs = 0
         self._metrics: dict[str, float] = {}
         self._taken: Snapshot | None = None
         self._over = False  # whether no step is left
@@ -152,6 +153,7 @@ class Monitor(Checkpoint):
             metrics = {**self._metrics, **known} if within else self._metrics
             self._best = Scored(self._best.value, self._best.epoch, metrics, self._best.snapshot)
         self._over = self._has_ended(trainer, ended=True)
+        self.epochs = trainer.current_epoch + 1
         early = self._why_early(trainer) if self._over else None
         self._early = early
         if self._attempt is not None:
@@ -172,6 +174,7 @@ class Monitor(Checkpoint):
             "history": self._history,
             "best": best,
             "over": self._over,
+            "epochs": self.epochs,
             "early": None if self._early is None else {**asdict(self._early), "kind": self._early.kind.value},
             "metrics": self._metrics,
             "random": random_state(),
@@ -217,6 +220,7 @@ class Monitor(Checkpoint):
         best = state["best"]
         self._best = best and Scored(**{**best, "snapshot": Snapshot(**best["snapshot"])})
         self._over = state["over"]
+        self.epochs = state["epochs"]
         early = state["early"]
         self._early = early and Reason(Why(early["kind"]), early["words"], early["cause"])
         self._metrics = state["metrics"]

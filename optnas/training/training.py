@@ -41,6 +41,7 @@ from optnas.training.arguments import (
 )
 from optnas.training.checkpoints import Attempt, count_weights, end, has_states, load_snapshot, tidy
 from optnas.training.example import Examples, Step
+from optnas.training.inheritance import Inherit, check_inherit, epochs_before, inherit
 from optnas.training.memory import free_memory, is_out_of_memory, out_of_memory_prunes
 from optnas.training.monitor import Monitor, no_such_metric
 from optnas.training.quiet import interruptible, quiet, untouched_loaders
@@ -66,6 +67,10 @@ class Training(Estimator):
             database file, or in the working directory of a study without one. Where another study has its
             files there, the next free one of `<folder>-2`, `<folder>-3` and so on is taken.
         keep: how many of the study's best trials keep their weights.
+        inherit: begin with the weights of the trial's parent, which samplers such as
+            `RegularizedEvolutionSampler` name, where names and shapes agree: `"exact"`, or
+            `"shrink_perturb"`, .4 of them plus .1 of the new ones. A trial whose parent's weights are gone
+            begins anew: let `keep` be as large as the population.
         time_limit: seconds (or a timedelta) of training after which a trial ends with what it has.
         callbacks: Lightning callbacks, copied for every trial; or a function of the trial that makes them.
         logger: a function of the trial that makes a Lightning logger; `trial_folder(trial.study,
@@ -83,6 +88,7 @@ class Training(Estimator):
         max_epochs: int | None,
         folder: str | Path | None = None,
         keep: int = 5,
+        inherit: Inherit | None = None,
         time_limit: float | timedelta | None = None,
         callbacks: Callbacks = (),
         logger: Callable[[Any], Logger] | bool = False,
@@ -95,6 +101,7 @@ class Training(Estimator):
                 "logger= takes a function of the trial, so that trials do not log into one run: "
                 f"logger=lambda trial: {type(logger).__name__}(...)."
             )
+        check_inherit(inherit, keep)
         check_trainer(trainer, max_epochs, can_stop=time_limit is not None or bool(callbacks))
         check_callbacks(callbacks, monitor)
         self.task = task
@@ -104,6 +111,7 @@ class Training(Estimator):
         self.max_epochs = max_epochs
         self.folder = None if folder is None else Path(folder)
         self.keep = keep
+        self.inherit = inherit
         self.time_limit = timedelta(seconds=time_limit) if isinstance(time_limit, float | int) else time_limit
         self.callbacks = callbacks
         self.logger = logger
@@ -149,6 +157,11 @@ class Training(Estimator):
         """Those of the best trials."""
         return True
 
+    @property
+    def scores_given_weights(self) -> bool:
+        """Where weights are inherited, equal networks have different histories, and are no twins."""
+        return self.inherit is not None
+
     def __call__(self, model: nn.Module, run: Any) -> dict[str, float]:
         """Train `model` and leave the best epoch's weights in it. Returns that epoch's metrics.
 
@@ -179,8 +192,12 @@ class Training(Estimator):
         monitor = Monitor(model, built, self.monitor, self.mode == "max", run, attempt, self.time_limit)
         with out_of_memory_prunes(run):
             state = monitor.resume()
+            if self.inherit is not None and state is None and not run.lone:
+                inherit(model, run, self.inherit)
             if not monitor.is_over:
                 self._fit(module, run, data, monitor, state)
+        if not run.lone:
+            record.EPOCHS.write(run, monitor.epochs + epochs_before(run))
         best, early = monitor.outcome.best, monitor.outcome.early
         if early is not None:
             if early.kind is Why.PRUNED:
@@ -297,6 +314,7 @@ class Training(Estimator):
             "time_limit": None if self.time_limit is None else self.time_limit.total_seconds(),
             "callbacks": describe(self.callbacks),
             "trainer": {name: describe(value) for name, value in sorted(self.trainer.items())},
+            **({} if self.inherit is None else {"inherit": self.inherit}),
         }
 
     def test(self, model: nn.Module, study: optuna.Study, trial: FrozenTrial) -> dict[str, float]:

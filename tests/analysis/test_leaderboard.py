@@ -16,8 +16,17 @@ def test_best_first_twins_not_repeated(study: optuna.Study) -> None:
     assert rows[0].facts == {"n_params": 400, "flops": 1000}
     assert rows[0].params == "depth=2, block.0.op=conv, block.1.op=pool, lr=0.001"
     told = json.loads(json.dumps(rows[0].to_dict()))
-    assert set(told) == {"rank", "trial", "value", "facts", "params", "twins"}
+    assert set(told) == {"rank", "trial", "value", "facts", "params", "twins", "weights"}
     assert told["facts"] == rows[0].facts
+
+
+def test_scores_of_weights_that_others_trained_are_told_apart(study: optuna.Study) -> None:
+    sources = [{"from": 3, "how": "exact", "share": 0.5}, {"from": "shared"}, None]
+    for value, source in zip((0.97, 0.96, 0.95), sources, strict=True):
+        attrs = {} if source is None else {record.WEIGHTS.name: source}
+        study.add_trial(create_trial(value=value, user_attrs=attrs))
+    assert fact_columns(leaderboard(study, 3))["weights"] == ["of trial 3", "shared", "its own"]
+    assert "weights" not in fact_columns(leaderboard(study, 5)[2:])
 
 
 def test_more_rows_than_trials(study: optuna.Study) -> None:

@@ -1,0 +1,96 @@
+"""A trial begins with the weights of its parent, where their layers match."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal, TypeAlias, get_args
+
+import optuna
+import torch
+from optuna.trial import FrozenTrial, TrialState
+from torch import Tensor, nn
+
+from optnas import private, record
+from optnas.errors import ParamsMismatchError
+from optnas.estimation.run import Run
+from optnas.training.checkpoints import load_snapshot
+
+Inherit: TypeAlias = Literal["exact", "shrink_perturb"]
+
+SHRINK, PERTURB = 0.4, 0.1
+"""Shares of the parent's and of the new weights (Chebykin, Alderliesten & Bosman, PBT-NAS, arXiv:2307.15621).
+
+The way is from Ash & Adams, On Warm-Starting Neural Network Training, NeurIPS 2020 (arXiv:1910.08475).
+"""
+
+_log = logging.getLogger(__name__)
+
+
+def inherit(model: nn.Module, run: Run, how: Inherit) -> None:
+    """Give the model the weights of the trial's parent where name, shape and type agree, and record it.
+
+    Running statistics are taken as they are. A trial without a parent, or whose parent's weights are gone,
+    keeps its new weights.
+    """
+    parent = parent_of(run)
+    if parent is None:
+        return
+    try:
+        old = load_snapshot(run.study, parent).weights
+    except (FileNotFoundError, ParamsMismatchError) as error:
+        _log.warning("Trial %d begins with new weights: %s", run.number, error)
+        return
+    taken = 0
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            weight = _matching(old.get(name), parameter)
+            if weight is not None:
+                taken += parameter.numel()
+                if how == "shrink_perturb" and parameter.is_floating_point():
+                    parameter.mul_(PERTURB).add_(weight.to(parameter.device), alpha=SHRINK)
+                else:
+                    parameter.copy_(weight)
+        for name, buffer in model.named_buffers():
+            if (statistic := _matching(old.get(name), buffer)) is not None:
+                buffer.copy_(statistic)
+    if taken:
+        share = taken / sum(parameter.numel() for parameter in model.parameters())
+        record.WEIGHTS.write(run, {"from": parent.number, "how": how, "share": share})
+
+
+def parent_of(run: Run) -> FrozenTrial | None:
+    """The trial from which a running one was bred, or None; of a twin, the one that was trained."""
+    return _original(run.study, record.PARENT.of(private.stored(run)))
+
+
+def epochs_before(run: Run) -> int:
+    """The epochs of the trial whose weights a running one took over, and of those before it."""
+    source = (record.WEIGHTS.of(run) or {}).get("from")
+    parent = _original(run.study, source) if isinstance(source, int) else None
+    return 0 if parent is None else record.EPOCHS.of(parent) or 0
+
+
+def check_inherit(how: str | None, keep: int) -> None:
+    """Raises ValueError where it cannot work."""
+    if how is None:
+        return
+    if how not in get_args(Inherit):
+        raise ValueError(f"inherit={how!r}: give {' or '.join(map(repr, get_args(Inherit)))}, or None.")
+    if keep < 1:
+        raise ValueError(f"inherit={how!r} needs weights of earlier trials, and keep={keep} keeps none.")
+
+
+def _original(study: optuna.Study, number: int | None) -> FrozenTrial | None:
+    if number is None:
+        return None
+    by_number = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+    trial = by_number.get(number)
+    if trial is not None and (twin_of := record.TWIN_OF.of(trial)) is not None:
+        trial = by_number.get(twin_of)
+    return trial if trial is not None and trial.state == TrialState.COMPLETE else None
+
+
+def _matching(old: object, new: Tensor) -> Tensor | None:
+    if isinstance(old, Tensor) and old.shape == new.shape and old.dtype == new.dtype:
+        return old
+    return None
