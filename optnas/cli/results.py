@@ -84,8 +84,7 @@ def show_best(job: Job, best: Best, n_seeds: int, max_epochs: int | None = None)
     scores = in_figures(best) if several else f"{', '.join(job.objective.values)} {best.value:.4f}"
     weights = record.weights_in_words(best.trial)
     how = f", with weights {weights}" if weights else ""
-    say(f"
-{'Picked' if several else 'Best'}: trial {best.trial.number}, {scores} in the search{how}")
+    say(f"\n{'Picked' if several else 'Best'}: trial {best.trial.number}, {scores} in the search{how}")
     if best.expected is not None and best.probability is not None:
         say(
             f"Expected when trained anew: {best.expected:.4f}; it is really the best of the search with "
