@@ -38,6 +38,7 @@ class Weight:
         kind: of which class its module is, and what it is there.
         shape: in this sub-network.
         kernel: whether its dimensions from the third on are those of a convolution's kernel.
+        stacked: how many matrices of one size stand below each other in it: the gates of an LSTM, say.
         optional: whether it is there only where shapes ask for it (the projection of a `Residual`).
     """
 
@@ -45,12 +46,20 @@ class Weight:
     kind: str
     shape: tuple[int, ...]
     kernel: bool
+    stacked: int
     optional: bool
 
     def within(self, largest: Tensor) -> Tensor:
         """Its part of the shared one: the first channels, and the middle of a kernel."""
-        part = largest
-        for dim, (size, whole) in enumerate(zip(self.shape, largest.shape, strict=True)):
+        return self.place(largest).reshape(self.shape)
+
+    def place(self, largest: Tensor) -> Tensor:
+        """The same as a view, with a dimension in front where several matrices are stacked."""
+        part, shape = largest, self.shape
+        if self.stacked > 1:
+            part = part.view(self.stacked, -1, *part.shape[1:])
+            shape = self.stacked, shape[0] // self.stacked, *shape[1:]
+        for dim, (size, whole) in enumerate(zip(shape, part.shape, strict=True)):
             if size != whole:
                 # The offsets of a kernel of size k begin at -((k - 1) // 2), as blocks pad.
                 start = (whole - 1) // 2 - (size - 1) // 2 if self.kernel and dim > 1 else 0
@@ -208,9 +217,17 @@ def _weights(model: nn.Module, notes: _Notes) -> dict[str, Weight]:
             kind=f"{type(owner).__qualname__}.{leaf} of {parameter.dim()} dimensions",
             shape=tuple(parameter.shape),
             kernel=isinstance(owner, _ConvNd),
+            stacked=_stacked(owner, leaf),
             optional=name.startswith(optional),
         )
     return found
+
+
+def _stacked(owner: nn.Module, leaf: str) -> int:
+    """Of torch's own modules; what else splits its output into parts shares the first channels of all."""
+    if isinstance(owner, nn.RNNBase):
+        return {"LSTM": 4, "GRU": 3}.get(owner.mode, 1) if not leaf.startswith("weight_hr") else 1
+    return 3 if isinstance(owner, nn.MultiheadAttention) and leaf.startswith("in_proj") else 1
 
 
 def _key(name: str, modules: Mapping[str, nn.Module], candidates: Mapping[nn.Module, str]) -> str:

@@ -181,5 +181,6 @@ def _filled(part: Tensor, shape: tuple[int, ...], weight: Weight) -> Tensor:
         return known.clone()
     drawn = torch.randint(known.numel(), (math.prod(shape),), device=known.device)
     whole = known.flatten()[drawn].reshape(shape)
-    weight.within(whole).copy_(known)
+    place = weight.place(whole)
+    place.copy_(known.reshape(place.shape))
     return whole

@@ -27,9 +27,9 @@ def supernet():
     return Supernet(spaces.space, INPUT, draws=20)
 
 
-def alone(space, params, state):
+def alone(space, params, state, example=INPUT):
     """The stand-alone network, with copied weights."""
-    model = materialize(space(replay(params)), INPUT)
+    model = materialize(space(replay(params)), example)
     model.load_state_dict(state)
     return model
 
@@ -144,6 +144,50 @@ def test_a_smaller_kernel_is_the_larger_one_with_zeros_around_it():
             large.conv.weight.zero_()
             shared.within(large.conv.weight).copy_(inner)
         torch.testing.assert_close(small.eval()(x), large.eval()(x))
+
+
+class Recurrent(nn.Module):
+    def __init__(self, width, cell):
+        super().__init__()
+        self.rnn = cell(3, width, batch_first=True)
+
+    def forward(self, x):
+        return self.rnn(x)[0]
+
+
+class Attending(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.first = nn.Linear(3, width)
+        self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.attention(x, x, x)[0]
+
+
+@pytest.mark.parametrize(
+    ("build", "name", "parts"),
+    [
+        (partial(Recurrent, cell=nn.LSTM), "rnn.weight_hh_l0", 4),
+        (partial(Recurrent, cell=nn.GRU), "rnn.bias_ih_l0", 3),
+        (Attending, "attention.in_proj_weight", 3),
+    ],
+)
+def test_gates_and_projections_that_torch_stacks_are_sliced_one_by_one(build, name, parts):
+    def space(trial):
+        return build(trial.suggest_int("width", 2, 6, step=2))
+
+    supernet = Supernet(space, (2, 5, 3), draws=5)
+    small, large = (supernet.subnet(replay({"width": width})) for width in (2, 6))
+    matrices = zip(small.state_dict()[name].chunk(parts), large.state_dict()[name].chunk(parts), strict=True)
+    for of_small, of_large in matrices:
+        assert torch.equal(of_small, of_large[tuple(map(slice, of_small.shape))])
+    x = torch.rand(4, 5, 3)
+    other = alone(space, {"width": 2}, small.state_dict(), (2, 5, 3))
+    supernet.choose(supernet.draw(answers({"width": 2})))
+    assert torch.equal(small(x), other(x))
+    assert torch.equal(supernet(x), other(x))
 
 
 def identity_layer():
