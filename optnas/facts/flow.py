@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from optnas.facts.cost import call_on_meta, inference
 from optnas.facts.inputs import Example, as_inputs, batch_size, tensors_in
-from optnas.facts.trace import untraced
+from optnas.facts.trace import eager, untraced
 
 KERNELS = (1, 3, 5, 7)
 """Convolutions are told apart by their largest extent; one between two of these counts as the larger, and
@@ -123,7 +123,7 @@ def flow(model: nn.Module, example: Example) -> Flow:
     args, kwargs = inputs = as_inputs(example, "meta")
     given = tensors_in([*args, *kwargs.values()])
     watch = _Watch(given)
-    with untraced(), inference(model), watch:
+    with untraced(), eager(), inference(model), watch:
         out = call_on_meta(model, inputs)
     outputs = [watch.of(tensor) for tensor in _tensors(out)]
     return _between(watch, len(given), {i for i in outputs if i is not None}, batch_size(inputs))

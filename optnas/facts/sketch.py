@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -26,7 +25,7 @@ from optnas.facts.graph import reduce
 from optnas.facts.hidden import Hidden, hidden, is_plain, structure, unused
 from optnas.facts.inputs import Example, Inputs, arguments, batch_size, copied
 from optnas.facts.modes import asks_for_inference_mode, knows_its_mode
-from optnas.facts.trace import UNSEEN, Constants, Read, Tracer, untraced
+from optnas.facts.trace import UNSEEN, Constants, Read, Tracer, eager, untraced
 
 logger = logging.getLogger(__name__)
 
@@ -243,7 +242,7 @@ class _Recording:
         args, kwargs = self.inputs
         try:
             with (
-                _eager(),
+                eager(),
                 countable() if self.device != "meta" else nullcontext(),
                 _compiling(self.compiling),
                 self.tracer,
@@ -350,16 +349,6 @@ def _fault(error: Exception) -> str:
     words = f"{_reason(error)} ({place.filename.rpartition('optnas/')[2]}:{place.lineno})"
     logger.warning("optnas fails to record a model; please report it.", exc_info=error)
     return f"a fault of optnas, please report it: {words}"
-
-
-@contextmanager
-def _eager() -> Iterator[None]:
-    """Compiled parts run as they were written; nothing is imported for it where nothing is compiled."""
-    if "torch._dynamo" not in sys.modules:
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
 
 
 def _sequence(tracer: Tracer) -> str:

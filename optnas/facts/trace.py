@@ -425,6 +425,16 @@ def untraced() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def eager() -> Iterator[None]:
+    """Compiled parts run as they were written; nothing is imported for it where nothing is compiled."""
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
 _outputs: dict[Any, list[Geometry]] = {}  # what operations made of shapes before; bounded below
 
 

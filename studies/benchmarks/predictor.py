@@ -1,15 +1,18 @@
-"""How many evaluations PredictorSampler needs to the best cell of NAS-Bench-201 on CIFAR-10.
+"""How many evaluations PredictorSampler needs to the best cell of NAS-Bench-201.
 
     python studies/benchmarks/predictor.py --seeds 50 --first-seed 100
     python studies/benchmarks/predictor.py --seeds 20 --running 8
+    python studies/benchmarks/predictor.py --dataset imagenet16 --limit 100 --answers-only
     python studies/benchmarks/predictor.py --late
     python studies/benchmarks/predictor.py --seeds 20 --variants "no sums" "narrower prior"
 
 Prints one row a variant: the mean number of evaluations to the cell with the best mean validation accuracy
 (runs that do not find it within the limit count as the limit), half of its 95 % interval, median and worst
-run, how many did not find it, and processor milliseconds a trial. With `--running 8` eight trials are always
-running. `--late` prints something else: processor milliseconds a trial once 300 are finished, there and on
-the conditional synthetic space. Needs `pip install optnas[bench]`. Settings were chosen with seeds from 1000.
+run, how many did not find it, and processor milliseconds a trial. With `--running 8` eight trials are
+always running. The surrogate sees the structure of the networks (one cell a stage), but for
+`--answers-only`. `--late` prints something else: processor milliseconds a trial once 300 are finished,
+there and on the conditional synthetic space. Needs `pip install optnas[bench]`. Settings were chosen with
+seeds from 1000.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 import argparse
 import time
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from unittest.mock import patch
 
 import numpy as np
@@ -26,6 +30,7 @@ from optnas.benchmarks import synthetic
 from optnas.benchmarks.tabular import Table, Tabular
 from optnas.hub import nasbench201
 from optnas.strategy.predictor import PredictorSampler
+from optnas.strategy.structures import Structures
 from optnas.surrogate import gaussian_process
 from optnas.surrogate import model as surrogate
 
@@ -73,7 +78,9 @@ def late() -> None:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    table = nasbench201.table("cifar10")
+    table = nasbench201.table(arguments.dataset)
+    seen = Structures(partial(nasbench201.network, cells=1), (2, 3, 32, 32))
+    features = None if arguments.answers_only else seen
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     print(f"{arguments.seeds} seeds from {arguments.first_seed}, {arguments.running} running\n")
     print("| variant | mean | median | worst | not found | ms a trial |\n|---|---|---|---|---|---|")
@@ -84,7 +91,7 @@ def compare(arguments: argparse.Namespace) -> None:
             needed = [
                 evaluations(
                     table,
-                    PredictorSampler(table.space, n_startup, seed=seed),
+                    PredictorSampler(table.space, n_startup, features, seed=seed),
                     arguments.running,
                     arguments.limit,
                 )
@@ -107,6 +114,8 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=1000)
     parser.add_argument("--limit", type=int, default=300, help="evaluations after which a run is given up")
     parser.add_argument("--running", type=int, default=1, help="trials that are always running")
+    parser.add_argument("--dataset", default="cifar10", help="or cifar100, imagenet16")
+    parser.add_argument("--answers-only", action="store_true", help="do not show networks to the surrogate")
     parser.add_argument("--late", action="store_true")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["as it comes"])
     arguments = parser.parse_args()

@@ -193,3 +193,11 @@ def test_a_model_on_the_cpu_is_seen_the_same_and_keeps_its_mode() -> None:
 def test_what_looks_at_values_cannot_be_watched() -> None:
     with pytest.raises(Exception, match="meta"):
         seen(lambda x, a, b, c: a(x) if x.sum().item() > 0 else b(x))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_model_flows_as_it_was_written() -> None:
+    def build():
+        return Net(lambda x, a, b, c: x + a(x))
+
+    assert flow(torch.compile(build()), SHAPE) == flow(build(), SHAPE)
