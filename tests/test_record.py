@@ -221,3 +221,23 @@ def test_seeds_come_from_the_seed_or_the_name() -> None:
     assert record.origin(study) == "named"
     record.SEED.write(study, 0)
     assert record.origin(study) == 0
+
+
+def test_what_is_spent_is_the_share_of_what_is_scarcest(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = optuna.create_study()
+    x = {"x": optuna.distributions.IntDistribution(0, 9)}
+    study.add_trial(create_trial(value=1.0, intermediate_values={0: 1.0, 1: 1.0}))
+    study.add_trial(create_trial(state=TrialState.WAITING, params={"x": 1}, distributions=x))
+    study.add_trial(create_trial(state=TrialState.WAITING))  # enqueued: nothing is spent on it
+    study.add_trial(create_trial(state=TrialState.FAIL))
+    assert record.spent(study, study.trials) == 0.0
+    record.write_budget(study, n_trials=8, n_reports=None, seconds=None)
+    assert record.spent(study, study.trials) == 2 / 8
+    record.write_budget(study, n_trials=8, n_reports=4, seconds=None)
+    assert record.spent(study, study.trials) == 2 / 4
+    monkeypatch.setattr(record, "time", lambda: 1000.0)
+    record.write_budget(study, n_trials=None, n_reports=None, seconds=100.0)
+    monkeypatch.setattr(record, "time", lambda: 1030.0)
+    assert record.spent(study, study.trials) == pytest.approx(0.3)
+    record.BUDGET.write(study, {"n_trials": "many", "ends": None})
+    assert record.spent(study, study.trials) == 0.0

@@ -6,8 +6,9 @@ import pytest
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySamplerTestCase
 
 from optnas.benchmarks import synthetic
-from optnas.record import PLAN
+from optnas.record import PLAN, write_budget
 from optnas.strategy.predictor import PredictorSampler
+from optnas.surrogate.model import Surrogate
 from optnas.testing.samplers import check_sampler, conditional
 
 
@@ -205,3 +206,14 @@ def test_a_search_whose_trials_are_pruned_does_not_stay_random() -> None:
         assert len(study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))) == 6
         best.append(min(t.intermediate_values[1] for t in study.trials) - 4.0)
     assert max(best) <= -2.0
+
+
+def test_the_start_takes_no_more_than_a_fifth_of_the_budget(monkeypatch) -> None:
+    asked, fit = [], Surrogate.fit
+    monkeypatch.setattr(Surrogate, "fit", lambda self, trials: asked.append(len(trials)) or fit(self, trials))
+    for n_trials, first in ((None, 10), (200, 10), (15, 3)):
+        asked.clear()
+        study = optuna.create_study(sampler=PredictorSampler(bits, seed=0))
+        write_budget(study, n_trials, None, None)
+        study.optimize(bits, n_trials=12)
+        assert asked[0] == first
