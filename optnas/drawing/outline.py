@@ -143,7 +143,7 @@ def _registered(module: nn.Module, path: str) -> Call:
 
 def _counted(model: nn.Module, root: Call) -> Call:
     """Fill in the numbers of parameters; a module with parameters that was called before has none left."""
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))
 
     def visit(call: Call, seen: set[int]) -> None:
         if call.kind == SUM:

@@ -91,3 +91,18 @@ def test_nothing_of_the_model_changes() -> None:
 def test_lazy_models_are_refused_with_the_way_out() -> None:
     with pytest.raises(ValueError, match="call materialize"):
         outline(nn.LazyLinear(2), (1, 2))
+
+
+def test_a_module_under_two_names_is_listed_where_nothing_can_run():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act = nn.PReLU()
+            self.layer = nn.Sequential(nn.Linear(3, 3), self.act)
+
+        def forward(self, x):
+            return self.layer(x) * x.sum().item()
+
+    root = outline(Shared(), (2, 3))
+    assert [call.path for call in root.calls] == ["act", "layer"]
+    assert root.n_params == 13
