@@ -1,7 +1,8 @@
 """Take a model out of optnas: files that run where neither optnas nor the code of the space is installed.
 
 Both functions export a copy on the CPU in eval mode with a dynamic batch size, and compare the file with the
-model on several batch sizes before they put it in its place. A file that exists has passed.
+model on several batch sizes before they put it in its place; where the batch size cannot vary, the file takes
+that of the example only, and the log says so. A file that exists has passed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,24 +32,35 @@ from optnas.facts.inputs import as_inputs, batch_size
 BATCH_SIZES = (1, 2, 5)
 TOLERANCE = 1e-4
 
+_log = logging.getLogger(__name__)
+
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-def to_onnx(model: nn.Module, example: Any, path: str | Path) -> Path:
+def to_onnx(
+    model: nn.Module,
+    example: Any,
+    path: str | Path,
+    *,
+    batch_dims: Mapping[int | str, int | None] | None = None,
+) -> Path:
     """Write an ONNX file that needs only onnxruntime; returns its path.
 
     Args:
         model: trained, on any device; it is not changed.
         example: inputs as everywhere in optnas: a shape with the batch dimension, a tensor, a tuple of
-            tensors, or a dict of keyword tensors. The first dimension of the first tensor is the batch; it
-            will be free, in every tensor that has as many rows. All other sizes are fixed.
+            arguments, a dict of keyword arguments, or `optnas.Arguments(...)`. Arguments that are no tensors
+            (None, flags, numbers) become part of the network.
+        batch_dims: which dimension of an argument is the batch, by its position or name, or None for one
+            without: `{0: 1, "mask": None}`. By default it is the first one of the first tensor, and of every
+            other that has as many rows. It will be free; all other sizes are fixed.
 
     None among what the model returns is not in the file.
 
     Raises:
         ImportError: a package of the extra `onnx` is missing.
-        ValueError: the model cannot be exported, the batch size cannot vary, or onnxruntime's outputs differ
-            from the model's by more than 1e-4 (relative to the largest output, where that is above 1).
+        ValueError: the model cannot be exported, or onnxruntime's outputs differ from the model's by more
+            than 1e-4 (relative to the largest output, where that is above 1).
     """
     missing = [
         name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None
@@ -70,15 +82,21 @@ def to_onnx(model: nn.Module, example: Any, path: str | Path) -> Path:
         names = program.graph_signature.user_inputs
 
         def run(*args: Tensor, **kwargs: Tensor) -> Any:
-            feed = dict(zip(names, (*args, *kwargs.values()), strict=True))
-            return session.run(None, {name: value.numpy() for name, value in feed.items() if name in used})
+            feed = zip(names, _leaves((args, kwargs)), strict=True)
+            return session.run(None, {name: value.numpy() for name, value in feed if name in used})
 
         return run
 
-    return _export(model, example, Path(path), save)
+    return _export(model, example, Path(path), save, batch_dims or {})
 
 
-def to_torch_export(model: nn.Module, example: Any, path: str | Path) -> Path:
+def to_torch_export(
+    model: nn.Module,
+    example: Any,
+    path: str | Path,
+    *,
+    batch_dims: Mapping[int | str, int | None] | None = None,
+) -> Path:
     """Write a `torch.export` program (`.pt2`) that needs only torch; returns its path.
 
     Load it with `torch.export.load(path).module()`. Arguments and errors as in `to_onnx`; `path` ends in
@@ -92,7 +110,7 @@ def to_torch_export(model: nn.Module, example: Any, path: str | Path) -> Path:
         loaded: Callable[..., Any] = torch.export.load(file).module()
         return loaded
 
-    return _export(model, example, Path(path), save)
+    return _export(model, example, Path(path), save, batch_dims or {})
 
 
 def _export(
@@ -100,38 +118,115 @@ def _export(
     example: Any,
     path: Path,
     save: Callable[[ExportedProgram, Path], Callable[..., Any]],
+    batch_dims: Mapping[int | str, int | None],
 ) -> Path:
     inputs = as_inputs(example, "cpu")
+    batch = _Batch(type(model).__name__, inputs, batch_dims)
     path.parent.mkdir(parents=True, exist_ok=True)
     with torch.no_grad(), _quiet(), tempfile.TemporaryDirectory(dir=path.parent) as folder:
         file = Path(folder) / path.name
+
+        def attempt(sizes: Sequence[int], free: bool) -> None:
+            try:
+                copied = copy.deepcopy(model).cpu().eval()
+                run = save(_program(copied, batch, free), file)
+                batches = [batch.of(size, seed) for seed, size in enumerate(sizes)]
+                pairs = [(copied(*args, **kwargs), run(*args, **kwargs)) for args, kwargs in batches]
+            except (OSError, ValueError):
+                raise
+            except Exception as error:  # exporters raise whatever a model's code meets in them
+                raise ValueError(
+                    f"{type(model).__name__} cannot be exported: {type(error).__name__}: {_first_line(error)}"
+                ) from error
+            for expected, actual in pairs:
+                _compare(type(model).__name__, expected, actual)
+
         try:
-            model = copy.deepcopy(model).cpu().eval()
-            run = save(_program(model, inputs), file)
-            batches = [_batch(inputs, size) for size in BATCH_SIZES]
-            pairs = [(model(*args, **kwargs), run(*args, **kwargs)) for args, kwargs in batches]
-        except (OSError, ValueError):
-            raise
-        except Exception as error:  # exporters raise whatever a model's code meets in them
-            raise ValueError(
-                f"{type(model).__name__} cannot be exported: {type(error).__name__}: {_first_line(error)}"
-            ) from error
-        for expected, actual in pairs:
-            _compare(type(model).__name__, expected, actual)
+            attempt(BATCH_SIZES, free=True)
+        except ValueError as refusal:
+            try:
+                attempt([batch.n] * len(BATCH_SIZES), free=False)
+            except ValueError:
+                raise refusal from None
+            _log.warning("%s takes batches of %d only, as the example: %s", path, batch.n, refusal)
         os.replace(file, path)
     return path
 
 
-def _program(model: nn.Module, inputs: Inputs) -> ExportedProgram:
+class _Batch:
+    """Inputs with a batch dimension, of which batches of other sizes can be made.
+
+    Attributes:
+        n: samples of the example.
+        dims: of each leaf of the inputs, which dimension is the batch; None: it has none.
+
+    Raises:
+        ValueError: an argument cannot be in a file, or has no such dimension.
+    """
+
+    def __init__(self, name: str, inputs: Inputs, batch_dims: Mapping[int | str, int | None]) -> None:
+        self.inputs = inputs
+        arguments: list[tuple[int | str, Any]] = [*enumerate(inputs[0]), *inputs[1].items()]
+        given = dict(arguments)
+        if unknown := [key for key in batch_dims if key not in given]:
+            raise ValueError(f"batch_dims names {unknown[0]!r}, which is no argument of the example.")
+        for leaf in _leaves(inputs):
+            if not isinstance(leaf, Tensor | bool | int | float | str | None):
+                raise ValueError(
+                    f"{name} takes a {type(leaf).__name__}, which no file can: export a module that is "
+                    "called with the tensors in it."
+                )
+        told = [(value, dim) for key, dim in batch_dims.items() for value in _leaves(given[key])]
+        sizes = {value.shape[dim] for value, dim in told if isinstance(value, Tensor) and dim is not None}
+        if len(sizes) > 1:
+            raise ValueError(f"batch_dims={dict(batch_dims)!r}: these dimensions have sizes {sorted(sizes)}.")
+        self.n = sizes.pop() if sizes else batch_size(inputs)
+        self.dims = [
+            self._dim(leaf, batch_dims.get(key, 0), key in batch_dims)
+            for key, value in given.items()
+            for leaf in _leaves(value)
+        ]
+
+    def _dim(self, leaf: Any, dim: int | None, told: bool) -> int | None:
+        if not isinstance(leaf, Tensor) or dim is None or not leaf.dim():
+            return None
+        return dim if told or leaf.shape[dim] == self.n else None
+
+    def of(self, size: int, seed: int = 0) -> Inputs:
+        """`size` rows like those of the example; floating-point rows vary, so that a mix-up of rows shows."""
+        generator = torch.Generator().manual_seed(10 * size + seed)
+        leaves, structure = pytree.tree_flatten(self.inputs)
+        made = [self._rows(leaf, dim, size, generator) for leaf, dim in zip(leaves, self.dims, strict=True)]
+        batch: Inputs = pytree.tree_unflatten(made, structure)
+        return batch
+
+    def _rows(self, value: Any, dim: int | None, size: int, generator: torch.Generator) -> Any:
+        if dim is None:
+            return value
+        taken = value.index_select(dim, torch.arange(size) % self.n)
+        if not taken.is_floating_point():
+            return taken
+        noise = torch.randn(taken.shape, generator=generator, dtype=taken.dtype)
+        if value.numel() < 2 or not value.any():
+            return taken + noise
+        # Where the example's values lie: a square root, say, is not to be asked for one of a negative number.
+        return (taken + noise * value.std()).clamp(value.min(), value.max())
+
+    def free(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """In the structure of the inputs, which dimensions are free."""
+        _, structure = pytree.tree_flatten(self.inputs)
+        marks = [None if dim is None else {dim: Dim.DYNAMIC} for dim in self.dims]
+        marked: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_unflatten(marks, structure)
+        return marked
+
+
+def _program(model: nn.Module, batch: _Batch, free: bool) -> ExportedProgram:
     # Traced with 2 rows: torch takes a dimension of size 1 for a constant.
-    args, kwargs = _batch(inputs, 2)
-    n = batch_size(inputs)
-    free = [
-        {0: Dim.DYNAMIC} if value.dim() and len(value) == n else None
-        for value in (*inputs[0], *inputs[1].values())
-    ]
-    positional, named = tuple(free[: len(args)]), dict(zip(kwargs, free[len(args) :], strict=True))
+    args, kwargs = batch.of(2 if free else batch.n)
+    positional, named = batch.free()
     try:
+        if not free:
+            return torch.export.export(model, args, kwargs)
         shapes = _by_parameter(model, positional, named) if positional and named else positional or named
         return torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
     except (torch._dynamo.exc.UserError, RuntimeError) as error:
@@ -141,31 +236,15 @@ def _program(model: nn.Module, inputs: Inputs) -> ExportedProgram:
         ) from error
 
 
+def _leaves(value: Any) -> list[Any]:
+    leaves: list[Any] = pytree.tree_leaves(value)
+    return leaves
+
+
 def _by_parameter(model: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
     """By the names of forward's parameters, as torch wants it where arguments are given both ways."""
     bound: dict[str, Any] = inspect.signature(model.forward).bind(*positional, **named).arguments
     return bound
-
-
-def _batch(inputs: Inputs, size: int) -> Inputs:
-    """`size` rows like those of the example; floating-point rows vary, so that a mix-up of rows shows."""
-    generator = torch.Generator().manual_seed(size)
-    n = batch_size(inputs)
-
-    def rows(value: Tensor) -> Tensor:
-        if not value.dim() or len(value) != n:
-            return value
-        taken = value[torch.arange(size) % n]
-        if not taken.is_floating_point():
-            return taken
-        noise = torch.randn(taken.shape, generator=generator, dtype=taken.dtype)
-        if value.numel() < 2 or not value.any():
-            return taken + noise
-        # Where the example's values lie: a square root, say, is not to be asked for one of a negative number.
-        return (taken + noise * value.std()).clamp(value.min(), value.max())
-
-    batch: Inputs = pytree.tree_map(rows, inputs)
-    return batch
 
 
 def _compare(name: str, expected: Any, actual: Any) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from optnas import Arguments
 from optnas.export import _compare, to_onnx, to_torch_export
 from optnas.facts import materialize
 from optnas.space import Repeat, blocks, sample
@@ -204,9 +205,56 @@ class FixedBatch(nn.Module):
 
 
 @pytest.mark.parametrize("export", [to_onnx, to_torch_export])
-@pytest.mark.parametrize(
-    ("model", "message"), [(Noisy(), "differs from the model"), (FixedBatch(), "free batch size")]
-)
+def test_where_the_batch_cannot_vary_the_file_has_that_of_the_example_and_the_log_says_so(
+    export: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert export(FixedBatch(), (2, 4), tmp_path / "model.pt2").exists()
+    assert "takes batches of 2 only, as the example: FixedBatch cannot be" in caplog.text
+
+
+class TimeFirst(nn.Module):
+    """Sequences as (length, n, features), and weights without a batch that have as many rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.GRU(4, 5)
+
+    def forward(self, x: Tensor, scale: Tensor, *, weights: list[Tensor], hard: bool = False) -> Tensor:
+        y: Tensor = self.recurrent(x)[0] * scale[:, None, None] + weights[0].sum()
+        return y.round() if hard else y
+
+
+@pytest.mark.parametrize("export", [to_onnx, to_torch_export])
+@pytest.mark.parametrize("hard", [True, False])
+def test_the_batch_is_the_dimension_that_one_says(
+    export: Callable[..., Path], hard: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    example = Arguments(torch.rand(3, 6, 4), torch.rand(3), weights=[torch.rand(6)], hard=hard)
+    dims = {0: 1, 1: None, "weights": None}
+    assert export(TimeFirst(), example, tmp_path / "model.pt2", batch_dims=dims).exists()
+    assert "only" not in caplog.text
+    with pytest.raises(ValueError, match="names 'mask', which is no argument"):
+        export(TimeFirst(), example, tmp_path / "model.pt2", batch_dims={"mask": 0})
+    with pytest.raises(ValueError, match=r"sizes \[3, 6\]"):
+        export(TimeFirst(), example, tmp_path / "model.pt2", batch_dims={0: 1, 1: 0})
+
+
+class Thing:
+    def __init__(self) -> None:
+        self.x = torch.rand(2, 3)
+
+
+def test_an_argument_that_no_file_can_take_is_said(tmp_path: Path) -> None:
+    class Taking(nn.Module):
+        def forward(self, thing: Thing) -> Tensor:
+            return thing.x * 2
+
+    with pytest.raises(ValueError, match="Taking takes a Thing, which no file can"):
+        to_torch_export(Taking(), Arguments(Thing()), tmp_path / "model.pt2")
+
+
+@pytest.mark.parametrize("export", [to_onnx, to_torch_export])
+@pytest.mark.parametrize(("model", "message"), [(Noisy(), "differs from the model")])
 def test_a_file_that_would_be_wrong_is_not_written(
     export: Callable[..., Path], model: nn.Module, message: str, tmp_path: Path
 ) -> None:
