@@ -62,21 +62,12 @@ class Supernet(nn.Module):
         self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
         for params, keys in layout.sources:
             found = self.draw(answers(params))
-            initial = (
-                {}
-                if _on_meta()
-                else dict(real(layout.space, answers(params), layout.example).named_parameters())
-            )
-            for name, parameter in found.model.named_parameters():
+            model = found.model if _on_meta() else real(self.space, answers(params), layout.example)
+            for name, parameter in model.named_parameters():
                 weight = found.weights[name]
-                if weight.key not in keys:
-                    continue
-                shape = layout.weights[weight.key].shape
-                if name in initial:
-                    whole = _filled(initial[name], shape, weight)
-                else:
-                    whole = torch.empty(shape, dtype=parameter.dtype)
-                self.weights[_torch_name(weight.key)] = nn.Parameter(whole, parameter.requires_grad)
+                if weight.key in keys:
+                    whole = _filled(parameter, layout.weights[weight.key].shape, weight)
+                    self.weights[_torch_name(weight.key)] = nn.Parameter(whole, parameter.requires_grad)
         self._chosen = self.draw(answers(layout.largest))
 
     def untrained(self, trial: Trial) -> Supernet:
@@ -121,12 +112,7 @@ class Supernet(nn.Module):
                 module.train()
         first = next(iter(self.weights.values()), None)
         path.fresh_statistics(torch.get_default_device() if first is None else first.device)
-        parts = {
-            name: weight.within(
-                self._shared(weight.key)
-            ).contiguous()  # so that it computes as a network alone
-            for name, weight in path.weights.items()
-        }
+        parts = {name: self._part(weight) for name, weight in path.weights.items()}
         return functional_call(path.model, parts, args, kwargs)
 
     def subnet(self, trial: Trial) -> nn.Module:
@@ -134,7 +120,8 @@ class Supernet(nn.Module):
 
         It is a space like any other, with the same questions, so every sampler searches it; on the meta
         device it is the stand-alone network. Running statistics of normalizations are as in a new network:
-        recalibrate them before the network is scored (`Validation` does).
+        recalibrate them before the network is scored (`Validation` does). To train it from scratch, take
+        `space`: this one begins with shared weights, which its trial would not tell.
 
         Raises:
             SpaceError: it has a weight that is not among the shared ones.
@@ -146,18 +133,17 @@ class Supernet(nn.Module):
         found.fresh_statistics(device)
         copies: dict[nn.Parameter, nn.Parameter] = {}
         for name, parameter in found.model.named_parameters():
-            weight = found.weights[name]
-            part = weight.within(self._shared(weight.key)).detach().to(device, copy=True)
-            copies[parameter] = nn.Parameter(part.contiguous(), parameter.requires_grad)
+            part = self._part(found.weights[name]).detach().to(device, copy=True)
+            copies[parameter] = nn.Parameter(part, parameter.requires_grad)
         for module in found.model.modules():
             for name, own in module._parameters.items():
                 if own is not None:
                     module._parameters[name] = copies[own]  # of tied ones there is one copy
         return found.model
 
-    def _shared(self, key: str) -> Tensor:
-        shared: Tensor = self.weights[_torch_name(key)]
-        return shared
+    def _part(self, weight: Weight) -> Tensor:
+        """Its part of the shared one, laid out as in a network alone, so that it computes alike."""
+        return weight.within(self.weights[_torch_name(weight.key)]).contiguous()
 
 
 def answers(params: Mapping[str, Any]) -> Pick:
