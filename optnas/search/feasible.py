@@ -27,7 +27,8 @@ _COPIES = (
     4  # parameters, gradients, and two numbers of Adam for each: what lasts while a batch comes and goes
 )
 _BATCHES = tuple(2**k for k in range(13))  # how many of the example's samples a batch may be worth
-_MOST = 200  # trials that are looked at, the latest
+_MOST = 200  # trained trials that are looked at, the latest
+_MOST_KEPT = 20_000  # networks whose estimate is remembered
 
 
 class LearnedMemory:
@@ -49,7 +50,10 @@ class LearnedMemory:
         self._needs: dict[ParamsKey, tuple[float, float] | None] = {}
         self._device = memory_of_device()
         self._bound: tuple[float, int] | None = None
-        self._seen: tuple[int, ...] | None = None
+        self._known: set[int] = set()  # the numbers of trials that were looked at
+        self._out: list[FrozenTrial] = []
+        self._dead: list[FrozenTrial] = []
+        self._fit: list[FrozenTrial] = []
 
     def learn(self) -> bool:
         """Look at how trials have ended; whether some ran out of memory, so that there is a bound."""
@@ -72,19 +76,16 @@ class LearnedMemory:
         return {NAME: float(_step(need, batch) / self._device / bound)}
 
     def _learn(self) -> None:
-        trials = self._study.get_trials(deepcopy=False)
-        failed = [t for t in trials if _ran_out(t) or _died(t)]
-        trained = [t for t in trials if _was_trained(t)][-_MOST:]
-        seen = (len(failed), *(t.number for t in trained[-1:]), len(trained))
-        if seen == self._seen:
+        ended = [t for t in self._study.get_trials(deepcopy=False) if t.state.is_finished()]
+        new = [t for t in ended if t.number not in self._known]
+        for trial in new:
+            self._known.add(trial.number)
+            for group, belongs in ((self._out, _ran_out), (self._dead, _died), (self._fit, _was_trained)):
+                if belongs(trial):
+                    group.append(trial)
+        if not new or not (self._out or self._dead):
             return
-        self._seen = seen
-        if not failed:
-            return
-        fit = self._sizes(trained)
-        out = self._sizes([t for t in failed if _ran_out(t)])
-        dead = self._sizes([t for t in failed if not _ran_out(t)])
-        self._bound = _bound(fit, out, dead)
+        self._bound = _bound(*map(self._sizes, (self._fit[-_MOST:], self._out, self._dead)))
         if self._bound is not None:
             logger.debug("Networks above %.3g of the device's memory are taken not to fit.", self._bound[0])
 
@@ -102,6 +103,8 @@ class LearnedMemory:
         """Bytes that last, and bytes for each sample of the example; None where they cannot be had."""
         key = params_key(params)
         if key not in self._needs:
+            if len(self._needs) >= _MOST_KEPT:
+                self._needs.clear()
             try:
                 self._needs[key] = self._estimate(params)
             except Exception as error:
