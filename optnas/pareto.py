@@ -5,10 +5,13 @@ Losses are values whose sign says that lower is better, one column an objective.
 
 from __future__ import annotations
 
+import copy
+from abc import ABC
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -16,6 +19,23 @@ from optnas import private, record
 from optnas.record import End
 
 Array = NDArray[np.float64]
+
+
+class MultiObjectivePruner(BasePruner, ABC):
+    """A pruner that judges trials of studies with several objectives, which Optuna asks none about.
+
+    `Run.should_prune` asks it; what trials reported of each objective stands in `record.REPORTS`.
+    """
+
+
+def as_one(study: Study, trial: FrozenTrial, objective: int) -> FrozenTrial:
+    """A copy of the trial as one of a study that has this objective only, with what it reported of it."""
+    seen = copy.copy(trial)
+    seen.values = None if trial.values is None else [trial.values[objective]]
+    reports = record.REPORTS.of(trial) or {}
+    name = (study.metric_names or {objective: str(objective)})[objective]
+    seen.intermediate_values = {int(at): found[name] for at, found in reports.items() if name in found}
+    return seen
 
 
 def signs(study: Study) -> Array:

@@ -11,10 +11,11 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import BaseTrial
 
-from optnas import record
+from optnas import private, record
 from optnas.answers import check_kept, check_storable
 from optnas.errors import ParamsMismatchError, TrialPaused
 from optnas.estimation import folders
+from optnas.pareto import MultiObjectivePruner
 from optnas.record import Reason, Why
 from optnas.trial import Draw, Trial, ask
 
@@ -179,10 +180,16 @@ class Run(optuna.Trial):
         super().report(found[name], at)
 
     def should_prune(self) -> bool:
-        """As Optuna's; False where the study has several values, of which Optuna prunes none."""
-        if len(self.study.directions) == 1 and not self.lone and super().should_prune():
+        """As Optuna's; of several values what a `MultiObjectivePruner` says, and False under any other."""
+        if not self.lone and self._is_pruned():
             self.told_to_prune = True
         return self.told_to_prune
+
+    def _is_pruned(self) -> bool:
+        if len(self.study.directions) == 1:
+            return super().should_prune()
+        pruner = self.study.pruner
+        return isinstance(pruner, MultiObjectivePruner) and pruner.prune(self.study, private.stored(self))
 
     def stop(self, reason: Reason) -> NoReturn:
         """End the trial PRUNED, for this reason."""

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from optnas.strategy.cmaes import MixedCmaEsSampler as MixedCmaEsSampler
     from optnas.strategy.distinct import DistinctSampler as DistinctSampler
     from optnas.strategy.evolution import RegularizedEvolutionSampler as RegularizedEvolutionSampler
+    from optnas.strategy.front_pruner import FrontPruner as FrontPruner
     from optnas.strategy.halving import HalvingPruner as HalvingPruner
     from optnas.strategy.halving import PromotingPruner as PromotingPruner
+    from optnas.strategy.limited import LimitedSampler as LimitedSampler
     from optnas.strategy.local_search import LocalSearchSampler as LocalSearchSampler
     from optnas.strategy.padded import PaddedSampler as PaddedSampler
     from optnas.strategy.padded import slots as slots

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas import pareto, private, record
+from optnas import pareto, private
 from optnas.surrogate.model import Features, Params, Surrogate
 from optnas.surrogate.standing import is_feasible
 
@@ -39,6 +39,7 @@ class FrontSurrogate:
     """
 
     def __init__(self, study: Study, features: Features | None = None, costs: Costs | None = None) -> None:
+        self._study = study
         self._directions = study.directions
         self._names = study.metric_names or [str(i) for i in range(len(study.directions))]
         self._signs = pareto.signs(study)
@@ -62,7 +63,7 @@ class FrontSurrogate:
         known = self._costs(complete[0].params)
         self._models = {
             i: Surrogate(self._directions[i], self._features, HEADROOM).fit(
-                [self._seen_as_one(t, i) for t in trials]
+                [pareto.as_one(self._study, t, i) for t in trials]
             )
             for i, name in enumerate(self._names)
             if name not in known
@@ -118,16 +119,6 @@ class FrontSurrogate:
             else:
                 values, weights = np.array([[costs.get(name, np.nan)] for costs in known]), np.ones(1)
             yield self._signs[i] * values, weights
-
-    def _seen_as_one(self, trial: FrozenTrial, i: int) -> FrozenTrial:
-        """The trial as one of a study that has this objective only, with what it reported of it."""
-        seen = copy.copy(trial)
-        seen.values = None if trial.values is None else [trial.values[i]]
-        reports = record.REPORTS.of(trial) or {}
-        seen.intermediate_values = {
-            int(step): found[self._names[i]] for step, found in reports.items() if self._names[i] in found
-        }
-        return seen
 
 
 def _shortfall(bounds: Array, points: Array, weights: Array) -> Array:

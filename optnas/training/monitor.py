@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint, Timer
 from torch import Tensor, nn
 
-from optnas import private
+from optnas import private, record
 from optnas.estimation.run import Run
 from optnas.record import Reason, Why
 from optnas.seeds import random_state, set_random_state
@@ -80,8 +80,9 @@ class Monitor(Checkpoint):
         self._run = run
         self._attempt = attempt
         self._time_limit = time_limit
-        # Optuna prunes studies of one objective only, by one curve: the first training of a trial draws it.
-        self._reports = len(run.study.directions) == 1 and (attempt is None or attempt.part == 0)
+        # A trial has one curve: its first training draws it.
+        self._reports = attempt is None or attempt.part == 0
+        self._several = len(run.study.directions) > 1
         self._reported: set[int] = set()
         self._history: list[tuple[int, float]] = []
         self._best: Scored | None = None
@@ -204,7 +205,9 @@ class Monitor(Checkpoint):
         if self._attempt is None or not self._attempt.earlier:
             return None
         if self._reports:
-            self._reported.update(private.stored(self._run).intermediate_values)
+            stored = private.stored(self._run)
+            several = map(int, record.REPORTS.of(stored) or {})
+            self._reported.update(several if self._several else stored.intermediate_values)
         found = self._attempt.newest(self.state_key)
         if found is None:
             return None
@@ -272,7 +275,7 @@ class Monitor(Checkpoint):
         """Tell the trial what it has not been told; whether that was anything."""
         news = [(step, value) for step, value in self._history if step not in self._reported]
         for step, value in news if self._reports else ():
-            self._run.report(value, step)
+            self._run.report(*((step, {self._metric: value}) if self._several else (value, step)))
             self._reported.add(step)
         return self._reports and bool(news)
 
