@@ -12,10 +12,10 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassF1Score
 
-from optnas import Classification, Objective, TensorData, Training, Trial
+from optnas import Objective, TensorData, Training, Trial
 from optnas.hub import unet
+from optnas.tasks import Segmentation
 from optnas.trial import replay
 
 SIZE = 16
@@ -56,9 +56,7 @@ def baseline(trial: Trial) -> nn.Module:
     return unet.network(replay({**unet.UNET_3D, "width": 8, "depth": 2}), classes=N_CLASSES, dims=3)
 
 
-task = Classification(
-    n_classes=N_CLASSES, lr=1e-2, metrics={"dice": MulticlassF1Score(N_CLASSES, average="macro")}
-)
+task = Segmentation(n_classes=N_CLASSES, lr=1e-2)
 data = TensorData(volumes(96, 0), val=volumes(32, 1), test=volumes(64, 2), batch_size=8)
 estimator = Training(task, data, monitor="val_dice", mode="max", max_epochs=10)
 objective = Objective(space, estimator)

@@ -2,10 +2,9 @@
 
     optnas run studies/tiny_language_model.py
 
-The model guesses each byte from those before it; `val_loss` divided by 0.693 is the bits for each byte.
-Modules are split by name, so that what is validated on was never seen. The space is that of `optnas.hub.gpt`:
-heads, depth, hidden width, positions, gate, normalization, grouped queries. The baseline is GPT-2's kind of
-block at a size between.
+The model guesses each byte from those before it; `val_bpb` is how many bits each costs. Modules are split by
+name, so that what is validated on was never seen. The space is that of `optnas.hub.gpt`: heads, depth, hidden
+width, positions, gate, normalization, grouped queries. The baseline is GPT-2's block at a size between.
 """
 
 import sysconfig
@@ -15,8 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from optnas import Classification, Objective, TensorData, Training, Trial
+from optnas import Objective, TensorData, Training, Trial
 from optnas.hub import gpt
+from optnas.tasks import LanguageModeling
 from optnas.trial import replay
 
 LENGTH, VOCABULARY = 64, 128
@@ -56,8 +56,8 @@ def baseline(trial: Trial) -> nn.Module:
 
 
 data = TensorData(text(*TRAIN, n=1500), val=text(*VAL, n=300), test=text(*TEST, n=300), batch_size=32)
-task = Classification(n_classes=VOCABULARY, classes_last=True, lr=5e-3)
-estimator = Training(task, data, monitor="val_loss", mode="min", max_epochs=8)
+task = LanguageModeling(VOCABULARY, lr=5e-3)
+estimator = Training(task, data, monitor="val_bpb", mode="min", max_epochs=8)
 objective = Objective(space, estimator)
 
 study_name = "tiny_language_model"

@@ -25,8 +25,10 @@ from optnas.data.augment import random_flip, random_shift
 from optnas.data.cache import Data
 from optnas.hub import retinanet as detector
 from optnas.tasks.classification import Classification
+from optnas.tasks.language_modeling import LanguageModeling
 from optnas.tasks.recipe import Constant, Cosine, Recipe
 from optnas.tasks.regression import Regression
+from optnas.tasks.segmentation import Segmentation
 from optnas.tasks.task import Task
 from optnas.training.training import Training
 from optnas.trial import Trial
@@ -122,10 +124,10 @@ def gpt(data: Data, *, vocabulary: int = 50_257, max_epochs: int = 1, **training
 
     AdamW at 6e-4 with betas of 0.9 and 0.95, weight decay 0.1, a cosine to a tenth after a short warm-up,
     gradients clipped at 1: GPT-3's settings for the size of GPT-2 (Brown et al., 2020, arXiv:2005.14165),
-    whose own are not published. The perplexity is the exponential of `val_loss`.
+    whose own are not published.
     """
     recipe = Recipe(partial(torch.optim.AdamW, betas=(0.9, 0.95)), Cosine(warmup=0.01, floor=0.1), clip=1.0)
-    task = Classification(vocabulary, classes_last=True, lr=6e-4, weight_decay=0.1, recipe=recipe)
+    task = LanguageModeling(vocabulary, lr=6e-4, weight_decay=0.1, recipe=recipe)
     return _by_loss(task, data, max_epochs, training)
 
 
@@ -149,7 +151,7 @@ def nasbench_nlp(data: Data, *, vocabulary: int = 10_000, max_epochs: int = 500,
     its dropout of recurrent weights.
     """
     recipe = Recipe(torch.optim.SGD, Constant(), clip=0.25, average=0.999)
-    task = Classification(vocabulary, classes_last=True, lr=30.0, weight_decay=1.2e-6, recipe=recipe)
+    task = LanguageModeling(vocabulary, lr=30.0, weight_decay=1.2e-6, recipe=recipe)
     return _by_loss(task, data, max_epochs, training)
 
 
@@ -193,7 +195,7 @@ def unet(data: Data, *, n_classes: int = 2, max_epochs: int = 100, **training: A
     The paper gives no learning rate; 1e-3 is ours, and so is the number of epochs.
     """
     recipe = Recipe(partial(torch.optim.SGD, momentum=0.99), Cosine(warmup=0.0))
-    task = Classification(n_classes, lr=1e-3, weight_decay=0.0, recipe=recipe)
+    task = Segmentation(n_classes, dice=0.0, lr=1e-3, weight_decay=0.0, recipe=recipe)
     return _by_loss(task, data, max_epochs, training)
 
 
