@@ -79,11 +79,17 @@ def estimate_memory(
 
 
 def memory_of_device() -> int:
-    """Bytes that the device of trainings has: the accelerator that torch finds, else this machine."""
+    """Bytes that the device of trainings has: the accelerator that torch finds, else this machine.
+
+    1 where the system does not tell, so that what is compared with it is compared as it is.
+    """
     device = preferred_device()
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # no POSIX
+        return 1
 
 
 def bytes_by_dtype(model: nn.Module) -> dict[str, int]:
