@@ -41,7 +41,7 @@ from optnas.search.fits import never_asked
 from optnas.search.recovery import Fate, recover, requeue, requeue_or_give_up
 from optnas.search.signals import Passage, signals_raise, signals_wait
 from optnas.search.study import limited
-from optnas.search.turns import end_paused, promotes, take_paused
+from optnas.search.turns import end_hopeless, end_paused, promotes, take_paused
 from optnas.seeds import derive_seed
 from optnas.storage.base import is_held
 from optnas.storage.database import waits_in
@@ -92,12 +92,22 @@ def work(
     with signals_raise():
         yield from _work(study, objective, n_trials, deadline, n_reports, callbacks, halt, watch)
         with signals_wait():
-            for paused in end_paused(study):
-                if not is_held(paused):
-                    objective.estimator.finish(study, paused)
-                for callback in callbacks:
-                    callback(study, deepcopy(paused))
-                yield paused
+            yield from _told(study, objective, callbacks, end_paused(study))
+
+
+def _told(
+    study: optuna.Study,
+    objective: Objective,
+    callbacks: Sequence[Callback],
+    ended: Iterator[FrozenTrial],
+) -> Iterator[FrozenTrial]:
+    """Of trials that end while they are paused, tell everybody."""
+    for trial in ended:
+        if not is_held(trial):
+            objective.estimator.finish(study, trial)
+        for callback in callbacks:
+            callback(study, deepcopy(trial))
+        yield trial
 
 
 def _work(
@@ -132,6 +142,8 @@ def _work(
             finished = private.storage(study).get_trial(trial_id)
             if not finished.state.is_finished():
                 unfinished.add(study, finished)
+                with signals_wait():
+                    yield from _told(study, objective, callbacks, end_hopeless(study))
                 continue  # it waits for its next attempt, or another process has taken it over
             unfinished.passed()
             objective.estimator.finish(study, finished)

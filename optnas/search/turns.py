@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
-import numpy as np
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -48,21 +48,49 @@ def end_paused(study: optuna.Study) -> Iterator[FrozenTrial]:
     The most promising keep the state from which they could go on, if more budget is given (`reopen_paused`).
     """
     trials = study.get_trials(deepcopy=False)
-    paused = [trial for trial in trials if trial.state == TrialState.WAITING and is_held(trial)]
-    if not paused or any(trial.state == TrialState.RUNNING for trial in trials):
+    if any(trial.state == TrialState.RUNNING for trial in trials):
         return
-    storage, promising = storage_of(study), _most_promising(study, trials)
-    for trial in paused:
-        trial_id = private.trial_id(trial)
-        if claim(study, None, record.COUNTS.name, wanted=trial_id).trial_id is None:
-            continue
-        step, value = max(trial.intermediate_values.items(), default=(0, float("nan")))
-        words = f"paused at step {step} with {value:.6g}; the budget ended before it was let go on"
-        storage.set_trial_user_attr(trial_id, record.REASON.name, Reason(Why.PAUSED, words).as_attr())
-        storage.set_trial_system_attr(trial_id, HELD, trial.number in promising)
-        values = [value] if trial.intermediate_values else None  # as Optuna records of a pruned trial
-        storage.set_trial_state_values(trial_id, TrialState.PRUNED, values)
-        yield storage.get_trial(trial_id)
+    for rank, trial in enumerate(_paused(study, trials)):
+        why = "the budget ended before it was let go on"
+        yield from _end(study, trial, Why.PAUSED, why, held=rank < KEPT)
+
+
+def end_hopeless(study: optuna.Study) -> Iterator[FrozenTrial]:
+    """End PRUNED the least promising where more are paused than the pruner keeps: each has a state on disk."""
+    pruner, trials = study.pruner, study.get_trials(deepcopy=False)
+    if not isinstance(pruner, PromotingPruner):
+        return
+    if sum(trial.state == TrialState.WAITING and is_held(trial) for trial in trials) > pruner.most_paused:
+        for trial in _paused(study, trials)[pruner.most_paused :]:
+            why = f"{pruner.most_paused} paused trials are more promising"
+            yield from _end(study, trial, Why.PRUNED, why, held=False)
+
+
+def _paused(study: optuna.Study, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """What is paused, the most promising first."""
+    paused = [trial for trial in trials if trial.state == TrialState.WAITING and is_held(trial)]
+    if not paused:
+        return []
+    observed = observe(trials, -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0)
+    scores = standings(observed)
+    known = {o.trial.number: score for o, score in zip(observed, scores.tolist(), strict=True)}
+    return sorted(paused, key=lambda trial: (known.get(trial.number, math.inf), trial.number))
+
+
+def _end(
+    study: optuna.Study, trial: FrozenTrial, kind: Why, why: str, *, held: bool
+) -> Iterator[FrozenTrial]:
+    """End a paused trial PRUNED, unless another process takes it up just now."""
+    storage, trial_id = storage_of(study), private.trial_id(trial)
+    if claim(study, None, record.COUNTS.name, wanted=trial_id).trial_id is None:
+        return
+    step, value = max(trial.intermediate_values.items(), default=(0, math.nan))
+    reason = Reason(kind, f"paused at step {step} with {value:.6g}; {why}")
+    storage.set_trial_user_attr(trial_id, record.REASON.name, reason.as_attr())
+    storage.set_trial_system_attr(trial_id, HELD, held)
+    values = [value] if trial.intermediate_values else None  # as Optuna records of a pruned trial
+    storage.set_trial_state_values(trial_id, TrialState.PRUNED, values)
+    yield storage.get_trial(trial_id)
 
 
 def reopen_paused(study: optuna.Study, n_trials: int | None) -> None:
@@ -74,10 +102,3 @@ def reopen_paused(study: optuna.Study, n_trials: int | None) -> None:
     for trial in trials:
         if trial.state == TrialState.PRUNED and is_held(trial):
             storage.reopen(private.trial_id(trial))
-
-
-def _most_promising(study: optuna.Study, trials: list[FrozenTrial]) -> set[int]:
-    sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
-    observed = observe(trials, sign)
-    order = [observed[i].trial for i in np.argsort(standings(observed), kind="stable")]
-    return {trial.number for trial in [t for t in order if is_held(t)][:KEPT]}

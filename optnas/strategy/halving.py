@@ -32,7 +32,12 @@ class PromotingPruner(BasePruner, ABC):
 
     `optnas.optimize` asks it before each new trial. Under `study.optimize`, and with an estimator that cannot
     go on, what it stops is pruned for good.
+
+    Attributes:
+        most_paused: Of more paused trials, the least promising are pruned for good: each has a state on disk.
     """
+
+    most_paused: int = 50
 
     @abstractmethod
     def promote(self, study: Study, *, last: bool) -> FrozenTrial | None:
@@ -62,13 +67,19 @@ class HalvingPruner(PromotingPruner):
         spacing: Each rung is after so many times the reports of the one before.
         n_startup_trials: So many trials make one report more, which shows what the first rung is.
         finish: Share of the trials that is completed where their number is given, at least.
+        most_paused: See `PromotingPruner`.
 
     Raises:
         ValueError: an argument is out of its range.
     """
 
     def __init__(
-        self, eta: float = 3.0, spacing: float = 2.0, n_startup_trials: int = 12, finish: float = 0.4
+        self,
+        eta: float = 3.0,
+        spacing: float = 2.0,
+        n_startup_trials: int = 12,
+        finish: float = 0.4,
+        most_paused: int = 50,
     ) -> None:
         if not eta > 1 or not spacing > 1:
             raise ValueError(f"eta={eta} and spacing={spacing} must both be above 1.")
@@ -76,7 +87,9 @@ class HalvingPruner(PromotingPruner):
             raise ValueError(f"n_startup_trials={n_startup_trials}: fewer than 4 show no correlation.")
         if not 0 < finish <= 1:
             raise ValueError(f"finish={finish} must be above 0 and at most 1.")
-        self.eta, self.spacing = float(eta), float(spacing)
+        if most_paused < 1:
+            raise ValueError(f"most_paused={most_paused} must be at least 1.")
+        self.eta, self.spacing, self.most_paused = float(eta), float(spacing), most_paused
         self.n_startup_trials, self.finish = n_startup_trials, float(finish)
         self._first: dict[int, int] = {}  # of each study, once it is known
         self._observed: dict[tuple[int, int], tuple[object, list[Observed]]] = {}

@@ -235,3 +235,22 @@ def test_the_defaults_together(tmp_path):
     apart = [abs(trial.params["width"] - 37) for trial in trials]
     assert min(apart) <= 1
     assert sum(distance <= 20 for distance in apart[10:22]) > 7  # by chance 2.4
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_of_many_paused_trials_the_least_promising_are_pruned_for_good(tmp_path, shared):
+    objective = objective_of()
+    study = study_of(objective, tmp_path, shared, pruner=HalvingPruner(most_paused=5))
+    n_paused = []
+
+    def note(study, trial):
+        n_paused.append(sum(t.state == TrialState.WAITING and is_held(t) for t in study.trials))
+
+    optimize(study, objective, n_trials=30, callbacks=[note])
+    assert max(n_paused) <= 5
+    assert len(study.trials) == record.n_counted(study.trials) == 30
+    assert study.best_value == min(abs(t.params["width"] - 37) for t in study.trials) + 50 / STEPS
+    pruned = [t for t in study.trials if t.state == TrialState.PRUNED and not is_held(t)]
+    assert {record.Reason.of(t).kind for t in pruned} == {Why.PRUNED}
+    assert all("5 paused trials are more promising" in record.why(t) for t in pruned)
+    assert sorted(objective.estimator.told) == [t.number for t in study.trials if not is_held(t)]

@@ -143,7 +143,15 @@ def test_it_is_an_ordinary_pruner_under_plain_optuna():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"eta": 1}, {"spacing": 1.0}, {"n_startup_trials": 3}, {"finish": 0}, {"finish": 1.5}]
+    "wrong",
+    [
+        {"eta": 1},
+        {"spacing": 1.0},
+        {"n_startup_trials": 3},
+        {"finish": 0},
+        {"finish": 1.5},
+        {"most_paused": 0},
+    ],
 )
 def test_arguments_out_of_range_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
