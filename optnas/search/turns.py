@@ -56,7 +56,7 @@ def end_paused(study: optuna.Study) -> Iterator[FrozenTrial]:
 
 
 def end_hopeless(study: optuna.Study) -> Iterator[FrozenTrial]:
-    """End PRUNED the least promising where more are paused than the pruner keeps: each has a state on disk."""
+    """End PRUNED the least promising where more are paused than the pruner keeps: each has files."""
     pruner, trials = study.pruner, study.get_trials(deepcopy=False)
     if not isinstance(pruner, PromotingPruner):
         return
