@@ -117,15 +117,19 @@ class TensorData(LightningDataModule):
         other._rows = np.concatenate([rows[train], rows[val]])
         return other
 
+    def served(self, split: Split) -> Split:
+        """What batches are taken from: the split itself; a class of its own may scale it by `self.train`."""
+        return split
+
     def train_dataloader(self) -> Batches:
         seed = _mix(self.seed, torch.initial_seed())
-        return Batches(self.train, self.batch_size, shuffle=seed, augment=self.augment)
+        return Batches(self.served(self.train), self.batch_size, shuffle=seed, augment=self.augment)
 
     def val_dataloader(self) -> Batches:
-        return Batches(self.val, self.batch_size)
+        return Batches(self.served(self.val), self.batch_size)
 
     def test_dataloader(self) -> Batches:
-        return Batches(self.test, self.batch_size)
+        return Batches(self.served(self.test), self.batch_size)
 
     def fingerprint(self) -> str:
         """A hash of all three splits' contents, types and shapes."""

@@ -1,0 +1,88 @@
+"""Data sets whose columns are asked for by name, as those of Hugging Face `datasets` are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optnas.data.tensors import Split, TensorData
+
+
+class ColumnData(TensorData):
+    """Columns of a data set by name as the inputs of a model, one column as the target.
+
+        dataset = load_dataset("rotten_tomatoes").map(lambda row: tokenizer(row["text"]), batched=True)
+        data = ColumnData(dataset, inputs=("input_ids", "attention_mask"), target="label")
+
+    A `DatasetDict` is taken by its parts train, validation and test. Sequences of different lengths are
+    padded with zeros at their ends, or with what `padding` says, to the longest of all; with one
+    input a model gets it alone, with several by their names.
+
+    Args:
+        dataset: a mapping from names to columns, something whose `dataset[name]` is a column, or a mapping
+            of such parts.
+        inputs: columns of numbers, or of sequences or images of numbers.
+        target: the column to predict.
+        padding: values for columns that are not padded with zeros, such as `{"labels": -100}`.
+        **options: of `TensorData`: `val`, `test`, `batch_size`, `seed`, `augment`, `groups`, `ordered`.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        inputs: Sequence[str],
+        target: str,
+        *,
+        padding: Mapping[str, int] | None = None,
+        **options: Any,
+    ) -> None:
+        names = [inputs] if isinstance(inputs, str) else list(inputs)
+        parts = {}
+        if isinstance(dataset, Mapping) and "train" in dataset:
+            known = {"train": "train", "validation": "val", "val": "val", "test": "test"}
+            parts = {known[name]: part for name, part in dataset.items() if name in known}
+        parts = parts or {"train": dataset}
+        filled = dict(padding or {})
+        every = (*names, target)
+        rows = {part: {name: _rows(columns[name]) for name in every} for part, columns in parts.items()}
+        longest = {
+            name: max((len(row) for part in rows.values() for row in part[name] if np.ndim(row)), default=0)
+            for name in every
+        }
+
+        def split(part: Mapping[str, Any]) -> Split:
+            made = {name: padded(part[name], filled.get(name, 0), longest[name]) for name in every}
+            x: Any = {name: made[name] for name in names}
+            return x if len(names) > 1 else made[names[0]], made[target]
+
+        made = {name: split(part) for name, part in rows.items()}
+        super().__init__(made.pop("train"), **{**options, **made})
+
+
+def padded(rows: Sequence[Any], value: int = 0, length: int = 0) -> Tensor:
+    """Sequences of different lengths as one tensor, with `value` behind their ends.
+
+    Args:
+        rows: sequences of numbers, or of rows of numbers; or numbers, which stay as they are.
+        value: of what is added.
+        length: at least so long.
+    """
+    arrays = [np.asarray(row) for row in rows]
+    if not arrays or not arrays[0].ndim:
+        return torch.as_tensor(np.asarray(arrays))
+    longest = max(length, *(len(array) for array in arrays))
+    dtype = np.result_type(*{array.dtype for array in arrays if len(array)}) if any(map(len, arrays)) else int
+    shape = next((array.shape[1:] for array in arrays if len(array)), ())
+    whole = np.full((len(arrays), longest, *shape), value, dtype)
+    for i, array in enumerate(arrays):
+        if len(array):
+            whole[i, : len(array)] = array
+    return torch.from_numpy(whole)
+
+
+def _rows(column: Any) -> list[Any]:
+    return [np.asarray(row) for row in column]
