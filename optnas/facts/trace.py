@@ -146,7 +146,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
             if any(not tensor.is_meta for tensor in targets):
                 self.blind = f"{func} writes a meta tensor into one on another device"
                 self.minds_meta = True
-        varies = any(read.source in self._varying for read in reads)
+        matters = decided or self.device != "meta"
+        varies = matters and any(read.source in self._varying for read in reads)
         if decided and varies and (name != "index" or _has_mask(tensors)):
             self.looked()
         key = None

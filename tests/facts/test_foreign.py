@@ -434,3 +434,16 @@ def test_pretrained_weights_are_told_apart_by_source_and_by_what_is_trained():
     assert None not in found.values()
     assert len(set(found.values())) == len(found)
     assert found["frozen"] == sketch(lambda: pretrained("frozen"), X).fingerprint
+
+
+def test_when_a_network_is_to_be_unfrozen_tells_it_apart():
+    """A schedule is kept where the training finds it: as an attribute of the model."""
+
+    def build(epoch):
+        model = pretrained("frozen")
+        model.unfreeze_after = epoch
+        return model
+
+    found = [sketch(lambda epoch=epoch: build(epoch), X).fingerprint for epoch in (1, 1, 5)]
+    assert found[0] == found[1]
+    assert found[0] not in (None, found[2])

@@ -3,6 +3,7 @@
 from collections import namedtuple
 from dataclasses import dataclass
 
+import optuna
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -10,6 +11,7 @@ from fixtures.tasks import blobs, fit, no_questions
 from torch import nn
 from torch.utils.data import DataLoader
 
+from optnas.seeds import seed_everything
 from optnas.tasks import Classification, Constant, Cosine, OneCycle, Recipe, Regression
 from optnas.trial import Draw
 
@@ -160,8 +162,6 @@ def test_what_is_frozen_stays_and_is_given_to_no_optimizer():
 
 
 def test_averaged_weights_are_what_is_scored_and_kept(tmp_path, training):
-    import optuna
-
     plain = training(tmp_path / "a", Classification(2, lr=0.5), max_epochs=4)
     averaged = training(tmp_path / "b", Classification(2, lr=0.5, recipe=Recipe(average=0.9)), max_epochs=4)
     found = []
@@ -207,3 +207,31 @@ def test_tasks_pickle_and_differ_by_their_arguments():
     assert describe(Regression()) == describe(Regression())
     assert describe(Regression()) != describe(Regression(recipe=Recipe(clip=1.0)))
     assert describe(Classification(3)) != describe(Classification(3, target="y"))
+
+
+epochs: list[int] = []
+
+
+class Interrupted(pl.Callback):
+    def on_train_epoch_end(self, trainer, module):
+        epochs.append(trainer.current_epoch)
+        if len(epochs) == 3:
+            raise KeyboardInterrupt
+
+
+def test_a_recipe_goes_on_exactly_where_it_was_interrupted(tmp_path, training):
+    task = Classification(2, lr=0.05, recipe=Recipe(average=0.9, schedule=Cosine(), clip=1.0))
+
+    def network():
+        seed_everything(0)
+        return nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.2), nn.Linear(8, 2))
+
+    whole = training(tmp_path / "a", task, max_epochs=6)(network(), optuna.create_study().ask())
+    epochs.clear()
+    estimator = training(tmp_path / "b", task, max_epochs=6, callbacks=[Interrupted()])
+    trial = optuna.create_study().ask()
+    with pytest.raises(KeyboardInterrupt):
+        estimator(network(), trial)
+    again = optuna.trial.Trial(trial.study, trial._trial_id)  # as whoever takes it over has it
+    assert estimator(network(), again) == whole
+    assert epochs == [0, 1, 2, 2, 3, 4, 5]
