@@ -44,6 +44,10 @@ MARGIN = 0.2
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
+GAIN = 0.05
+"""How much features must lower the mean of -log of the density that trials are predicted with, each from all
+others. Where the answers say it all, chance makes smaller differences."""
+
 Features = Callable[[Params], Mapping[str, float]]
 """Numbers about an architecture that cost no training, by name: FLOPs, parameters, zero-cost scores."""
 
@@ -98,7 +102,9 @@ class Surrogate:
                 models.append(
                     (GaussianProcess().fit(encoder.encode(params), latent[kept], noise=self._noise), encoder)
                 )
-        self._gp, self._encoder = min(models, key=lambda model: model[0].surprise())
+        plain, richer = models[0], models[-1]
+        wins = plain[0].surprise() - richer[0].surprise() > GAIN
+        self._gp, self._encoder = richer if wins else plain
         self._best = float(self._gp.fitted().min())
         return self
 
