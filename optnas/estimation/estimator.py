@@ -110,6 +110,10 @@ class Estimator(ABC):
         """Whether `trained` can give back what an estimate trained."""
         return False
 
+    def has_trained(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether what this trial trained is still there for `trained`."""
+        return False
+
     def trained(self, model: nn.Module, study: optuna.Study, trial: FrozenTrial) -> nn.Module:
         """The network as it was when it got its score, in evaluation mode; `model` is the untrained one.
 

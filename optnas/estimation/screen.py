@@ -128,6 +128,9 @@ class Screen(Estimator):
     def keeps_weights(self) -> bool:
         return self.estimator.keeps_weights
 
+    def has_trained(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        return self.estimator.has_trained(study, trial)
+
     def trained(self, model: nn.Module, study: optuna.Study, trial: FrozenTrial) -> nn.Module:
         return self.estimator.trained(model, study, trial)
 

@@ -122,9 +122,10 @@ def best(study: optuna.Study, objective: Objective, finalists: int = 1, n_seeds:
     """The best trial of a study: the one with the best expected score.
 
     The best of many single trainings owes its place partly to luck: a surrogate says how much, and whether
-    another one is expected to do better (`search.luck.leaders`). With `finalists` above 1, so many of the
-    best are trained anew from `n_seeds` seeds (`Best.retrain` keeps them in the study), and the one with the
-    best mean wins; ranked are the validation metrics that the search decided by, never those of the test.
+    another one is expected to do better (`search.luck.leaders`). It is one of those whose weights are kept,
+    where any are. With `finalists` above 1, so many of the best are trained anew from `n_seeds` seeds
+    (`Best.retrain` keeps them in the study), and the one with the best mean wins; ranked are the validation
+    metrics that the search decided by, never those of the test.
     A trial whose score is one of weights that others trained (shared or inherited) is trained anew in any
     case, before it is called the best.
 
@@ -141,7 +142,11 @@ def best(study: optuna.Study, objective: Objective, finalists: int = 1, n_seeds:
         )
     if finalists < 1 or n_seeds < 1:
         raise ValueError(f"finalists={finalists} and n_seeds={n_seeds} must both be at least 1.")
-    found = [Best.of(study, objective, leader) for leader in leaders(study, objective)[:finalists]]
+    known = leaders(study, objective)
+    if finalists == 1:
+        # The winner is a network that can be had: nobody could test one whose weights are deleted.
+        known = [leader for leader in known if objective.estimator.has_trained(study, leader.trial)] or known
+    found = [Best.of(study, objective, leader) for leader in known[:finalists]]
     if not found:
         reasons = [f"Trial {t.number}: {words}" for t in study.trials if (words := record.why(t))]
         raise ValueError(

@@ -58,7 +58,7 @@ class HalvingPruner(PromotingPruner):
     compared by the best of their reports so far. Whoever is ahead of all others at a rung goes on.
 
     When no new trial may begin, more and more paused ones go on, the most promising first, until a share of
-    `finish` of all has been completed.
+    about `finish` of all has been completed (rounded down at each rung, so that of four trials one is).
 
     Chosen by experiment (studies/benchmarks/pruners.py).
 
@@ -66,7 +66,7 @@ class HalvingPruner(PromotingPruner):
         eta: Of so many trials at a rung one goes on at once.
         spacing: Each rung is after so many times the reports of the one before.
         n_startup_trials: So many trials make one report more, which shows what the first rung is.
-        finish: Share of the trials that is completed where their number is given, at least.
+        finish: Share of the trials that is completed where their number is given.
         most_paused: See `PromotingPruner`.
 
     Raises:

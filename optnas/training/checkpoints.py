@@ -65,6 +65,12 @@ def all_weights(study: optuna.Study) -> dict[int, Path]:
     return {number: path for number, path in sorted(kept.items()) if path is not None}
 
 
+def has_weights(study: optuna.Study, trial: FrozenTrial) -> bool:
+    """Whether a finished trial's weights are stored, and in a folder of this study."""
+    folder = own_folder(study)
+    return folder is not None and _weights(folder_of(folder, trial)) is not None
+
+
 def load_snapshot(study: optuna.Study, trial: FrozenTrial) -> Snapshot:
     """What a finished trial had learned when it got its score, on the CPU.
 

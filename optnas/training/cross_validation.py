@@ -150,6 +150,10 @@ class CrossValidation(Estimator):
         for fold in self.folds:
             fold.tidy(study)
 
+    def has_trained(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether the weights of the first fold are still there."""
+        return self.folds[0].has_trained(study, trial)
+
     def trained(self, model: nn.Module, study: optuna.Study, trial: FrozenTrial) -> nn.Module:
         """The network of the first fold as it was when it was scored. Raises as `Training.trained`."""
         return self.folds[0].trained(model, study, trial)

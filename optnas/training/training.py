@@ -39,7 +39,15 @@ from optnas.training.arguments import (
     copies,
     expected_reports,
 )
-from optnas.training.checkpoints import Attempt, count_weights, end, has_states, load_snapshot, tidy
+from optnas.training.checkpoints import (
+    Attempt,
+    count_weights,
+    end,
+    has_states,
+    has_weights,
+    load_snapshot,
+    tidy,
+)
 from optnas.training.example import Examples, Step
 from optnas.training.inheritance import Inherit, check_inherit, epochs_before, inherit
 from optnas.training.memory import free_memory, is_out_of_memory, out_of_memory_prunes
@@ -331,6 +339,10 @@ class Training(Estimator):
             raise UntestableError(why)
         module = self._restore(model, study, trial)
         return self._test(module, data, answers)
+
+    def has_trained(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether the weights of this trial are still there: those of the best `keep` are."""
+        return has_weights(study, trial)
 
     def trained(self, model: nn.Module, study: optuna.Study, trial: FrozenTrial) -> nn.Module:
         """The model as it was when it was scored, on the CPU, in evaluation mode.

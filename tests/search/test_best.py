@@ -3,6 +3,7 @@ import statistics
 
 import pytest
 import torch
+from optuna.pruners import NopPruner
 from optuna.trial import TrialState
 from torch import nn
 
@@ -13,6 +14,7 @@ from optnas.errors import ParamsMismatchError, UntestableError
 from optnas.estimation.folders import study_folder
 from optnas.objective import Objective
 from optnas.search.best import Best, Mean, best, train
+from optnas.search.luck import leaders
 from optnas.search.optimize import optimize
 from optnas.search.study import create_study
 from optnas.tasks import Classification
@@ -39,7 +41,8 @@ def searched(data, tmp_path_factory):
         folder=folder / "runs", keep=2,
     )  # fmt: skip
     objective = Objective(mlp, training)
-    study = create_study(objective, study_name="s", storage=f"sqlite:///{folder}/s.db", seed=1)
+    url, pruner = f"sqlite:///{folder}/s.db", NopPruner()
+    study = create_study(objective, study_name="s", storage=url, pruner=pruner, seed=1)
     optimize(study, objective, n_trials=4)
     return study, objective
 
@@ -75,16 +78,27 @@ def test_retraining_is_kept_and_seeded(searched):
 
 def test_among_finalists_the_best_mean_wins(searched):
     study, objective = searched
-    leaders = [Best(study, objective, study.trials[row.trial]) for row in leaderboard(study, 3)]
-    means = {b.trial.number: statistics.fmean(run["val_acc"] for run in b.retrain(2)) for b in leaders}
+    found = [Best(study, objective, study.trials[row.trial]) for row in leaderboard(study, 3)]
+    means = {b.trial.number: statistics.fmean(run["val_acc"] for run in b.retrain(2)) for b in found}
     assert means[best(study, objective, finalists=3, n_seeds=2).trial.number] == max(means.values())
     # Whoever is last by the search wins if luck is taken from the others.
-    last = leaders[-1]
+    last = found[-1]
     kept = last.retrain(2)
     record.write_retrained(study, last.trial.number, None, [{"val_acc": 1.0, "test_acc": 0.0}] * 2)
     assert best(study, objective, finalists=3, n_seeds=2).trial.number == last.trial.number
-    assert best(study, objective).trial.number == leaders[0].trial.number
+    assert best(study, objective).trial.number == found[0].trial.number
     record.write_retrained(study, last.trial.number, None, kept)
+
+
+def test_the_winner_is_one_whose_weights_are_kept(searched, monkeypatch):
+    study, objective = searched
+    ranked = leaders(study, objective)
+    has_weights = [objective.estimator.has_trained(study, leader.trial) for leader in ranked]
+    assert has_weights == [True, True, False, False]
+    monkeypatch.setitem(best.__globals__, "leaders", lambda study, objective: ranked[::-1])
+    winner = best(study, objective)
+    assert winner.trial.number == ranked[1].trial.number
+    winner.model()
 
 
 def test_a_final_needs_finalists(searched):
