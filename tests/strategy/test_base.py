@@ -5,8 +5,11 @@ from itertools import product
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import NSGAIISampler
-from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySamplerTestCase
+from optuna.testing.pytest_samplers import (
+    BasicSamplerTestCase,
+    MultiObjectiveSamplerTestCase,
+    SingleOnlySamplerTestCase,
+)
 
 from optnas.answers import key, params_key
 from optnas.strategy.cmaes import MixedCmaEsSampler
@@ -31,6 +34,7 @@ OURS = {
     "mixed CMA-ES": lambda seed: MixedCmaEsSampler(SLOTS, population_size=6, seed=seed),
     "REINFORCE": lambda seed: ReinforceSampler(hidden=8, seed=seed),
 }
+SINGLE = ("mixed CMA-ES", "REINFORCE")  # search for one value
 every_sampler = pytest.mark.parametrize("make", OURS.values(), ids=OURS.keys())
 
 
@@ -39,13 +43,25 @@ def test_conforms(make) -> None:
     check_sampler(make)
 
 
-class TestOptunasOwn(BasicSamplerTestCase, SingleOnlySamplerTestCase):
+class TestOptunasOwn(BasicSamplerTestCase):
     @pytest.fixture(params=OURS.values(), ids=OURS.keys())
     def sampler(self, request):
         return lambda: request.param(0)
 
 
-@every_sampler
+class TestOptunasOwnOfOneObjective(SingleOnlySamplerTestCase):
+    @pytest.fixture(params=SINGLE)
+    def sampler(self, request):
+        return lambda: OURS[request.param](0)
+
+
+class TestOptunasOwnOfSeveralObjectives(MultiObjectiveSamplerTestCase):
+    @pytest.fixture(params=[name for name in OURS if name not in SINGLE])
+    def sampler(self, request):
+        return lambda: OURS[request.param](0)
+
+
+@pytest.mark.parametrize("make", [OURS[name] for name in SINGLE], ids=SINGLE)
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -60,10 +76,10 @@ def test_several_objectives_are_refused_with_the_way_out(make, wrap) -> None:
         return conditional(trial), 0.0
 
     study = optuna.create_study(directions=["minimize", "maximize"], sampler=wrap(make(0)))
-    message = rf"{type(make(0)).__name__} searches for one value.*has 2.*NSGAIISampler.*set_constraint"
+    message = rf"{type(make(0)).__name__} searches for one value.*has 2.*RegularizedEvolutionSampler.*limits="
     with pytest.raises(ValueError, match=message):
         study.optimize(objective, n_trials=1)
-    study.sampler = wrap(NSGAIISampler(seed=0))  # the way out
+    study.sampler = wrap(RegularizedEvolutionSampler(10, 3, seed=0))  # the way out
     study.optimize(objective, n_trials=2)
     assert len(study.best_trials) > 0
 

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import optuna
 import pytest
-from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySamplerTestCase
+from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase
 
 from optnas.benchmarks import synthetic
 from optnas.record import PLAN, write_budget
@@ -16,7 +16,7 @@ def nothing(trial):
     """A space that asks nothing: all questions come from elsewhere."""
 
 
-class TestOptunasOwn(BasicSamplerTestCase, SingleOnlySamplerTestCase):
+class TestOptunasOwn(BasicSamplerTestCase, MultiObjectiveSamplerTestCase):
     @pytest.fixture
     def sampler(self):
         return lambda: PredictorSampler(nothing, n_startup_trials=3, seed=0)
