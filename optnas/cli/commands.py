@@ -99,14 +99,7 @@ def worker(
 def best(
     file: File,
     retrain: Annotated[int, typer.Option(min=0, help="Train it anew from this many seeds.")] = 0,
-    finalists: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="So many of the best are trained anew, as searched, from the seeds of --retrain, or from 3; "
-            "the best mean wins.",
-        ),
-    ] = 1,
+    finalists: Finalists = None,
     epochs: Epochs = None,
     pick: Pick = None,
     storage: Storage = None,
@@ -127,6 +120,7 @@ def best(
         _tell_changes(job, study)
         if not show_trials(study):
             _fail_without_value(job, study)
+        finalists = finalists or 1
         if finalists > 1 and len(study.directions) == 1:
             say(
                 f"\nThe best {finalists} are trained anew from {retrain or 3} seeds each; the best mean wins."

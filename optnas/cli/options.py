@@ -55,8 +55,9 @@ Finalists = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="How many leaders are trained anew at the end where luck may have made the order; by default as "
-        "many as a tenth of what the search cost suffices for. 0: none.",
+        help="How many of the leaders are trained anew, since luck may have made their order; 0: none. By "
+        "default at the end of a search as many as a tenth of its cost suffices for, and none for `best`, "
+        "which trains each from the seeds of --retrain, or from 3.",
     ),
 ]
 Json = Annotated[

@@ -175,5 +175,5 @@ def test_an_estimate_that_cannot_be_repeated_may_say_so() -> None:
 
 
 def test_what_an_objective_refuses_is_no_conformance() -> None:
-    with pytest.raises(ValueError, match="must name one metric"):
+    with pytest.raises(ValueError, match="must name a metric"):
         check_estimator(lambda model, trial: {"n": 1.0}, linear)
