@@ -44,8 +44,10 @@ class ImageFolder(TensorData):
         super().__init__(self._read(train, size), **options)
 
     def _read(self, part: Path, size: int) -> Split:
-        from PIL import Image
-
+        try:
+            from PIL import Image
+        except ImportError as error:
+            raise ImportError("ImageFolder needs Pillow: pip install 'optnas[images]'") from error
         unknown = sorted({path.name for path in part.iterdir() if path.is_dir()} - set(self.classes))
         if unknown:
             raise ValueError(f"{part} has the class {unknown[0]!r}, which the training images lack.")

@@ -174,7 +174,7 @@ def _parquet(path: Path) -> Any:
     try:
         import pandas
     except ImportError as error:
-        raise ImportError(f"Reading {path} needs polars or pandas: pip install polars") from error
+        raise ImportError(f"Reading {path} needs polars or pandas: pip install 'optnas[table]'") from error
     return pandas.read_parquet(path)
 
 
