@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from torch import nn
 
-from optnas import record
+from optnas import private, record
 from optnas.estimation.estimator import Direction, Estimator, as_estimator
 from optnas.estimation.run import Run
 from optnas.facts.fact import Fact
@@ -55,7 +55,7 @@ class Screen(Estimator):
         self.larger = larger
 
     def __call__(self, model: nn.Module, run: Run, /) -> Mapping[str, float]:
-        if not run.lone:
+        if not run.lone and not private.stored(run).intermediate_values:  # what has begun goes on
             self._judge(run)
         return self.estimator(model, run)
 
@@ -101,6 +101,18 @@ class Screen(Estimator):
     @property
     def max_reports(self) -> int:
         return self.estimator.max_reports
+
+    @property
+    def scores_given_weights(self) -> bool:
+        return self.estimator.scores_given_weights
+
+    @property
+    def is_noisy(self) -> bool:
+        return self.estimator.is_noisy
+
+    @property
+    def resumes(self) -> bool:
+        return self.estimator.resumes
 
     def ask(self, model: nn.Module, trial: Trial) -> None:
         self.estimator.ask(model, trial)

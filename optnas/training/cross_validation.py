@@ -118,6 +118,11 @@ class CrossValidation(Estimator):
         """Those of the first fold, of the best trials."""
         return True
 
+    @property
+    def scores_given_weights(self) -> bool:
+        """Where the training inherits weights."""
+        return self.training.scores_given_weights
+
     @cached_property
     def settings(self) -> Any:
         """Those of the training, and how the data are divided."""

@@ -2,9 +2,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from optuna.distributions import IntDistribution
+from optuna.samplers import RandomSampler
+from optuna.trial import FrozenTrial, create_trial
 from torch import nn
 
 from optnas import Fact, Objective, Screen, create_study, optimize, record
+from optnas.estimation.estimator import Estimator
+from optnas.estimation.run import Run
 from optnas.facts import N_PARAMS
 from optnas.record import End, Reason, end
 
@@ -82,3 +87,47 @@ def test_bad_arguments_say_what_to_give() -> None:
         Screen(score, SIZE, keep=0)
     with pytest.raises(ValueError, match="startup=0"):
         Screen(score, SIZE, startup=0)
+
+
+def test_all_but_the_estimate_is_the_other_estimators() -> None:
+    public = {name for name in vars(Estimator) if not name.startswith("_")}
+    assert public <= vars(Screen).keys()
+
+
+class Given(Estimator):
+    """Scores weights that others trained, always as well, and goes on where it was."""
+
+    scores_given_weights, is_noisy, resumes = True, False, True
+
+    def __call__(self, model: nn.Module, run: Run, /) -> dict[str, float]:
+        if len(record.attempts(run)) == 1:
+            run.report(0, {"score": 1.0})
+            if run.number == 1:
+                raise KeyboardInterrupt
+        return {"score": 1.0}
+
+
+def test_what_has_begun_is_not_judged_anew() -> None:
+    screen = Screen(Given(), SIZE, startup=1)
+    assert (screen.scores_given_weights, screen.is_noisy, screen.resumes) == (True, False, True)
+    judged = objective(screen)
+    study = create_study(judged, seed=0, sampler=RandomSampler(seed=0))
+    for width in (10, 20, 30, 40):
+        study.enqueue_trial({"width": width})
+    with pytest.raises(KeyboardInterrupt):
+        optimize(study, judged, n_trials=4)
+    for width in (100, 200, 300):  # trial 1 would now be among the worse half
+        study.add_trial(study_trial(width))
+    optimize(study, judged, n_trials=7)
+    assert len(record.attempts(study.trials[1])) == 2
+    assert end(study.trials[1]) is End.COMPLETE
+
+
+def study_trial(width: int) -> FrozenTrial:
+    """Finished elsewhere, with its fact."""
+    return create_trial(
+        params={"width": width},
+        distributions={"width": IntDistribution(1, 400)},
+        value=1.0,
+        user_attrs={record.FACTS.name: {"size": float(width)}, record.COUNTS.name: True},
+    )

@@ -140,3 +140,9 @@ def test_what_cannot_be_divided_is_said(tmp_path):
     plain = pl.LightningDataModule.from_datasets(train_dataset=[1, 2], num_workers=0)
     with pytest.raises(TypeError, match=r"no method fold\(i, k, repeat\)"):
         CrossValidation(on(plain, tmp_path))
+
+
+@pytest.mark.parametrize("inherit", [None, "exact"])
+def test_folds_that_inherit_weights_have_no_twins(tmp_path, inherit):
+    folds = CrossValidation(on(points(), tmp_path, inherit=inherit), 3)
+    assert folds.scores_given_weights is (inherit is not None)
