@@ -204,6 +204,21 @@ class Objective:
         limits = [limit for limit in self.limits if limit.name in computable]
         return Within(self.foresee, limits) if limits else None
 
+    def fingerprint_of(self, params: Mapping[str, Any]) -> str | None:
+        """That of the network which the space builds from complete params; None where it has none.
+
+        Raises:
+            ParamsMismatchError: the params do not fit the space.
+            Exception: whatever the space raises.
+        """
+        return self._foresee(params)[0].fingerprint
+
+    @property
+    def settings_hash(self) -> str:
+        """What every trial records under `record.SETTINGS`."""
+        settings = self.estimator.settings
+        return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
     def _foresee(self, params: Mapping[str, Any]) -> tuple[Sketch, dict[str, Any]]:
         """The sketch of the network of `params`, and the answers among them that the space asks for."""
         key = params_key(params)
@@ -299,7 +314,7 @@ class Objective:
         facts, missing = dict(known.facts), dict(known.missing)
         if known.fingerprint is not None:
             record.FINGERPRINT.write(run, known.fingerprint)
-        record.SETTINGS.write(run, self._settings_hash())
+        record.SETTINGS.write(run, self.settings_hash)
         self._record(run, facts, missing)
         self._keep_limits(run, facts)
 
@@ -425,10 +440,6 @@ class Objective:
         for limit in kept:
             run.set_constraint(limit.name, _violation(limit, measured))
         return [limit for limit in due if limit not in kept]
-
-    def _settings_hash(self) -> str:
-        settings = self.estimator.settings
-        return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def _pick_values(self, run: Run, measured: Mapping[str, Any]) -> tuple[float, ...]:
         for name in self.values:

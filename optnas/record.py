@@ -138,7 +138,18 @@ LIMITS = Key(f"{PREFIX}limits", dict)
 TWINS_DIFFER = Key(f"{PREFIX}twins_differ", str)
 """Why values are reused no more: two trials that were taken for one trained to different values."""
 
+COMING = Key(f"{PREFIX}coming", dict)
+"""From which study it is being made, and `how` ("extend" or "copy"); empty once it is whole."""
+
+EXTENDED = Key(f"{PREFIX}extended", dict)
+"""The `study` that it extends, its `provenance`, and which trials were left behind: number to why."""
+
 # ---- of a trial ----
+
+CARRIED = Key(f"{PREFIX}carried", dict)
+"""Of a trial from a study that was extended: `study` and `number` there, `answers` to what that did not ask,
+`unproven` (why nobody can tell that its network is the one that was trained), and `before`: the same, of that
+trial."""
 
 ORIGIN = Key(f"{PREFIX}origin", str)
 """Of a trial outside its study (trained anew): the `origin` of the study, which seeds its data."""

@@ -3,9 +3,10 @@
 Nothing heavy is imported before a command needs it, so that `optnas --help` answers at once.
 """
 
+from optnas.cli import studies
 from optnas.cli.commands import app
 
-__all__ = ["main"]
+__all__ = ["main", "studies"]
 
 
 def main() -> None:

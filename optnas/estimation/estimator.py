@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import optuna
@@ -11,6 +12,7 @@ from optuna.trial import FrozenTrial
 from torch import nn
 
 from optnas.errors import UntestableError
+from optnas.estimation import folders
 from optnas.estimation.run import Run
 from optnas.estimation.settings import describe
 from optnas.trial import Trial
@@ -104,6 +106,14 @@ class Estimator(ABC):
 
     def tidy(self, study: optuna.Study) -> None:
         """A search begins or ends: what no trial needs any more can go."""
+
+    def settle(self, study: optuna.Study) -> Path:
+        """The folder of the study's files, made if there is none.
+
+        Raises:
+            CheckpointError: it cannot be made.
+        """
+        return folders.settle(study)
 
     @property
     def keeps_weights(self) -> bool:

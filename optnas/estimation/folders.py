@@ -35,7 +35,8 @@ from optnas.storage.base import Place
 from optnas.storage.open import storage_of
 
 _MARKER = "study.json"
-_OWNER = "owner"
+OWNER = "owner"
+"""The file in a trial's folder that says whose it is."""
 _LONGEST = 80  # bytes of a folder's name; file systems allow 255, paths often less
 _log = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ def claim(folder: Path, trial: FrozenTrial | optuna.Trial) -> Path:
         with told(path):
             path.mkdir(parents=True, exist_ok=True)
             try:
-                if _create(path / _OWNER, _key(trial)) or _owner(path) == _key(trial):
+                if _create(path / OWNER, _key(trial)) or _owner(path) == _key(trial):
                     return path
             except FileNotFoundError:  # another worker took the empty folder away just now
                 if path.is_symlink() or not path.parent.is_dir():
@@ -117,8 +118,8 @@ def claim(folder: Path, trial: FrozenTrial | optuna.Trial) -> Path:
 def abandon(path: Path) -> None:
     """Delete a trial's folder if nothing is left in it."""
     with suppress(OSError):
-        if os.listdir(path) == [_OWNER]:
-            (path / _OWNER).unlink()
+        if os.listdir(path) == [OWNER]:
+            (path / OWNER).unlink()
         path.rmdir()
 
 
@@ -318,7 +319,7 @@ def _key(trial: FrozenTrial | optuna.Trial) -> str:
 
 def _owner(path: Path) -> str | None:
     try:
-        return (path / _OWNER).read_text(encoding="utf-8")
+        return (path / OWNER).read_text(encoding="utf-8")
     except OSError:
         return None
 

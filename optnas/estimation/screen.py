@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,9 @@ class Screen(Estimator):
 
     def tidy(self, study: optuna.Study) -> None:
         self.estimator.tidy(study)
+
+    def settle(self, study: optuna.Study) -> Path:
+        return self.estimator.settle(study)
 
     @property
     def keeps_weights(self) -> bool:

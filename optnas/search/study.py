@@ -144,8 +144,14 @@ def check_values(study: optuna.Study, objective: Objective) -> None:
     """Check that a study optimizes what the objective does, within the same limits.
 
     Raises:
-        ParamsMismatchError: another metric, in the other direction, or several; or other limits.
+        ParamsMismatchError: another metric, in the other direction, or several; or other limits; or the study
+            is being made from another one.
     """
+    if coming := record.COMING.of(study):
+        raise ParamsMismatchError(
+            f"Study {study.study_name!r} is being made from study {coming.get('from')!r}, or this was "
+            f"interrupted: then optnas.{coming.get('how')}, called again as before, finishes it."
+        )
     begun = [direction.name.lower() for direction in study.directions]
     names = study.metric_names or ["a value"] * len(begun)  # Optuna's own studies have no names
     if begun != objective.directions or study.metric_names not in (None, list(objective.values)):

@@ -47,6 +47,8 @@ _REST = "module.pt"
 _DELETED = "deleted.txt"
 _STATES = "epoch-*"
 _PARTS = "*.part"
+PASSING = (_STATES, _PARTS)
+"""Files that only a training which is under way needs."""
 _log = logging.getLogger(__name__)
 
 

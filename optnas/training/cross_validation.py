@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping
 from copy import deepcopy
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -154,6 +155,10 @@ class CrossValidation(Estimator):
         """Delete the files that finished trials left, except the weights of the best ones."""
         for fold in self.folds:
             fold.tidy(study)
+
+    def settle(self, study: optuna.Study) -> Path:
+        """The folder that the training keeps its files in."""
+        return self.training.settle(study)
 
     def has_trained(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the weights of the first fold are still there."""

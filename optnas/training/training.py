@@ -406,6 +406,10 @@ class Training(Estimator):
         """Delete the states from which the trial could have gone on."""
         end(study, trial)
 
+    def settle(self, study: optuna.Study) -> Path:
+        """The folder that was asked for, or the usual one."""
+        return settle(study, self.folder, self._base)
+
     def tidy(self, study: optuna.Study) -> None:
         """Delete the files that finished trials left, except the weights of the best `keep`."""
         self._data.origin = str(record.origin(study))
@@ -438,7 +442,7 @@ class Training(Estimator):
     def _attempt(self, run: Run) -> Attempt:
         """The files of this attempt. By now everything was asked, so a later attempt has the same params."""
         study = run.study
-        folder = claim(settle(study, self.folder, self._base), run)
+        folder = claim(self.settle(study), run)
         identity = {
             "study": record.IDENTITY.of(study),
             "trial": private.trial_id(run),

@@ -1,0 +1,152 @@
+"""Finished trials in another study: under new numbers, with the files that were kept of them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from optnas import private, record
+from optnas.errors import ParamsMismatchError
+from optnas.estimation.folders import OWNER, cannot_write, claim, folder_of, own_folder
+from optnas.training.checkpoints import PASSING
+
+_KEPT = ("constraints", record.PARENT.name, record.CHANGED.name)
+"""What samplers and searches noted that still means something: the rest is of the space as it was."""
+
+
+def renumbered(trial: FrozenTrial, numbers: Mapping[int, int], about: Mapping[str, Any]) -> FrozenTrial:
+    """The trial for another study, in which others have other numbers; those that are not there, none.
+
+    Args:
+        numbers: of the trials that are there: old to new.
+        about: what stands under `record.CARRIED`.
+    """
+    user, system = dict(trial.user_attrs), {}
+    for name, value in trial.system_attrs.items():
+        if name.startswith(_KEPT):
+            system[name] = value
+    for attrs, key in ((user, record.TWIN_OF), (user, record.AUDIT_OF), (system, record.PARENT)):
+        if (number := attrs.pop(key.name, None)) in numbers:
+            attrs[key.name] = numbers[number]
+    weights = record.WEIGHTS.of(trial)
+    if weights is not None and isinstance(number := weights.get("from"), int):
+        source = {"from": numbers[number]} if number in numbers else {"from": "study", "trial": number}
+        user[record.WEIGHTS.name] = {**weights, **source}
+        if number not in numbers:
+            user[record.WEIGHTS.name]["study"] = about["study"]
+    user[record.CARRIED.name] = dict(about)
+    return FrozenTrial(
+        number=numbers[trial.number],
+        trial_id=-1,
+        state=trial.state,
+        value=None,
+        values=trial.values,
+        datetime_start=trial.datetime_start,
+        datetime_complete=trial.datetime_complete,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs=user,
+        system_attrs=system,
+        intermediate_values=trial.intermediate_values,
+    )
+
+
+def add(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Give trials to a study which has none but the first few of them, from an earlier try.
+
+    Returns them as the study has them.
+
+    Raises:
+        ParamsMismatchError: it has others.
+    """
+    there = study.get_trials(deepcopy=False)
+    for trial, known in zip(trials, there, strict=False):
+        if record.CARRIED.of(known) != record.CARRIED.of(trial):
+            break
+    else:
+        if len(there) <= len(trials):
+            for trial in trials[len(there) :]:
+                study.add_trial(trial)
+            return study.get_trials(deepcopy=False)
+    raise ParamsMismatchError(
+        f"Study {study.study_name!r} has trials of its own, or was left half-made by an earlier try from "
+        "other trials. Choose another name, or delete it: "
+        f"optuna.delete_study(study_name={study.study_name!r}, storage=...)."
+    )
+
+
+def copy_files(study: optuna.Study, trial: FrozenTrial, folder: Path, copied: FrozenTrial) -> None:
+    """Copy what a finished trial keeps in its folder to that of a trial of the study whose folder is given.
+
+    What is there already stays; each file and folder appears with all that is in it. Weights that the study
+    deletes meanwhile are not copied.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    own = own_folder(study)
+    source = None if own is None else folder_of(own, trial)
+    if source is None or not source.is_dir():
+        return
+    for path in [path for path in source.iterdir() if path.name != OWNER]:
+        target = claim(folder, copied) / path.name
+        if target.exists():
+            continue
+        aside = target.with_name(f".{path.name}.part")
+        if aside.is_dir():  # of a try that was interrupted
+            shutil.rmtree(aside, ignore_errors=True)
+        try:
+            if path.is_dir():
+                shutil.copytree(path, aside, ignore=shutil.ignore_patterns(*PASSING))
+            else:
+                shutil.copy2(path, aside)
+            if aside.is_file() or any(aside.iterdir()):
+                aside.replace(target)
+            else:
+                aside.rmdir()
+        except OSError as error:
+            with suppress(OSError):
+                shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
+            if path.exists() and not _is_gone(error):
+                raise cannot_write(target, error) from error
+
+
+def _is_gone(error: OSError) -> bool:
+    """Whether what was to be copied was deleted meanwhile."""
+    if isinstance(error, shutil.Error):
+        return all("No such file" in str(words) for _, _, words in error.args[0])
+    return isinstance(error, FileNotFoundError)
+
+
+def deleted(study: optuna.Study, numbers: Mapping[int, int]) -> list[int]:
+    """The trials of `record.DELETED`, under their new numbers."""
+    return sorted(numbers[number] for number in record.DELETED.of(study) or [] if number in numbers)
+
+
+def retrained(study: optuna.Study, numbers: Mapping[int, int]) -> list[dict[str, Any]]:
+    """What was trained anew, under new numbers."""
+    found = []
+    for kept in record.all_retrained(study):
+        who = kept["who"]
+        if not isinstance(who, int):
+            found.append(kept)
+        elif who in numbers:
+            found.append({**kept, "who": numbers[who]})
+    return found
+
+
+def half_made(study: optuna.Study) -> str:
+    """From which study this one is being made, or was when that was interrupted; "" of any other."""
+    coming = record.COMING.of(study) or {}
+    return str(coming.get("from", ""))
+
+
+def place_of(study: optuna.Study) -> str:
+    """What tells a study from others of its name."""
+    return record.IDENTITY.of(study) or f"{private.study_id(study)}"
