@@ -162,9 +162,14 @@ def cause_of(error: BaseException) -> str:
     """What is equal for the same error in other trials: `Type at file:line in function`."""
     if isinstance(error, SpaceError) and error.__cause__ is not None:
         return cause_of(error.__cause__)
-    own = [f for f in traceback.extract_tb(error.__traceback__) if is_users_code(f.filename)]
-    place = f" at {Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}" if own else ""
+    place = f" at {where}" if (where := place_of(error)) else ""
     return f"{type(error).__name__}{place}"
+
+
+def place_of(error: BaseException) -> str:
+    """`file:line in function`, the last place that is the user's own code; "" where there is none."""
+    own = [f for f in traceback.extract_tb(error.__traceback__) if is_users_code(f.filename)]
+    return f"{Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}" if own else ""
 
 
 def is_users_code(filename: str) -> bool:

@@ -71,7 +71,7 @@ DOORS = {
     "dashboard": _PARTS | _WAYS | {"objective", "analysis", "search", "plots", "reports"},
     "cli": _PARTS
     | _WAYS
-    | {"objective", "analysis", "progress", "search", "plots", "reports", "dashboard", "export"},
+    | {"objective", "analysis", "progress", "search", "plots", "reports", "dashboard", "export", "testing"},
     "testing": _PARTS | _WAYS | {"objective", "analysis", "search", "export"},
 }
 LIGHTNING = {"training", "tasks", "data", "supernet", "search"}

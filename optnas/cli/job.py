@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import shlex
 import sys
 import traceback
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,7 @@ class Job:
         baseline: a network of the user's own, a space that asks nothing, to compare the winner with.
         n_retrain: from how many seeds `run` trains the winner and the baseline anew at its end.
         options: the options given on the command line that say which study is meant.
+        misread: names in the file that nothing reads, and what they look like.
     """
 
     file: Path
@@ -46,6 +49,7 @@ class Job:
     baseline: Space[nn.Module] | None = None
     n_retrain: int = 0
     options: tuple[str, ...] = ()
+    misread: Mapping[str, str] = field(default_factory=dict)
 
     def command(self, name: str, *more: str) -> str:
         """What to type for another command on the same study."""
@@ -99,12 +103,20 @@ def load_job(file: Path, storage: str | None, study_name: str | None) -> Job:
         study_name=study_name or str(defined.get("study_name", file.stem)),
         storage=storage or str(defined.get("storage", DEFAULT_STORAGE)),
         options=tuple(part for name, value in given.items() if value for part in (name, value)),
-        **{
-            name: defined[name]
-            for name in ("sampler", "pruner", "seed", "n_trials", "baseline", "n_retrain")
-            if name in defined
-        },
+        misread=_misread(defined),
+        **{name: defined[name] for name in _HANDED_ON if name in defined},
     )
+
+
+_HANDED_ON = ("sampler", "pruner", "seed", "n_trials", "baseline", "n_retrain")
+
+
+def _misread(defined: Mapping[str, Any]) -> dict[str, str]:
+    """Names that look like one that is read, where that one is not there."""
+    read = [name for name in ("study_name", "storage", *_HANDED_ON) if name not in defined]
+    values = [name for name, value in defined.items() if not isinstance(value, ModuleType | type)]
+    close = {name: difflib.get_close_matches(name, read, n=1, cutoff=0.85) for name in values}
+    return {name: alike[0] for name, alike in close.items() if alike}
 
 
 def load_only_study(storage: str, study_name: str | None, *, read_only: bool = False) -> optuna.Study:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,13 +12,30 @@ import optuna
 from optuna.trial import FrozenTrial
 from torch import nn
 
-from optnas.errors import UntestableError
+from optnas.errors import TrialPaused, UntestableError
 from optnas.estimation import folders
 from optnas.estimation.run import Run
 from optnas.estimation.settings import describe
 from optnas.trial import Trial
 
 Direction = Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What one estimate in little has shown.
+
+    Attributes:
+        errors: what an estimate would raise.
+        seconds: that a whole estimate takes here, about; None where that is not known.
+        batch_size: samples that the network sees at a time; None where that is not known.
+        metrics: the names of what an estimate returns; None where that is not known.
+    """
+
+    errors: tuple[Exception, ...] = ()
+    seconds: float | None = None
+    batch_size: int | None = None
+    metrics: frozenset[str] | None = None
 
 
 class Estimator(ABC):
@@ -95,6 +113,20 @@ class Estimator(ABC):
         A search calls it before its first trial, so that a mistake in the settings costs none. Errors pass.
         """
 
+    def preview(self, model: nn.Module, run: Run) -> Preview:
+        """`rehearse`, with all that can be said of an estimate at once: every error, and the time it takes.
+
+        Raises:
+            optuna.TrialPruned: this network is refused.
+        """
+        try:
+            self.rehearse(model, run)
+        except (optuna.TrialPruned, TrialPaused):
+            raise
+        except Exception as error:
+            return Preview((error,))
+        return Preview()
+
     def provenance(self) -> Mapping[str, Any]:
         """What a study records of its circumstances, flat and as JSON: a fingerprint of the data, say."""
         return {}
@@ -114,6 +146,11 @@ class Estimator(ABC):
             CheckpointError: it cannot be made.
         """
         return folders.settle(study)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its user wants the files of a study; None: beside the database, or it keeps none."""
+        return None
 
     @property
     def keeps_weights(self) -> bool:

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 from torch import nn
 
 from optnas import private, record
-from optnas.estimation.estimator import Direction, Estimator, as_estimator
+from optnas.estimation.estimator import Direction, Estimator, Preview, as_estimator
 from optnas.estimation.run import Run
 from optnas.facts.fact import Fact
 from optnas.trial import Trial
@@ -128,6 +128,9 @@ class Screen(Estimator):
     def rehearse(self, model: nn.Module, run: Run) -> None:
         self.estimator.rehearse(model, run)
 
+    def preview(self, model: nn.Module, run: Run) -> Preview:
+        return self.estimator.preview(model, run)
+
     def provenance(self) -> Mapping[str, Any]:
         return self.estimator.provenance()
 
@@ -139,6 +142,10 @@ class Screen(Estimator):
 
     def settle(self, study: optuna.Study) -> Path:
         return self.estimator.settle(study)
+
+    @property
+    def folder(self) -> Path | None:
+        return self.estimator.folder
 
     @property
     def keeps_weights(self) -> bool:

@@ -37,9 +37,9 @@ def rehearse(study: optuna.Study, objective: Objective) -> None:
         return
     enqueued = [fixed_params(trial) for trial in trials if trial.state == TrialState.WAITING]
     errors: list[Exception] = []
-    with _random_numbers_as_before():
+    with random_numbers_as_before():
         for i in range(_TRIES):
-            params = _answers(objective, (enqueued or [{}])[0] if i == 0 else {}, seed=i)
+            params = some_answers(objective, (enqueued or [{}])[0] if i == 0 else {}, seed=i)
             try:
                 model = objective.build(replay(params))
             except optuna.TrialPruned:
@@ -52,6 +52,9 @@ def rehearse(study: optuna.Study, objective: Objective) -> None:
             try:
                 objective.estimator.rehearse(model, Run.of(replay(params)))
             except (optuna.TrialPruned, TrialPaused):
+                continue
+            except FloatingPointError as error:  # of this network, perhaps
+                errors.append(error)
                 continue
             except Exception as error:
                 if is_infrastructure(error):
@@ -69,7 +72,7 @@ def _failed(params: Mapping[str, Any], error: Exception) -> SearchFailedError:
     )
 
 
-def _answers(objective: Objective, given: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def some_answers(objective: Objective, given: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Answers to all that a trial asks beforehand: those given, and random ones to the rest."""
     asked = Draw(keep_or_draw(given, np.random.default_rng(seed)))
     walk(objective.ask, asked)
@@ -77,7 +80,8 @@ def _answers(objective: Objective, given: Mapping[str, Any], seed: int) -> dict[
 
 
 @contextmanager
-def _random_numbers_as_before() -> Iterator[None]:
+def random_numbers_as_before() -> Iterator[None]:
+    """Put the global random states back at the end."""
     python = random.getstate()
     numpy = np.random.get_state()  # noqa: NPY002  # the global generator is the one that user code draws from
     # A device that was not used yet is not begun with here: it would cost its memory.

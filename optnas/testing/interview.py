@@ -76,7 +76,7 @@ class Interview:
             )
         if before is not None and name not in self._shared_names:
             self._refuse(
-                "names",
+                "shared names",
                 f"{name!r} is asked twice in one build, so both places get one answer. For two decisions use "
                 "scope(trial, ...); for one, ask once and pass the answer on, "
                 f"or say check_space(..., shared_names=[{name!r}]).",

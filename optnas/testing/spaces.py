@@ -12,18 +12,28 @@ from typing import Any
 
 import numpy as np
 import torch
+from optuna import TrialPruned
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
-from optnas.answers import ParamsKey, keep_or_draw, params_key, same
-from optnas.errors import ConformanceError, ParamsMismatchError
+from optnas.answers import ParamsKey, contains, draw, params_key, same
+from optnas.errors import ConformanceError, ParamsMismatchError, failing_layer
 from optnas.facts.inputs import Example, as_inputs, batch_size
 from optnas.facts.sketch import sketch
 from optnas.testing.interview import Interview, Known
 from optnas.trial import Draw, Space, replay
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+_MOST_MET = 16
+"""Options of a number up to which each is met on purpose."""
 
 _PURE = "Let the answers of the trial alone decide, not random numbers, global state or earlier calls."
 
@@ -38,10 +48,14 @@ def check_space(
 ) -> None:
     """Draw architectures at random, build each several times, and check what every search relies on.
 
+    Every choice is met, as far as `n_samples` suffices; which choices fail together takes luck to find. What
+    the space refuses (`optuna.TrialPruned`) is no fault.
+
     The checks, by the name that the error carries:
 
     - `choices`: Optuna can store every choice, and tell it from the others
-    - `names`: no name is asked twice in one build, except those in `shared_names`, with equal choices
+    - `names`: no name is asked twice in one build with other choices, or is too long to be stored
+    - `shared names`: no name is asked twice in one build with equal choices, except those in `shared_names`
     - `same choices`: a name offers the same choices in every build
     - `build`: the space returns a model
     - `purity`: equal answers lead to equal questions and models, whatever the global random generators of
@@ -50,14 +64,13 @@ def check_space(
     - `forward`: a model takes the example, in eval and in train mode
     - `backward`: the gradient can be computed; parameters without one are allowed (a dead branch)
 
-    Models are built and run on the meta device, which costs nothing, or on the CPU where that fails. A fault
-    of few architectures takes many samples to find.
+    Models are built and run on the meta device, which costs nothing, or on the CPU where that fails.
 
     Args:
         space: a function of a trial that returns a model.
         example: inputs: a shape with the batch dimension, a tensor, a tuple of tensors, or a dict of keyword
             tensors; a batch of one is doubled in train mode, for BatchNorm. Without it nothing is run.
-        n_samples: the number of architectures drawn, with repeats.
+        n_samples: the number of architectures drawn, with repeats. A fault of few takes many to find.
         seed: of the draws.
         shared_names: names that several places ask on purpose.
 
@@ -68,18 +81,81 @@ def check_space(
         UserWarning: different answers build one network, as far as its traced graph shows, so that a search
             trains one of them and gives its value to the others. The message lists the answers.
     """
-    builder = _Builder(space, np.random.default_rng(seed), shared_names)
-    drawn: dict[ParamsKey, Mapping[str, Any]] = {}
-    for _ in range(n_samples):
-        model, trial = builder.build(builder.random_draw)
-        drawn[params_key(trial.params)] = trial.params
-        twin, again = builder.rebuild(trial.params)
-        _compare(trial.asked, again.asked, "questions", trial.params)
-        _compare(_description(model), _description(twin), "models", trial.params)
-        if example is not None:
-            _check_runs(builder, example, trial.params)
+    drawn: list[Mapping[str, Any]] = []
+    for fault in find_faults(
+        space, example, n_samples=n_samples, seed=seed, shared_names=shared_names, drawn=drawn
+    ):
+        raise fault
     if example is not None:
-        _warn_of_collapse(space, example, list(drawn.values()))
+        _warn_of_collapse(space, example, drawn)
+
+
+def find_faults(
+    space: Space[nn.Module],
+    example: Example | None = None,
+    *,
+    n_samples: int = 20,
+    seed: int = 0,
+    shared_names: Collection[str] = (),
+    drawn: list[Mapping[str, Any]] | None = None,
+) -> Iterator[ConformanceError]:
+    """What `check_space` would raise, one fault after the other, for as many architectures.
+
+    Args:
+        drawn: gets the params of the architectures, each once.
+    """
+    rng = np.random.default_rng(seed)
+    builder = _Builder(space, rng, shared_names)
+    pick = _Coverage(rng)
+    known: set[ParamsKey] = set()
+    n_refused = 0
+    for _ in range(n_samples):
+        try:
+            model, trial = builder.build(lambda: Draw(pick))
+            if drawn is not None and params_key(trial.params) not in known:
+                known.add(params_key(trial.params))
+                drawn.append(trial.params)
+            twin, again = builder.rebuild(trial.params)
+            _compare(trial.asked, again.asked, "questions", trial.params)
+            _compare(_description(model), _description(twin), "models", trial.params)
+            if example is not None:
+                _check_runs(builder, example, trial.params)
+        except TrialPruned:  # the space refuses these answers, as it may
+            n_refused += 1
+        except ConformanceError as fault:
+            yield fault
+    if n_refused == n_samples:
+        yield ConformanceError("build", f"the space refused each of {n_samples} random architectures.", {})
+
+
+class _Coverage:
+    """Answers at random, but first of all what was not answered yet, so that few builds meet every option.
+
+    Of numbers with many options, only both ends are met on purpose.
+    """
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._left: dict[str, list[Any]] = {}
+
+    def __call__(self, name: str, distribution: BaseDistribution) -> Any:
+        left = self._left.setdefault(name, self._to_meet(distribution))
+        while left:
+            option = left.pop(int(self._rng.integers(len(left))))
+            if contains(distribution, option):
+                return option
+        return draw(distribution, self._rng)
+
+    @staticmethod
+    def _to_meet(distribution: BaseDistribution) -> list[Any]:
+        if isinstance(distribution, CategoricalDistribution):
+            return list(distribution.choices)
+        assert isinstance(distribution, IntDistribution | FloatDistribution)
+        if isinstance(distribution, IntDistribution):
+            every = range(distribution.low, distribution.high + 1, distribution.step)
+            if len(every) <= _MOST_MET:
+                return list(every)
+        return [distribution.low, distribution.high]
 
 
 class _Builder:
@@ -96,9 +172,6 @@ class _Builder:
         # By id: the object (kept alive, so that ids stay unique), the number of its build, where it is.
         self._owners: dict[int, tuple[object, int, str]] = {}
 
-    def random_draw(self) -> Draw:
-        return Draw(keep_or_draw({}, self._rng))
-
     def build(
         self, make_draw: Callable[[], Draw], devices: Sequence[str] = ("meta", "cpu")
     ) -> tuple[nn.Module, Interview]:
@@ -108,7 +181,7 @@ class _Builder:
             try:
                 with self.disturbed(), torch.device(device):
                     model: Any = self._space(trial)
-            except (ConformanceError, ParamsMismatchError):
+            except (ConformanceError, ParamsMismatchError, TrialPruned):
                 raise
             except Exception as error:
                 if device == devices[-1]:
@@ -252,7 +325,8 @@ def _check_runs(builder: _Builder, example: Example, params: Mapping[str, Any]) 
             if device == "meta":
                 continue
             mode = "train" if model.training else "eval"
-            raise ConformanceError(stage, f"in {mode} mode: {_text(error)}", params) from error
+            layer = f", in {where}" if (where := failing_layer(model, error)) else ""
+            raise ConformanceError(stage, f"in {mode} mode{layer}: {_text(error)}", params) from error
         builder.own(model, params)  # again: some modules are made at the first forward
         return
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import nn
 from optnas import private
 from optnas.data.fingerprint import data_fingerprint
 from optnas.data.folds import Foldable
-from optnas.estimation.estimator import Direction, Estimator
+from optnas.estimation.estimator import Direction, Estimator, Preview
 from optnas.estimation.run import Run
 from optnas.estimation.settings import describe
 from optnas.record import Reason, Why
@@ -115,6 +116,11 @@ class CrossValidation(Estimator):
         return True
 
     @property
+    def folder(self) -> Path | None:
+        """That of the training."""
+        return self.training.folder
+
+    @property
     def keeps_weights(self) -> bool:
         """Those of the first fold, of the best trials."""
         return True
@@ -142,6 +148,11 @@ class CrossValidation(Estimator):
     def rehearse(self, model: nn.Module, run: Run) -> None:
         """One training step and one validation step on the first fold."""
         self.folds[0].rehearse(model, run)
+
+    def preview(self, model: nn.Module, run: Run) -> Preview:
+        """That of the first fold, for the time that all of them take."""
+        of_one = self.folds[0].preview(model, run)
+        return replace(of_one, seconds=of_one.seconds and of_one.seconds * len(self.folds))
 
     def provenance(self) -> dict[str, Any]:
         """What a study records of its data."""

@@ -23,6 +23,7 @@ from optnas.estimation.run import Run
 from optnas.facts.inputs import Arguments, arguments, spread, tensors_in, with_tensors
 from optnas.seeds import derive_seed, seeded
 from optnas.training.quiet import interruptible, quiet
+from optnas.training.watch import NO_BATCH
 from optnas.trial import Draw, ask
 
 WAY_OUT = (
@@ -89,7 +90,7 @@ class Step:
         with suppress(_Called):
             self._fit(_Plain(), note)
         if note.batch is None:
-            raise TypeError(f"The training data has no batch. {WAY_OUT}")
+            raise ValueError(NO_BATCH)
         return note
 
     def _fit(self, module: pl.LightningModule, note: _Note) -> None:

@@ -26,7 +26,7 @@ from optnas import private, record
 from optnas.data.cache import Data, DataCache
 from optnas.data.fingerprint import data_fingerprint
 from optnas.errors import ParamsMismatchError, UntestableError
-from optnas.estimation.estimator import Direction, Estimator
+from optnas.estimation.estimator import Direction, Estimator, Preview
 from optnas.estimation.folders import claim, settle
 from optnas.estimation.run import Run
 from optnas.estimation.settings import describe
@@ -55,6 +55,7 @@ from optnas.training.monitor import Monitor, no_such_metric
 from optnas.training.quiet import interruptible, quiet, untouched_loaders
 from optnas.training.recalibration import FirstBatches, Recalibration
 from optnas.training.snapshot import numpy_is_safe, put, shapes
+from optnas.training.watch import Watch
 from optnas.trial import Trial, replay
 
 Task: TypeAlias = Callable[[Any, Any], pl.LightningModule]
@@ -117,7 +118,7 @@ class Training(Estimator):
         self.monitor = monitor
         self.mode = mode
         self.max_epochs = max_epochs
-        self.folder = None if folder is None else Path(folder)
+        self._folder = None if folder is None else Path(folder)
         self.keep = keep
         self.inherit = inherit
         self.time_limit = timedelta(seconds=time_limit) if isinstance(time_limit, float | int) else time_limit
@@ -159,6 +160,11 @@ class Training(Estimator):
     def has_example(self) -> bool:
         """Its data has one."""
         return True
+
+    @property
+    def folder(self) -> Path | None:
+        """As given, from the folder in which the training was made."""
+        return None if self._folder is None else self._base / self._folder
 
     @property
     def keeps_weights(self) -> bool:
@@ -263,9 +269,35 @@ class Training(Estimator):
             ValueError: the task does not log `monitor`.
             Exception: whatever data, task and Trainer raise.
         """
+        self._rehearse(model, run, Watch())
+
+    def preview(self, model: nn.Module, run: Run) -> Preview:
+        """The same, with the time that a whole training takes, from a few batches more, and what data lack.
+
+        What ends trainings early (the pruner, callbacks) is not foreseen.
+        """
+        found: list[Exception] = []
+        watch = Watch()
+        try:
+            self._rehearse(model, run, watch)
+        except optuna.TrialPruned:
+            raise
+        except Exception as error:
+            found.append(error)
+        seconds = None
+        if not found and watch.n_batches is not None and self.max_epochs is not None and self.max_epochs > 0:
+            if (n := watch.more_batches()) > 1:
+                watch = Watch(n)
+                self._rehearse(model, run, watch)
+            every = self.trainer.get("check_val_every_n_epoch") or 1
+            seconds = self.max_epochs * watch.seconds_per_epoch(self.trainer, every)
+        metrics = None if found else frozenset(watch.metrics)
+        return Preview(tuple(found), seconds, watch.batch_size, metrics)
+
+    def _rehearse(self, model: nn.Module, run: Run, watch: Watch) -> None:
         state = random_state()
         try:
-            self._rehearse(deepcopy(model), run)
+            self._step(deepcopy(model), run, watch)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -273,7 +305,7 @@ class Training(Estimator):
         finally:
             set_random_state(state)
 
-    def _rehearse(self, model: nn.Module, run: Run) -> None:
+    def _step(self, model: nn.Module, run: Run, watch: Watch) -> None:
         data = self._data_for(run)
         module = self._make(model, run)
         with untouched_loaders(data), interruptible(), quiet(), tempfile.TemporaryDirectory() as folder:
@@ -281,17 +313,20 @@ class Training(Estimator):
             own = [] if callable(self.callbacks) else self.callbacks
             given = {name: value for name, value in self._given().items() if name not in _NOT_REHEARSED}
             limits = {
-                "limit_train_batches": 1,
-                "limit_val_batches": min(1, given.get("limit_val_batches", 1)),
+                "limit_train_batches": watch.most,
+                "limit_val_batches": min(watch.most, given.get("limit_val_batches", watch.most)),
             }
+            early = [deepcopy(callback) for callback in own if type(callback) is EarlyStopping]
             trainer = pl.Trainer(
                 **{"devices": 1, **given, **limits, **_QUIETLY},
                 max_epochs=1,
-                callbacks=[deepcopy(callback) for callback in own if type(callback) is EarlyStopping],
+                callbacks=[watch, *early],
                 logger=False,
                 default_root_dir=folder,
             )
             trainer.fit(module, datamodule=data)
+            watch.check()
+            watch.metrics = list(trainer.callback_metrics)
             if self.monitor not in trainer.callback_metrics:
                 raise no_such_metric(self.monitor, trainer.callback_metrics)
         check_that_it_validates(self.trainer, self._n_batches)
@@ -408,7 +443,7 @@ class Training(Estimator):
 
     def settle(self, study: optuna.Study) -> Path:
         """The folder that was asked for, or the usual one."""
-        return settle(study, self.folder, self._base)
+        return settle(study, self._folder, self._base)
 
     def tidy(self, study: optuna.Study) -> None:
         """Delete the files that finished trials left, except the weights of the best `keep`."""
