@@ -79,6 +79,14 @@ def standing(study: Study, trials: Sequence[FrozenTrial]) -> Array:
     return places
 
 
+def knee(losses: Array) -> int:
+    """The row farthest from the plane through the ends of a front, each column as a share of its span
+    (Das 1999): where the sum of these shares is smallest."""
+    span = np.ptp(losses, axis=0)
+    shares = (losses - losses.min(axis=0)) / np.where(span > 0, span, 1.0)
+    return int(shares.sum(axis=1).argmin())
+
+
 def crowding(losses: Array, ranks: NDArray[np.int64]) -> Array:
     """The room that each has among those of its rank, `(n,)`: infinite at the ends of an objective."""
     room = np.zeros(len(losses))

@@ -11,12 +11,15 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optnas.analysis.importance import Importance, importance, too_few
+from optnas import record
+from optnas.analysis.importance import Importance, importance, several, too_few
 from optnas.analysis.lineage import NOT_ASKED, Step, path_to_best
 from optnas.analysis.narrow import Narrowed, negligible, smaller_space
-from optnas.analysis.trials import choices_of, maximizes, objective_value, scored
+from optnas.analysis.objectives import as_one
+from optnas.analysis.trials import choices_of, maximizes, objective_names, objective_value, scored
 from optnas.analysis.words import answer_in_words, as_markdown, shorten
 from optnas.analysis.worth import Alternative, Worth, decision_worth, prediction_quality
+from optnas.pareto import front_trials, knee, losses
 
 _LARGEST = 1e150  # the squares of more are infinite
 _LONGEST = 60  # characters of an answer
@@ -30,6 +33,10 @@ class Explanation:
     `worth`: each decision of the best trial, the most valuable first. `path`: from a first trial to the best.
     `negligible`: decisions that can be fixed. `space`: what to fix or leave out next time. `importance` is
     None of a study too small for it.
+
+    `of`: the objective that it is about, where the study has several; "front" where it is about the distance
+    to the front, on which are `n_front` trials: `best` is then the knee, and every `value` a distance. Of one
+    objective among several nothing is recommended (`space`): what is bad for it may be good for another.
     """
 
     study: str
@@ -44,20 +51,36 @@ class Explanation:
     space: tuple[Narrowed, ...]
     importance: Importance | None
     notes: tuple[str, ...]
+    of: str = ""
+    n_front: int = 0
 
     def sections(self) -> dict[str, list[str]]:
         """Sentences by title, empty sections left out."""
+        to_front = self.n_front > 0
         sections = {
-            "The best": [
-                f"Trial {self.best} has the best value, {self.value:.5g}, of {self.n_trials} finished trials."
+            "The best": self._best_words(),
+            "What its decisions are worth": [
+                (_way_words(w) if to_front else _worth_words(w, self.maximize)) for w in self.worth
             ],
-            "What its decisions are worth": [_worth_words(w, self.maximize) for w in self.worth],
-            "How the search came there": [_step_words(step) for step in self.path],
-            "What does not matter": _negligible_words(self.negligible),
+            "How the search came there": [_step_words(step, to_front) for step in self.path],
+            "What does not matter": _negligible_words(self.negligible, self.of, to_front),
             "What to search next": [_narrowed_words(n) for n in self.space],
             "Read with care": list(self.notes),
         }
         return {title: sentences for title, sentences in sections.items() if sentences}
+
+    def _best_words(self) -> list[str]:
+        if not self.n_front:
+            best = f"best {self.of or 'value'}"
+            return [
+                f"Trial {self.best} has the {best}, {self.value:.5g}, of {self.n_trials} finished trials."
+            ]
+        return [
+            f"{self.n_front} of {self.n_trials} finished trials are on the front; trial {self.best} is its "
+            "knee, after which a little more of one value costs most of the others.",
+            "Explained is how far trials are from the front: by how much all their values must improve until "
+            "no other trial dominates them, as shares of the spans of the values.",
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON, with the words."""
@@ -77,47 +100,61 @@ class Explanation:
         return "\n\n".join(parts)
 
 
-def explain(study: Study, *, n_bootstrap: int = 100) -> Explanation:
-    """Explain the best trial of a study with one objective.
+def explain(study: Study, *, of: str | None = None, n_bootstrap: int = 100) -> Explanation:
+    """Explain the best trial of a study; of several objectives, the best in one, or what leads to the front.
 
-    `n_bootstrap`: resamples behind the intervals of importance. Takes COMPLETE, feasible trials with finite
-    values; the surrogate, which predicts what was not tried, learns from pruned ones too.
+    `of`, for several objectives: the name of one, or "front". `n_bootstrap`: resamples behind the intervals
+    of importance. Takes COMPLETE, feasible trials with finite values; the surrogate, which predicts what was
+    not tried, learns from pruned ones too.
 
     Raises:
-        ValueError: fewer than two such trials, several objectives, values beyond 1e150, or choices that a
-            database does not keep: others than None, bool, int, float and str, or other ones in each trial.
+        ValueError: fewer than two such trials, several objectives and no `of`, values beyond 1e150, or
+            choices that a database does not keep: others than None, bool, int, float and str, or other ones
+            in each trial.
     """
-    if words := why_unexplained(study):
+    one = study if of is None else as_one(study, of)
+    if words := why_unexplained(one):
         raise ValueError(words)
-    value = objective_value(study, None)
-    trials = scored(study)
-    best = (max if maximizes(study) else min)(trials, key=value)
-    few = too_few(study, len(trials))
-    shares = None if few else importance(study, n_bootstrap=n_bootstrap)
+    value = objective_value(one, None)
+    trials = scored(one)
+    among = len(study.directions) > 1
+    to_front = among and of not in objective_names(study)
+    front = front_trials(study) if to_front else []
+    number = front[knee(losses(study, front))].number if to_front else -1
+    [best] = [t for t in trials if t.number == number] or [
+        (max if maximizes(one) else min)(trials, key=value)
+    ]
+    few = too_few(one, len(trials))
+    shares = None if few else importance(one, n_bootstrap=n_bootstrap)
     notes = shares.notes if shares else (few,)
+    idle = negligible(one, shares) if shares else ()
+    for name in objective_names(study) if idle and to_front else ():
+        # What does not bring a trial closer to the front may still lead along it.
+        other = as_one(study, name)
+        also = negligible(other, importance(other, n_bootstrap=n_bootstrap))
+        idle = tuple(decision for decision in idle if decision in also)
     return Explanation(
         study=study.study_name,
-        maximize=maximizes(study),
+        maximize=maximizes(one),
         n_trials=len(trials),
         best=best.number,
         value=value(best),
         params=dict(best.params),
-        worth=decision_worth(study, best),
-        path=path_to_best(study, best),
-        negligible=negligible(study, shares) if shares else (),
-        space=smaller_space(study, best, shares) if shares else (),
+        worth=decision_worth(one, best),
+        path=path_to_best(one, best),
+        negligible=idle,
+        space=smaller_space(one, best, shares, idle) if shares and (to_front or not among) else (),
         importance=shares,
-        notes=(*notes, prediction_quality(study), *_caveats(best, trials)),
+        notes=(*notes, prediction_quality(one), *_caveats(study, of, best, trials)),
+        of=of if of is not None and among else "",
+        n_front=len(front),
     )
 
 
 def why_unexplained(study: Study) -> str:
     """Why `explain` would raise, in words; "" where it explains."""
     if len(study.directions) > 1:
-        return (
-            f"Study {study.study_name!r} has {len(study.directions)} objectives; an explanation is of one. "
-            "See plots.plot_front(study), and importance(study, target=...) for each objective."
-        )
+        return f"Study {study.study_name!r} has {several(study)}."
     if (n_trials := len(scored(study))) < 2:
         return (
             "An explanation compares at least two COMPLETE trials with a finite value; study "
@@ -159,7 +196,17 @@ def _n_choices(distribution: BaseDistribution) -> int:
     return len(distribution.choices) if isinstance(distribution, CategoricalDistribution) else 0
 
 
-def _caveats(best: FrozenTrial, trials: Sequence[FrozenTrial]) -> tuple[str, ...]:
+def _caveats(
+    study: Study, of: str | None, best: FrozenTrial, trials: Sequence[FrozenTrial]
+) -> tuple[str, ...]:
+    names, exact = objective_names(study), record.facts(best)
+    if all(name in exact for name in ([of] if of in names else names)):
+        return ()  # training anew changes nothing about a fact
+    if of is not None and of not in names:
+        return (
+            f"The front is of {len(trials)} measurements, so partly luck: train what you pick again before "
+            "quoting it.",
+        )
     return (
         f"Trial {best.number} is the best of {len(trials)} measurements, so its value is partly luck: "
         "train it again before quoting it.",
@@ -180,6 +227,25 @@ def _worth_words(worth: Worth, maximize: bool) -> str:
     return words + "."
 
 
+def _way_words(worth: Worth) -> str:
+    """Of a trial on the front: no other answer brings it nearer."""
+    mildest = worth.alternatives[0]
+    which = "the other answer" if len(worth.alternatives) == 1 else "the next best answer"
+    words = (
+        f"{worth.name} = {_answer(worth.answer)}: {which}, {_answer(mildest.answer)}, is predicted to lie "
+    )
+    if mildest.predicted > 0:
+        words += f"farther from the front by {mildest.predicted:.3g} ± {mildest.deviation:.2g}"
+    else:
+        words += f"no farther from the front (± {mildest.deviation:.2g})"
+    seen = [
+        f"{_answer(a.answer)} " + (f"farther by {a.seen:.3g}" if a.seen else "on it") + f" in trial {a.trial}"
+        for a in worth.alternatives
+        if a.seen is not None
+    ]
+    return words + (f"; seen: {', '.join(seen)}." if seen else ".")
+
+
 def _percent(probability: float) -> str:
     if 0.01 <= probability <= 0.99:
         return f"{100 * probability:.0f} %"
@@ -192,16 +258,15 @@ def _seen_words(alternative: Alternative, sign: int) -> str:
     return f"{_answer(alternative.answer)} {change} in trial {alternative.trial}"
 
 
-def _step_words(step: Step) -> str:
+def _step_words(step: Step, to_front: bool) -> str:
     if not step.changed:
         return f"Trial {step.trial}: {step.value:.5g}."
     named = [_change_words(name, *pair) for name, pair in list(step.changed.items())[:_MAX_CHANGES]]
     if len(step.changed) > _MAX_CHANGES:
         named.append(f"{len(step.changed) - _MAX_CHANGES} more")
     how = "bred from it" if step.inherited else "drawn anew"
-    outcome = (
-        f"{'better' if step.gain > 0 else 'worse'} by {abs(step.gain):.3g}" if step.gain else "no better"
-    )
+    better, worse = ("nearer", "farther") if to_front else ("better", "worse")
+    outcome = f"{better if step.gain > 0 else worse} by {abs(step.gain):.3g}" if step.gain else f"no {better}"
     return f"Trial {step.trial}, {how}: {step.value:.5g}, {outcome}; changed {', '.join(named)}."
 
 
@@ -211,9 +276,11 @@ def _change_words(name: str, before: Any, now: Any) -> str:
     return f"{name} (gone)" if now is NOT_ASKED else f"{name} {_answer(before)} → {_answer(now)}"
 
 
-def _negligible_words(names: Sequence[str]) -> list[str]:
+def _negligible_words(names: Sequence[str], of: str, to_front: bool) -> list[str]:
     if not names:
         return []
+    if of and not to_front:
+        return [f"No effect on {of} was seen of {', '.join(names)}."]
     them = "it" if len(names) == 1 else "them"
     return [f"No effect worth searching was seen of {', '.join(names)}: fix {them}."]
 

@@ -173,7 +173,9 @@ def distance_to_front(study: Study) -> Target:
     """
     trials = pareto.valued(study)
     losses, signs = pareto.losses(study, trials), pareto.signs(study)
-    span = np.ptp(losses, axis=0) if trials else np.ones(len(signs))
+    if not trials:
+        return lambda trial: math.nan
+    span = np.ptp(losses, axis=0)
     scale = np.where(span > 0, span, 1.0)
     front = pareto.losses(study, pareto.front_trials(study)) / scale
 

@@ -26,9 +26,10 @@ from optnas.analysis.anova import (
     joint_share,
     tabulate,
 )
+from optnas.analysis.objectives import FRONT, as_one, quiet_study
 from optnas.analysis.padded import padded
 from optnas.analysis.shown import Shown
-from optnas.analysis.trials import finished, objective_value, scored
+from optnas.analysis.trials import finished, objective_names, objective_value, scored
 from optnas.record import End, Target, end
 
 MIN_TRIALS = 10
@@ -87,6 +88,7 @@ class Importance(Shown):
 def importance(
     study: Study,
     *,
+    of: str | None = None,
     evaluator: BaseImportanceEvaluator | None = None,
     target: Target | None = None,
     pad: bool = False,
@@ -95,6 +97,8 @@ def importance(
 ) -> Importance:
     """What share of the metric's variance each decision explains among the trials where it is active.
 
+    `of`, for a study of several objectives: the name of one; or "front", for what brings trials close to the
+    front (`distance_to_front`).
     `evaluator`: `ConditionalAnovaEvaluator()` unless given, which defines the share. Optuna's evaluators keep
     their own definitions, normalized to sum 1: `PedAnovaImportanceEvaluator` asks what sets the best 10 %
     apart, over all trials; fANOVA and mean decrease impurity see only decisions that all trials share, unless
@@ -111,9 +115,15 @@ def importance(
     Only COMPLETE, feasible trials with a finite value take part; `notes` say what was left out.
 
     Raises:
-        ValueError: fewer than 10 such trials, several objectives and no `target`, or `pad` with our own
-            evaluator, which knows what was asked.
+        ValueError: fewer than 10 such trials, several objectives and neither `of` nor `target`, or both of
+            these; or `pad` with our own evaluator, which knows what was asked.
     """
+    if of is not None and target is not None:
+        raise ValueError(f"of={of!r} and target= are two answers to one question; leave one of them out.")
+    if of is not None:
+        study = as_one(study, of)
+    elif target is None and len(study.directions) > 1:
+        raise ValueError(f"Study {study.study_name!r} has {several(study)}.")
     value = objective_value(study, target)
     trials = scored(study, target)
     if words := too_few(study, len(trials)):
@@ -184,6 +194,13 @@ def too_few(study: Study, n_scored: int) -> str:
     )
 
 
+def several(study: Study) -> str:
+    """How many objectives the study has, and what to say which is meant."""
+    names = objective_names(study)
+    choices = ", ".join(f"of={name!r}" for name in [*names, FRONT])
+    return f"{len(names)} objectives; say which is meant: {choices}"
+
+
 def group(names: Sequence[str]) -> dict[str, list[int]]:
     """Places in `names` of all decisions below one position (`block.2.*`) and of one kind (`*.op`).
 
@@ -216,12 +233,7 @@ def _pair_name(table: Table, first: int, second: int) -> str:
 def _optuna_scores(
     study: Study, trials: Sequence[FrozenTrial], evaluator: BaseImportanceEvaluator, target: Target | None
 ) -> dict[str, float]:
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # or each resample announces its study
-    try:
-        sample = optuna.create_study(directions=study.directions)
-    finally:
-        optuna.logging.set_verbosity(verbosity)
+    sample = quiet_study(study.directions)  # or each resample announces its study
     sample.add_trials(trials)
     return optuna.importance.get_param_importances(sample, evaluator=evaluator, target=target)
 

@@ -61,21 +61,24 @@ def negligible(study: Study, importance: Importance) -> tuple[str, ...]:
     )
 
 
-def smaller_space(study: Study, best: FrozenTrial, importance: Importance) -> tuple[Narrowed, ...]:
-    """Decisions to fix, at the answer of the best trial that was asked, and decisions that lose answers.
+def smaller_space(
+    study: Study, best: FrozenTrial, importance: Importance, irrelevant: Sequence[str]
+) -> tuple[Narrowed, ...]:
+    """`irrelevant` decisions to fix, at the answer of the best trial that was asked; and some lose answers.
 
     An answer is left out if trials with it are worse on average than those with the best answer, others'
     effects taken out (one-sided t-test at 5 %, Bonferroni over all answers), none of the best tenth of the
-    trials gave it, and at least 10 did (30 where it brings questions of its own). A number keeps one range,
-    which holds all that stay.
+    trials, nor any as good as the best, gave it, and at least 10 did (30 where it brings questions of its
+    own). A number keeps one range, which holds all that stay.
     """
     sign = 1.0 if maximizes(study) else -1.0
     ordered = _ordered(study)
     trials = sorted(ordered, key=lambda t: t.number)
-    top = ordered[: max(3, len(trials) // 10)]
-    irrelevant = negligible(study, importance)
+    value = objective_value(study, None)
+    n_best = sum(value(trial) == value(ordered[0]) for trial in ordered)
+    top = ordered[: max(3, len(trials) // 10, n_best)]
     conditions = Conditions(ordered)
-    table = tabulate(trials, objective_value(study, None), ConditionalAnovaEvaluator().levels)
+    table = tabulate(trials, value, ConditionalAnovaEvaluator().levels)
     parts = decompose(table)
     n_answers = sum(table.n_answers(j) for j in range(len(table.names)))
     found = []

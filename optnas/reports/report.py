@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,31 +11,32 @@ from typing import Any, TypeVar
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optnas import plots
+from optnas import pareto, plots
 from optnas.analysis.explain import Explanation, explain, why_unexplained
-from optnas.analysis.front import best_trials, distance_to_front, has_points
+from optnas.analysis.front import best_trials, has_points
 from optnas.analysis.importance import MIN_TRIALS, Importance, importance
 from optnas.analysis.leaderboard import leaderboard
+from optnas.analysis.objectives import FRONT, as_one
 from optnas.analysis.trials import maximizes, objective_names, objective_target, scored
 from optnas.analysis.trust import COLUMNS, recorded_estimates
 from optnas.errors import describe_error
 from optnas.objective import Objective
-from optnas.record import Target
 from optnas.reports import summary
 from optnas.reports.page import Heading, Part, Plot, Section, Sentences, Table, to_html, to_markdown
 
 _T = TypeVar("_T")
 _LEADERS = 10
 _AXES = 8  # of parallel coordinates
+_DISTANCE = "distance to the front"
 
 
 def report(study: Study, path: str | Path, objective: Objective | None = None) -> Path:
     """Write what a search found to one file, and return its path.
 
     An `.html` file works without a network, in any browser, on a phone, light or dark. An `.md` file has the
-    words and tables. Sections without data are left out; of several objectives, what explains one. The best
-    network is drawn where the `objective` that builds it is given, a cell (decisions named `<from>-<to>`)
-    always.
+    words and tables. Sections without data are left out. Of several objectives each is explained, and what
+    brings trials close to the front. The best network is drawn where the `objective` that builds it is given,
+    a cell (decisions named `<from>-<to>`) always.
 
     Raises:
         ValueError: a path that ends in neither.
@@ -80,40 +82,75 @@ def _of_one(study: Study, objective: Objective | None) -> Iterator[Section]:
 
 def _of_several(study: Study, objective: Objective | None) -> Iterator[Section]:
     names = objective_names(study)
-    targets = [objective_target(i) for i in range(len(names))]
     front = best_trials(study)
     yield Section("Summary", [*summary.of_several(study, front)])
     if front:
         table = summary.front_table(study, front)
         volume = _shown(lambda: _plot(plots.plot_hypervolume(study)))
         yield Section("Front", [*_shown(lambda: _front(study)), *table, Heading("Hypervolume"), *volume])
+    yield Section("Best architectures", _best_of_several(study, front, objective))
+    retrained = summary.retrained(study)
+    yield Section("Trained anew", [retrained] if retrained else [])
+    # Of one value each: what shows and explains a study does so of these.
+    ones, close = {name: as_one(study, name) for name in names}, as_one(study, FRONT)
+    found = {name: _explained(study, name, one) for name, one in ones.items()}
+    found[_DISTANCE] = _explained(study, FRONT, close)
+    yield Section("History", _each({n: _shown(partial(_history, one, n)) for n, one in ones.items()}))
+    yield Section("Learning curves", _each({n: _shown(partial(_curves, one, n)) for n, one in ones.items()}))
+    yield Section("Decisions", _shown(lambda: _decisions(close, found[_DISTANCE].shares)))
+    yield Section("Importance", _each({name: one.importance for name, one in found.items()}))
+    yield Section("Timeline", _shown(lambda: _plot(plots.plot_timeline(study))))
+    for name in (_DISTANCE, *names):
+        yield Section(f"Explanation: {name}", found[name].explanation)
+    yield Section("How to reproduce", summary.reproduce(study, None))
+
+
+def _best_of_several(study: Study, front: Sequence[FrozenTrial], objective: Objective | None) -> list[Part]:
+    """The best in each objective, and the knee of the front."""
     best: dict[int, tuple[FrozenTrial, list[str]]] = {}
-    for i, (name, target) in enumerate(zip(names, targets, strict=True)):
+    for i, name in enumerate(objective_names(study)):
+        target = objective_target(i)
         if trials := scored(study, target):
             trial = (max if maximizes(study, i) else min)(trials, key=target)
-            best.setdefault(trial.number, (trial, []))[1].append(name)
-    yield Section(
-        "Best architectures",
-        [
-            part
-            for trial, leads in best.values()
-            for part in (
-                Heading(f"Best in {' and '.join(leads)}"),
-                *summary.architecture(study, trial, objective),
-            )
-        ],
-    )
-    for title, make in (("History", _history), ("Importance", _importance_of)):
-        parts = {
-            name: _shown(partial(make, study, target, name))
-            for name, target in zip(names, targets, strict=True)
-        }
-        if title == "Importance":
-            close = distance_to_front(study)
-            parts["distance to the front"] = _shown(partial(make, study, close, "distance to the front"))
-        yield Section(title, [p for name, found in parts.items() if found for p in (Heading(name), *found)])
-    yield Section("Timeline", _shown(lambda: _plot(plots.plot_timeline(study))))
-    yield Section("How to reproduce", summary.reproduce(study, None))
+            best.setdefault(trial.number, (trial, []))[1].append(f"Best in {name}")
+    if front:
+        trial = front[pareto.knee(pareto.losses(study, front))]
+        best.setdefault(trial.number, (trial, []))[1].append("Knee of the front")
+    return [
+        part
+        for trial, ranks in best.values()
+        for part in (
+            Heading(" and ".join(ranks)),
+            *summary.architecture(study, trial, objective),
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class _Explained:
+    """What explains one value of a study with several."""
+
+    shares: Importance | None
+    importance: list[Part]
+    explanation: list[Part]
+
+
+def _explained(study: Study, of: str, one: Study) -> _Explained:
+    if len(scored(one)) < 2:
+        return _Explained(None, [], [])
+    if unexplained := why_unexplained(one):
+        shares, unweighed = _weigh(one)
+        words: list[Part] = [Sentences([unexplained])]
+    else:
+        explanation, words = _tried(lambda: explain(study, of=of))
+        shares, unweighed = (explanation.importance, []) if explanation else _weigh(one)
+        words = [*_explanation(explanation)] if explanation else words
+    return _Explained(shares, unweighed or _shown(lambda: _importance(shares) if shares else []), words)
+
+
+def _each(parts: Mapping[str, list[Part]]) -> list[Part]:
+    """What there is, each below its name."""
+    return [part for name, found in parts.items() if found for part in (Heading(name), *found)]
 
 
 def _estimates(study: Study) -> list[Part]:
@@ -126,13 +163,12 @@ def _estimates(study: Study) -> list[Part]:
     return [words, *_plot(plots.plot_rank_correlation(found)), Table(("estimate", *COLUMNS[1:]), rows)]
 
 
-def _history(study: Study, target: Target, name: str) -> list[Part]:
-    return _plot(plots.plot_history(study, target=target, name=name))
+def _history(one: Study, name: str) -> list[Part]:
+    return _plot(plots.plot_history(one, name=name))
 
 
-def _importance_of(study: Study, target: Target, name: str) -> list[Part]:
-    shares, unweighed = _weigh(study, target)
-    return _importance(shares) if shares else unweighed
+def _curves(one: Study, name: str) -> list[Part]:
+    return _plot(plots.plot_learning_curves(one, name=name))
 
 
 def _front(study: Study) -> list[Part]:
@@ -161,16 +197,18 @@ def _decisions(study: Study, shares: Importance | None) -> list[Part]:
 
 
 def _explanation(explanation: Explanation) -> Iterator[Part]:
-    for title, sentences in list(explanation.sections().items())[1:]:  # the summary says the best
+    for title, sentences in explanation.sections().items():
+        if title == "The best" and not explanation.of:
+            continue  # the summary says it
         yield Heading(title)
         yield Sentences(sentences, listed=len(sentences) > 1)
 
 
-def _weigh(study: Study, target: Target | None = None) -> tuple[Importance | None, list[Part]]:
+def _weigh(study: Study) -> tuple[Importance | None, list[Part]]:
     """The importances of a study that has trials enough; an error, if any, in words."""
-    if len(scored(study, target)) < MIN_TRIALS:
+    if len(scored(study)) < MIN_TRIALS:
         return None, []
-    return _tried(lambda: importance(study, target=target))
+    return _tried(lambda: importance(study))
 
 
 def _plot(figure: Any) -> list[Part]:

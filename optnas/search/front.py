@@ -86,9 +86,7 @@ def knee(front: Sequence[Best]) -> Best:
     if not front:
         raise ValueError("knee(front=[]): the front is empty; optnas.front(study, objective) has it.")
     losses = pareto.losses(front[0].study, [member.trial for member in front])
-    span = np.ptp(losses, axis=0)
-    shares = (losses - losses.min(axis=0)) / np.where(span > 0, span, 1.0)
-    return front[int(shares.sum(axis=1).argmin())]
+    return front[pareto.knee(losses)]
 
 
 def in_figures(member: Best) -> str:

@@ -108,7 +108,10 @@ def test_infeasible_trials_are_never_the_best(study: optuna.Study) -> None:
     ("study", "message"),
     [
         (optuna.create_study(), "at least two COMPLETE trials .* has 0. Run more"),
-        (optuna.create_study(directions=["minimize", "minimize"]), "2 objectives; .* See plots.plot_front"),
+        (
+            optuna.create_study(directions=["minimize", "minimize"]),
+            "2 objectives; say which .* of=.value 0., of=.value 1., of=.front",
+        ),
     ],
 )
 def test_refuses_what_cannot_be_explained(study: optuna.Study, message: str) -> None:

@@ -65,6 +65,36 @@ def test_the_decisions_that_matter_are_chosen(study: optuna.Study) -> None:
     assert choose_params(several, 3) == choose_params(study, 3)
 
 
+def test_each_of_several_objectives_has_its_plots(study: optuna.Study) -> None:
+    several = optuna.create_study(directions=["maximize", "minimize", "minimize"])
+    with pytest.warns(optuna.exceptions.ExperimentalWarning):
+        several.set_metric_names(["score", "a b", "a-b"])
+    for t in study.trials:
+        reports = {record.REPORTS.name: {"0": {"score": t.value}}}
+        values = [t.value, t.params["p0"], t.params["p1"]]
+        several.add_trial(
+            optuna.create_trial(
+                params=t.params, distributions=t.distributions, values=values, user_attrs=reports
+            )
+        )
+    names = save_plots(several)
+    assert names == [
+        *("front", "hypervolume", "timeline", "importance, distance to the front"),
+        *("learning curves, score", "importance, score", "importance, a b", "importance, a-b"),
+        "decisions, by distance to the front",
+    ]
+    plots = saved(several)
+    assert len(plots) == len(names)
+    leads = {
+        figure["layout"]["title"]["text"]: figure["data"][0]["customdata"][-1][0]
+        for name, figure in plots.items()
+        if name.startswith("optnas-importance")
+    }
+    assert leads["importance, a b"] == "p0"
+    assert leads["importance, a-b"] == "p1"
+    assert leads["importance, score"] in ("p7", "op", "a.rate")
+
+
 def test_a_plot_that_cannot_be_made_costs_no_other() -> None:
     study = optuna.create_study()
     trial = optuna.create_trial(value=float("inf"), user_attrs={"n_params": 3})

@@ -217,18 +217,44 @@ def two() -> optuna.Study:
 def test_several_objectives_get_a_front_and_what_explains_each(two: optuna.Study, tmp_path: Path) -> None:
     html = report(two, tmp_path / "report.html").read_text()
     assert sections(html) == [
-        *("Summary", "Front", "Best architectures", "History", "Importance", "Timeline", "How to reproduce"),
+        *("Summary", "Front", "Best architectures", "History", "Decisions", "Importance", "Timeline"),
+        *("Explanation: distance to the front", "Explanation: score", "Explanation: cost"),
+        "How to reproduce",
     ]
     assert "score (larger is better) and cost (smaller is better)" in html
     assert f"{len(two.best_trials)} trials on the front" in html
     front = html[html.index('id="front"') : html.index('id="best-architectures"')]
     assert set(re.findall(r"<tr><td>(\d+)</td>", front)) == {str(t.number) for t in two.best_trials}
     headings = re.findall(r"<h3>([^<]*)</h3>", html)
-    assert headings[:5] == ["Hypervolume", "Best in score", "Best in cost", "score", "cost"]
-    assert headings[5:8] == ["score", "cost", "distance to the front"]
-    assert html.count("Plotly.newPlot(") == 8
+    assert headings[:6] == [
+        *("Hypervolume", "Best in score", "Best in cost", "Knee of the front", "score", "cost"),
+    ]
+    assert headings[6:9] == ["score", "cost", "distance to the front"]
+    assert html.count("Plotly.newPlot(") == 9
     text = report(two, tmp_path / "report.md").read_text()
     assert re.findall(r"^## (.*)", text, re.MULTILINE)[:3] == ["Summary", "Front", "Best architectures"]
+    assert f"{len(two.best_trials)} of 29 finished trials are on the front" in text
+    assert "has the best cost, 1, of 29 finished trials" in text
+    # A decision that only one objective feels: the cost does not see the kernel.
+    shares = {}
+    for part in text.partition("## Importance")[2].partition("\n## ")[0].split("### ")[1:]:
+        name, _, table = part.partition("\n")
+        shares[name] = dict(re.findall(r"^\| (\w+) \| ([0-9.]+) \|", table, re.MULTILINE))
+    assert float(shares["cost"]["kernel"]) < 0.05 < float(shares["score"]["kernel"])
+    assert float(shares["cost"]["width"]) > 0.9
+
+
+def test_of_several_objectives_what_trials_reported_and_reached_anew_is_shown(tmp_path: Path) -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    reports = {record.REPORTS.name: {"0": {"value 0": 0.1}, "1": {"value 0": 0.2}}}
+    for i in range(3):
+        study.add_trial(create_trial(values=[i, i], user_attrs=reports))
+    record.write_retrained(study, 2, None, [{"score": 1.0}, {"score": 2.0}])
+    html = report(study, tmp_path / "report.html").read_text()
+    curves = html.partition('id="learning-curves"')[2].partition("</section>")[0]
+    assert (curves.count("<h3>"), curves.count("Plotly.newPlot(")) == (1, 1)
+    assert "1.5000 ± 0.7071" in html
+    assert "Importance" not in sections(html)  # of three trials
 
 
 def test_several_objectives_without_a_result(tmp_path: Path) -> None:
