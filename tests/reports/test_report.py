@@ -246,7 +246,9 @@ def test_several_objectives_get_a_front_and_what_explains_each(two: optuna.Study
 
 def test_of_several_objectives_what_trials_reported_and_reached_anew_is_shown(tmp_path: Path) -> None:
     study = optuna.create_study(directions=["maximize", "minimize"])
-    reports = {record.REPORTS.name: {"0": {"value 0": 0.1}, "1": {"value 0": 0.2}}}
+    with pytest.warns(optuna.exceptions.ExperimentalWarning):
+        study.set_metric_names(["score", "cost"])
+    reports = {record.REPORTS.name: {"0": {"score": 0.1}, "1": {"score": 0.2}}}
     for i in range(3):
         study.add_trial(create_trial(values=[i, i], user_attrs=reports))
     record.write_retrained(study, 2, None, [{"score": 1.0}, {"score": 2.0}])
