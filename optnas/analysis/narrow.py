@@ -62,9 +62,11 @@ def negligible(study: Study, importance: Importance) -> tuple[str, ...]:
 
 
 def smaller_space(
-    study: Study, best: FrozenTrial, importance: Importance, irrelevant: Sequence[str]
+    study: Study, best: FrozenTrial, importance: Importance, irrelevant: Sequence[str] | None = None
 ) -> tuple[Narrowed, ...]:
-    """`irrelevant` decisions to fix, at the answer of the best trial that was asked; and some lose answers.
+    """Decisions to fix, at the answer of the best trial that was asked, and decisions that lose answers.
+
+    Fixed are the `irrelevant` ones, by default those that are `negligible`.
 
     An answer is left out if trials with it are worse on average than those with the best answer, others'
     effects taken out (one-sided t-test at 5 %, Bonferroni over all answers), none of the best tenth of the
@@ -74,6 +76,7 @@ def smaller_space(
     sign = 1.0 if maximizes(study) else -1.0
     ordered = _ordered(study)
     trials = sorted(ordered, key=lambda t: t.number)
+    irrelevant = negligible(study, importance) if irrelevant is None else irrelevant
     value = objective_value(study, None)
     n_best = sum(value(trial) == value(ordered[0]) for trial in ordered)
     top = ordered[: max(3, len(trials) // 10, n_best)]
