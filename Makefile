@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/installed
 
-.PHONY: search test check format constraints clean
+.PHONY: search test check docs format constraints clean
 
 search: $(READY)
 	$(BIN)/optnas run studies/digits_cnn.py
@@ -19,6 +19,10 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(MAKE) test
+
+# Into build/site; open build/site/index.html. Nothing is loaded from the network.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -1,0 +1,40 @@
+"""Pages that include files of the repository: links in these are relative to where the file lies."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from typing import Any
+
+# page of the site -> the file that it includes
+INCLUDED = {
+    "changelog.md": "CHANGELOG.md",
+    "how/architecture.md": "ARCHITECTURE.md",
+    "how/contributing.md": "CONTRIBUTING.md",
+    "results.md": "studies/benchmarks/README.md",
+    "journal.md": "studies/JOURNAL.md",
+}
+_SITE = {file: page for page, file in INCLUDED.items()}
+_LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?://|#)([^)#\s]+)(#[^)\s]*)?\)")
+
+
+def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
+    """The file itself, with its links leading to the pages that show what they lead to.
+
+    A link to a file that no page shows becomes its text and the file's name.
+    """
+    source = page.file.src_uri
+    if source not in INCLUDED:
+        return markdown
+    file = INCLUDED[source]
+
+    def lead(found: re.Match[str]) -> str:
+        text, target, anchor = found.group(1), found.group(2), found.group(3) or ""
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(file), target))
+        if path in _SITE:
+            there = posixpath.relpath(_SITE[path], posixpath.dirname(source) or ".")
+            return f"[{text}]({there}{anchor})"
+        return text if path.endswith(text) or text.startswith("`") else f"{text} (`{path}`)"
+
+    with open(file, encoding="utf-8") as lines:
+        return _LINK.sub(lead, lines.read())

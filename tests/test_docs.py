@@ -1,0 +1,98 @@
+"""The site: what its pages tell people to run is run, and its reference names what is public."""
+
+from __future__ import annotations
+
+import linecache
+import re
+import runpy
+import shlex
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+import typer
+from fixtures.pages import ROOT, Block, blocks, commands
+from typer.testing import CliRunner
+
+from optnas.cli.commands import app
+
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
+
+# Budgets are those that a reader needs; here each search is as short as it can be and still work.
+EPOCHS, TRIALS = 1, 3
+_BUDGETS = (
+    (re.compile(r"\bmax_epochs=\d+"), f"max_epochs={EPOCHS}"),
+    (
+        re.compile(r"\b(n_trials=|--trials )(\d+)"),
+        lambda found: found[1] + str(min(int(found[2]), TRIALS)),
+    ),
+)
+
+# Not run: what installs, what serves until it is stopped, what another machine runs.
+_ELSEWHERE = {"pip", "make", "git", "ssh", "sbatch", "kubectl"}
+_SERVES = {"dashboard", "worker"}
+
+
+def shortened(code: str) -> str:
+    for pattern, short in _BUDGETS:
+        code = pattern.sub(short, code)
+    return code
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory of its own; what was imported from there is forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    verbosity = optuna.logging.get_verbosity()
+    yield tmp_path
+    optuna.logging.set_verbosity(verbosity)
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def run_python(block: Block, names: dict[str, object]) -> None:
+    """Run a block as if it were cells of one session; errors and sources name the page and the line."""
+    code = shortened(block.code)
+    if block.title:
+        Path(block.title).write_text(code)
+    place = f"{ROOT}/{block.page}:{block.line}"
+    linecache.cache[place] = (len(code), None, code.splitlines(keepends=True), place)
+    exec(compile(code, place, "exec"), names)
+
+
+def run_command(line: str) -> None:
+    program, *words = shlex.split(line)
+    if program == "python":
+        runpy.run_path(words[0], run_name="__main__")
+    elif program == "optnas" and words[0] in _SERVES:
+        typer.main.get_command(app).commands[words[0]].make_context(words[0], words[1:])
+    elif program == "optnas":
+        done = CliRunner().invoke(app, shlex.split(shortened(" ".join(words))), catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+    else:
+        assert program in _ELSEWHERE, f"no test knows {line!r}"
+
+
+# What other libraries warn of when they are imported or trained is theirs to mend.
+_OTHERS = {f"docs/guides/{name}.md" for name in ("hugging-face", "monai", "pytorch-geometric")}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python", "sh")])
+def test_what_a_page_says_is_run(page: str, elsewhere: Path) -> None:
+    names: dict[str, object] = {"__name__": "__main__"}
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of what a page says to take
+    if page in _OTHERS:
+        warnings.simplefilter("ignore")  # pytest keeps either to this test
+    for block in blocks(page):
+        if block.language == "python":
+            run_python(block, names)
+        elif block.language == "sh":
+            for line in commands(block):
+                run_command(line)
+        else:
+            assert block.language in {"text", "json", "mermaid"}, f"{page}:{block.line}: which language?"
