@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import linecache
+import pkgutil
 import re
 import runpy
 import shlex
@@ -17,6 +20,7 @@ import typer
 from fixtures.pages import ROOT, Block, blocks, commands
 from typer.testing import CliRunner
 
+import optnas
 from optnas.cli.commands import app
 
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
@@ -96,3 +100,73 @@ def test_what_a_page_says_is_run(page: str, elsewhere: Path) -> None:
                 run_command(line)
         else:
             assert block.language in {"text", "json", "mermaid"}, f"{page}:{block.line}: which language?"
+
+
+# Whole rooms that the reference shows as one: names are public that do not begin with an underscore.
+WHOLE = ("optnas.errors", "optnas.record", "optnas.trial")
+ROOMS = [f"optnas.{room.name}" for room in pkgutil.iter_modules(optnas.__path__) if room.ispkg]
+
+
+def public() -> dict[int, str]:
+    """Every public object by its identity, with the shortest of its names."""
+    names = [f"optnas.{name}" for name in optnas.__all__]
+    for room in (*ROOMS, "optnas.space.blocks"):
+        names += [f"{room}.{name}" for name in importlib.import_module(room).__all__]
+    for room in WHOLE:
+        own = vars(importlib.import_module(room)).items()
+        names += [
+            f"{room}.{name}"
+            for name, value in own
+            if (inspect.isclass(value) or inspect.isfunction(value))
+            and value.__module__ == room
+            and not name.startswith("_")
+        ]
+    hub = importlib.import_module("optnas.hub")
+    names += [f"optnas.hub.{module.name}" for module in pkgutil.iter_modules(hub.__path__)]
+    names.remove("optnas.cli.main")  # the command `optnas`, nothing to import
+    found: dict[int, str] = {}
+    for name in sorted(names, key=lambda name: name.count(".")):
+        value = found_at(name)
+        # A module in `optnas.__all__` is a room, whose names are listed one by one, or one of WHOLE.
+        if not inspect.ismodule(value) or name.startswith("optnas.hub."):
+            found.setdefault(id(value), name)
+    return found
+
+
+def found_at(name: str) -> object:
+    home, _, attribute = name.rpartition(".")
+    if name in WHOLE or home == "optnas.hub":
+        return importlib.import_module(name)
+    return getattr(importlib.import_module(home), attribute)
+
+
+def listed() -> list[str]:
+    """What the reference shows, in full; a whole room by each of its names."""
+    pages = [path.read_text() for path in sorted((ROOT / "docs" / "reference").glob("*.md"))]
+    names = [name for page in pages for name in re.findall(r"^::: (\S+)$", page, re.MULTILINE)]
+    for room in set(WHOLE) & set(names):
+        names.remove(room)
+        own = vars(importlib.import_module(room)).items()
+        names += [f"{room}.{name}" for name, value in own if getattr(value, "__module__", "") == room]
+    return names
+
+
+def test_the_reference_lists_every_public_name_once_and_nothing_else() -> None:
+    names = public()
+    shown = [
+        name
+        for name in listed()
+        if id(found_at(name)) in names or not name.startswith(tuple(f"{room}." for room in WHOLE))
+    ]
+    identities = [id(found_at(name)) for name in shown]
+    assert sorted(name for identity, name in names.items() if identity not in identities) == []
+    assert sorted(name for name in shown if id(found_at(name)) not in names) == []
+    assert sorted({name for name in shown if identities.count(id(found_at(name))) > 1}) == []
+
+
+def test_every_public_name_says_what_it_is() -> None:
+    objects = {name: found_at(name) for name in public().values()}
+    callable_ = {
+        name: value for name, value in objects.items() if inspect.isclass(value) or inspect.isfunction(value)
+    }
+    assert [name for name, value in callable_.items() if not inspect.getdoc(value)] == []
