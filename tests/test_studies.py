@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import math
 import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
 
-from optnas import best, optimize, record
-from optnas.cli.job import load_job
+from optnas import best, fingerprint, front, optimize, pick, record
+from optnas.cli.job import Job, load_job
 from optnas.cli.results import train_baseline
 from optnas.facts.cost import materialize
 from optnas.search import counts
@@ -46,8 +49,15 @@ def test_study_runs(file: Path, elsewhere: Path) -> None:
     assert sum(map(counts, trials)) == 2
     assert [record.why(trial) for trial in trials if not counts(trial) and not trial.values] == []
     if job.baseline is not None:
-        [run] = train_baseline(job, best(study, job.objective), n_seeds=1, max_epochs=None)
-        assert set(job.objective.values) <= set(run)
+        several = len(job.objective.values) > 1
+        winner = pick(front(study, job.objective)) if several else best(study, job.objective)
+        [run] = train_baseline(job, winner, n_seeds=1, max_epochs=None)
+        assert trained_values(job) <= set(run)
+
+
+def trained_values(job: Job) -> set[str]:
+    """The objectives that are no facts."""
+    return set(job.objective.values) - {fact.name for fact in job.objective.facts}
 
 
 SHARED = [file for file in sorted(STUDIES.glob("*.py")) if '"shared"' in file.read_text()]
@@ -63,7 +73,53 @@ def test_study_runs_where_no_data_is_beside_the_repository(file: Path, elsewhere
     training.max_epochs = 1
     x, _ = next(iter(training.data.train_dataloader()))
     model = materialize(job.baseline(replay({})), x)
-    assert set(job.objective.values) <= set(training(model, job.create_study().ask()))
+    assert trained_values(job) <= set(training(model, job.create_study().ask()))
+
+
+@pytest.fixture
+def mobile(elsewhere: Path) -> ModuleType:
+    load_job(STUDIES / "fashion_mobile.py", None, None)
+    return sys.modules["fashion_mobile"]
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_rounded_weights_fit_their_bits_and_let_gradients_pass(mobile: ModuleType, bits: int) -> None:
+    weight = torch.randn(5, 3, 3, 3, requires_grad=True)
+    found = mobile.rounded(weight, bits)
+    for given, kept in zip(weight.detach(), found.detach(), strict=True):
+        levels = kept.unique()
+        assert len(levels) <= 2**bits
+        steps = levels / levels.abs()[levels != 0].min()
+        torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-3)  # multiples of one step
+        assert torch.corrcoef(torch.stack([given.flatten(), kept.flatten()]))[0, 1] > 0.8
+    (found * 3).sum().backward()
+    assert weight.grad is not None
+    assert (weight.grad == 3).all()
+
+
+def test_what_is_shipped_computes_the_same_and_its_size_is_exact(mobile: ModuleType) -> None:
+    model = mobile.network(4, [(8, 1, 3, 1, 2), (12, 2, 5, 4, 4), (24, 1, 3, 2, 8)], 32)
+    x = torch.rand(3, 1, 28, 28)
+    for _ in range(3):
+        model(x)  # statistics of its own to fold
+    model.eval()
+    torch.testing.assert_close(mobile.shipped(model)(x), model(x))
+    # Weights in bits, and outputs: stem; stage by stage expansion, depthwise, projection; end.
+    stem, end = (8 * 4 * 9, 4), [(8 * 24 * 32, 32), (8 * 32 * 10, 10)]
+    first = [(2 * 4 * 9, 4), (2 * 4 * 8, 8)]
+    second = [(4 * 8 * 32, 32), (4 * 32 * 25, 32), (4 * 32 * 12, 12)]
+    third = [(4 * 12 * 48, 48), (4 * 48 * 25, 48), (4 * 48 * 12, 12)]
+    fourth = [(8 * 12 * 24, 24), (8 * 24 * 9, 24), (8 * 24 * 24, 24)]
+    layers = [stem, *first, *second, *third, *fourth, *end]
+    assert mobile.packed_bytes(model) == sum(math.ceil(bits / 8) + 8 * outputs for bits, outputs in layers)
+
+
+def test_bits_make_another_network(mobile: ModuleType) -> None:
+    def of(bits: int) -> str:
+        stages = [(8, 1, 3, 1, bits), (12, 1, 3, 1, 8), (24, 1, 3, 1, 8)]
+        return fingerprint(lambda: mobile.network(4, stages, 32), (2, 1, 28, 28))
+
+    assert len({of(2), of(4), of(8)}) == 3
 
 
 @pytest.mark.parametrize("file", sorted(STUDIES.rglob("*.py")), ids=lambda file: file.name)
