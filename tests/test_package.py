@@ -16,7 +16,10 @@ import pytest
 import optnas
 
 PACKAGE = Path(optnas.__file__).parent
-FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+TEMPLATES = PACKAGE / "cli" / "templates"  # users' files, as yet
+FILES = sorted(
+    path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py" and path.parent != TEMPLATES
+)
 HEAVY = {"torch", "pytorch_lightning", "optuna"}
 
 _WORDS = {

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from optnas.cli.begin import check_quickly, print_check, write_template
 from optnas.cli.job import DEFAULT_STORAGE, Job, load_job, load_only_study, open_existing
 from optnas.cli.messages import fail, say, warn
 from optnas.cli.options import (
@@ -25,6 +26,7 @@ from optnas.cli.options import (
     Storage,
     StorageUrl,
     StudyName,
+    Template,
     Timeout,
     Trainings,
     Trials,
@@ -84,31 +86,21 @@ def check(
 
     The exit status is 1 where something is wrong.
     """
-    from optnas.testing.search import Finding, check_search, line_of
+    print_check(load_job(file, storage, study_name), trials, workers)
 
-    job = load_job(file, storage, study_name)
-    found = [
-        Finding(
-            "file", f"{name!r} is not read; {meant!r} is.", f"{file.name}:{line_of(file, name)}", "careful"
-        )
-        for name, meant in job.misread.items()
-    ]
-    found += check_search(
-        job.objective,
-        study_name=job.study_name,
-        storage=job.storage,
-        sampler=job.sampler,
-        pruner=job.pruner,
-        n_trials=trials or job.n_trials or DEFAULT_TRIALS,
-        n_workers=workers,
-        file=file,
-    )
-    marks = {"fine": "ok", "careful": "careful", "wrong": "WRONG"}
-    for finding in found:
-        say(f"{marks[finding.kind]:8}{finding}")
-    if n_wrong := sum(finding.kind == "wrong" for finding in found):
-        fail(f"\n{n_wrong} of these must be mended before the search; nothing was stored.", code=1)
-    say(f"\nNext: {job.command('run')}")
+
+@app.command()
+def new(
+    kind: Annotated[
+        Template, typer.Argument(help="What the networks are for; module: your own LightningModule.")
+    ],
+    path: Annotated[Path, typer.Argument(metavar="NAME.py", help="The file to write, which must not exist.")],
+) -> None:
+    """Write a study file that runs as it stands, and says which three lines to change for your own data."""
+    write_template(kind, path)
+    say(f"{path} runs as it stands. Look into it, then:")
+    for command in ("check", "run"):
+        say(f"  {shlex.join(['optnas', command, str(path)])}")
 
 
 @app.command()
@@ -313,7 +305,7 @@ def _search(
             study = job.create_study()
     for warning in caught:
         warn(str(warning.message))
-    _check_quickly(job, study)
+    check_quickly(job, study)
     with _fitting(job):
         n_done = record.n_counted(study.get_trials(deepcopy=False))
         if n_trials is not None and n_done >= n_trials and not json:
@@ -348,32 +340,6 @@ def _search(
             reason = without_secrets(str(error), job.storage)
             fail(f"{reason}\nTo go on: {job.command('resume')}", code=75)
     return study
-
-
-def _check_quickly(job: Job, study: optuna.Study) -> None:
-    """Before the first trial: what would fail every trial ends the command, the rest is said."""
-    if any(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)):
-        return
-    from optnas.testing.search import check_search, line_of
-
-    for name, meant in job.misread.items():
-        warn(f"{job.file.name}:{line_of(job.file, name)}: {name!r} is not read; {meant!r} is.")
-    found = check_search(
-        job.objective,
-        sampler=job.sampler,
-        pruner=job.pruner,
-        study_name=job.study_name,
-        file=job.file,
-        quick=True,
-    )
-    for finding in found:
-        if finding.kind == "careful":
-            warn(str(finding))
-    if wrong := [str(finding) for finding in found if finding.kind == "wrong"]:
-        fail(
-            "\n".join([*wrong, f"No trial was run. All that can be known now: {job.command('check')}"]),
-            code=1,
-        )
 
 
 def _summary(job: Job, study: optuna.Study, finalists: int | None) -> None:

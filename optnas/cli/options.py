@@ -20,6 +20,16 @@ class Format(StrEnum):
     MD = "md"
 
 
+class Template(StrEnum):
+    """Of a study file: what its networks are for."""
+
+    IMAGES = "images"
+    TEXT = "text"
+    SERIES = "series"
+    TABLE = "table"
+    MODULE = "module"
+
+
 File = Annotated[Path, typer.Argument(metavar="STUDY.py", help="Plain Python that defines `objective`.")]
 StudyName = Annotated[str | None, typer.Option(help="By default the file's `study_name`, or its file name.")]
 _VARIABLE = "OPTNAS_STORAGE"  # from the environment, a password is in nobody's list of processes

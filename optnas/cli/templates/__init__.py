@@ -1,0 +1,1 @@
+"""Study files to begin with, as `optnas new` writes them: each runs as it stands."""
