@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 def best_values(study: optuna.Study) -> str:
     """The best value, or the values of a trial on the front where there are several objectives."""
-    from optnas.analysis import leaderboard
-    from optnas.analysis.front import best_trials
+    from optnas.pareto import front_trials, losses  # not optnas.analysis, which imports scikit-learn
 
-    if len(study.directions) == 1:
-        return "".join(f"{row.value:.4g}" for row in leaderboard(study, 1))
-    front = [", ".join(f"{value:.4g}" for value in trial.values) for trial in best_trials(study)]
-    return f"{front[0]} and {len(front) - 1} more" if front else ""
+    front = front_trials(study)
+    if not front:
+        return ""
+    first = front[int(losses(study, front)[:, 0].argmin())]
+    values = ", ".join(f"{value:.4g}" for value in first.values)
+    return values if len(study.directions) == 1 else f"{values} and {len(front) - 1} more"
 
 
 def show_trials(study: optuna.Study) -> bool:

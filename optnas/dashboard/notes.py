@@ -19,8 +19,8 @@ from optnas import private, record
 from optnas.analysis.leaderboard import leaderboard
 from optnas.analysis.lineage import NOT_ASKED, changes
 from optnas.analysis.words import as_markdown
+from optnas.estimation.artifacts import drawing_id
 from optnas.record import PARENT
-from optnas.search.artifacts import drawing_id
 from optnas.training.checkpoints import all_weights
 
 CURVES = "/optnas/curves"

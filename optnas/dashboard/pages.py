@@ -20,15 +20,13 @@ from optuna_dashboard import wsgi
 
 from optnas import private
 from optnas.dashboard.notes import CURVES, Notes, kept_weights
-from optnas.dashboard.study_plots import choose_params, save_plots
-from optnas.drawing.curve import draw_curve
-from optnas.search.artifacts import StudyArtifacts
+from optnas.estimation.artifacts import StudyArtifacts
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _N_PARAMS = 4  # of a plot of all their pairs
-_PAIRS = {"contour": optuna.visualization.plot_contour, "rank": optuna.visualization.plot_rank}
+_PAIRS = ("contour", "rank")
 _NUMBER = "([0-9]{1,18})"  # of a study or a trial: larger ones no database has
 _STYLE = b"""<style>
 /* Long attributes make the pages wider than the window, and the list of trials wider than a phone, on which
@@ -136,13 +134,18 @@ class Pages:
         return body
 
     def _pairs(self, study_id: str, kind: str) -> str:
+        from optnas.dashboard.study_plots import choose_params
+
         study = self._study(study_id)
-        plot = _PAIRS[kind]
+        shown = optuna.visualization
+        plot = {"contour": shown.plot_contour, "rank": shown.plot_rank}[kind]
         target = _first_value if len(study.directions) > 1 else None
         figure: str = plot(study, params=choose_params(study, _N_PARAMS), target=target).to_json()
         return figure
 
     def _curve(self, study_id: str, number: str) -> str:
+        from optnas.drawing.curve import draw_curve  # beside what needs torch, for which no page shall wait
+
         study = self._study(study_id)
         trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
         return draw_curve(trials[int(number)], Notes(study).best)
@@ -194,6 +197,8 @@ def keep_plots(storage: BaseStorage, stop: threading.Event, every: float = 30.0)
 
     `every`: seconds between looks; more where plots take long, as this is to use a tenth of a processor.
     """
+    from optnas.dashboard.study_plots import save_plots  # by now, the server answers
+
     seen: dict[str, int] = {}
     while True:
         started = time.perf_counter()

@@ -19,10 +19,9 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
-import torch
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -39,8 +38,9 @@ from optnas.estimation.folders import (
     trial_folder,
 )
 from optnas.storage.base import is_held
-from optnas.training import snapshot
-from optnas.training.snapshot import Snapshot
+
+if TYPE_CHECKING:  # who only looks for weights does not need torch
+    from optnas.training.snapshot import Snapshot
 
 _WEIGHTS = "weights.pt"
 _REST = "module.pt"
@@ -84,6 +84,8 @@ def load_snapshot(study: optuna.Study, trial: FrozenTrial) -> Snapshot:
     path = None if folder is None else _weights(folder_of(folder, trial))
     if path is None:
         raise FileNotFoundError(f"The weights of trial {trial.number} {_why_missing(study, trial)}")
+    from optnas.training import snapshot
+
     return snapshot.read(path, path.with_name(_REST))
 
 
@@ -257,6 +259,8 @@ class Attempt:
 
     def write_snapshot(self, found: Snapshot) -> None:
         """Write what was learned; whoever finds `weights.pt` finds the rest too."""
+        from optnas.training import snapshot
+
         weights, rest = snapshot.files(found)
         _replace(self.folder / _REST, lambda path: path.write_bytes(rest))
         try:
@@ -267,6 +271,10 @@ class Attempt:
 
 
 def _load(file: Path) -> Any:
+    import torch
+
+    from optnas.training import snapshot
+
     with snapshot.numpy_is_safe():
         return torch.load(file, map_location="cpu", weights_only=True)
 

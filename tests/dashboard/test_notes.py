@@ -12,9 +12,9 @@ from torch import nn
 
 from optnas import record
 from optnas.dashboard.notes import CURVES, Notes
+from optnas.estimation.artifacts import drawing_id
 from optnas.objective import Objective
 from optnas.record import CHANGED, PARENT
-from optnas.search.artifacts import drawing_id
 from optnas.search.optimize import optimize
 from optnas.search.study import create_study
 from optnas.trial import Trial, scope

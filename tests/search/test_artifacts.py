@@ -19,8 +19,8 @@ from torch import nn
 
 from optnas import record
 from optnas.dashboard.serve import make_server
+from optnas.estimation.artifacts import DRAWING, StudyArtifacts, drawing_id
 from optnas.objective import Objective
-from optnas.search.artifacts import DRAWING, StudyArtifacts, drawing_id
 from optnas.search.optimize import optimize
 from optnas.search.study import create_study
 from optnas.trial import Trial
