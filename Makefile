@@ -1,13 +1,14 @@
 # `make search` runs the main job, `make test` the tests, `make check` everything a change must pass.
-# Needs Python 3.11 or newer and nothing else: the first target sets up `.venv`.
+# Needs Python 3.11 or newer and nothing else: the first target sets up `.venv`, with what it needs itself.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+SEARCHES := .venv/searches
 READY := .venv/installed
 
-.PHONY: search test check docs format constraints clean
+.PHONY: search test check wheel docs format constraints clean
 
-search: $(READY)
+search: $(SEARCHES)
 	$(BIN)/optnas run studies/digits_cnn.py
 
 # Two processes share the files; one thread each, or they would fight over the cores.
@@ -28,10 +29,22 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The stamp comes last, so that an interrupted installation is taken up again.
-$(READY): constraints.txt pyproject.toml
+# The wheel and the sdist, from what git has, into dist/; and the wheel tried in an empty environment.
+wheel: $(READY)
+	$(BIN)/python tests/built.py dist
+	$(PYTHON) -m venv --clear build/empty
+	build/empty/bin/pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	build/empty/bin/python tests/built.py --try
+
+# A stamp comes last, so that an interrupted installation is taken up again.
+$(SEARCHES): constraints.txt pyproject.toml
 	@echo "Setting up .venv (a few minutes the first time)."
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(READY): $(SEARCHES)
+	@echo "Adding to .venv what tests and documentation need."
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 

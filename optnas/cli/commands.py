@@ -46,9 +46,25 @@ app = typer.Typer(
     "defines `objective`, and, where it likes, `study_name`, `storage`, `sampler`, `pruner`, `seed`, "
     "`n_trials`, `baseline` and `n_retrain`.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        say(f"optnas {version('optnas')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command("resume", help="Go on with a search that exists; unlike `run`, never begin a new one.")
