@@ -8,6 +8,7 @@ It runs as it stands, on the handwritten digits that scikit-learn brings along. 
 the three lines that are marked 1, 2 and 3.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -26,7 +27,11 @@ N_CLASSES = 10  # 3: how many classes there are
 # that has a folder of images for each class, write: data = optnas.data.ImageFolder("flowers", size=64).
 data = TensorData((x, y), val=0.2, test=0.2, batch_size=64)
 
-OPERATIONS = {"conv": conv, "separable": separable_conv, "mbconv": mbconv}
+OPERATIONS: dict[str, Callable[..., nn.Module]] = {
+    "conv": conv,
+    "separable": separable_conv,
+    "mbconv": mbconv,
+}
 
 
 def space(trial: Trial) -> nn.Module:
