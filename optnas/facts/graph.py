@@ -83,9 +83,9 @@ def _without_identities(nodes: list[Node]) -> list[Node]:
         whole = nodes[read.source].outputs[0]
         gradient = read.gradient and original.gradient
         if read.geometry == whole:
-            return replace(original, role=read.role, gradient=gradient)
+            return original._replace(role=read.role, gradient=gradient)
         if whole == original.geometry == nodes[original.source].outputs[original.port]:
-            return replace(read, source=original.source, port=original.port, gradient=gradient)
+            return read._replace(source=original.source, port=original.port, gradient=gradient)
         return read  # a view of a copy that lies differently in memory
 
     result = []
@@ -93,7 +93,7 @@ def _without_identities(nodes: list[Node]) -> list[Node]:
     for i, node in enumerate(nodes):
         zero_roles = {read.role for read in node.reads if read.source in zeros and not read.port}
         reads = [resolve(read) for read in node.reads if read.role not in zero_roles]
-        reads = [r if r.source in carriers or not r.gradient else replace(r, gradient=False) for r in reads]
+        reads = [r if r.source in carriers or not r.gradient else r._replace(gradient=False) for r in reads]
         if node.lasting or not node.reads or any(read.gradient for read in reads):
             carriers.add(i)
         read_zeros = [(r.role, ("zero", r.geometry[:2])) for r in node.reads if r.role in zero_roles]
@@ -162,7 +162,7 @@ def _join_sums(nodes: list[Node], order: list[int]) -> list[int]:
         if len(node.reads) != 2 or op not in ("add", "mul") or any(role == "alpha" for role, _ in node.args):
             continue
         if op == "mul":
-            nodes[i] = replace(node, reads=[replace(read, role="*") for read in node.reads])
+            nodes[i] = replace(node, reads=[read._replace(role="*") for read in node.reads])
             continue
         terms = []
         for read in node.reads:
@@ -177,7 +177,7 @@ def _join_sums(nodes: list[Node], order: list[int]) -> list[int]:
                 joined.add(read.source)
                 terms += inner.reads
             else:
-                terms.append(replace(read, role="+"))
+                terms.append(read._replace(role="+"))
         nodes[i] = replace(node, op="sum", reads=terms)
     return [i for i in order if i not in joined]
 

@@ -236,8 +236,8 @@ class _Recording:
             raise
 
     def _run(self, model: nn.Module, mode: str) -> None:
-        trained = (*model.parameters(), *model.buffers())
-        self.tracer.start(self.inputs, mode, trained)
+        parameters, buffers = _tensors(model)
+        self.tracer.start(self.inputs, mode, (*parameters, *buffers))
         state = _python_random_state()
         args, kwargs = self.inputs
         try:
@@ -318,8 +318,9 @@ class _Recording:
 
     def _name(self, model: nn.Module) -> None:
         tracer = self.tracer
-        tracer.mark("buffer", model.buffers())
-        tracer.mark("parameter", model.parameters())
+        parameters, buffers = _tensors(model)
+        tracer.mark("buffer", buffers)
+        tracer.mark("parameter", parameters)
         labels, edges = reduce(tracer.nodes, self.outputs, repr(self.notes), self.held)
         if any(label.startswith(f"('{UNSEEN}'".encode()) for label in labels):
             tracer.blind = (
@@ -330,6 +331,13 @@ class _Recording:
             self.why_not = _fault(tracer.fault)
         if not self.why_not:
             self.fingerprint = canonical_form(labels, edges)
+
+
+def _tensors(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """Parameters and buffers, from one walk over the modules, which is slow; a shared one repeats."""
+    modules = list(model.modules())
+    parameters: list[Tensor] = [p for module in modules for p in module._parameters.values() if p is not None]
+    return parameters, [b for module in modules for b in module._buffers.values() if b is not None]
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
 from types import FrameType
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -35,8 +35,7 @@ from optnas.facts.inputs import Inputs, tensors_in
 Geometry: TypeAlias = tuple[torch.dtype, tuple[int, ...], tuple[int, ...], int, bool, bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """An edge: argument `role` of a node reads output `port` of node `source`."""
 
     role: str
@@ -79,7 +78,8 @@ _MADE_FROM_VALUES = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_te
 _IS_META = vars(torch._C.TensorBase)["is_meta"].__get__
 _DEVICE = vars(torch._C.TensorBase)["device"].__get__
 _HOOKS = (Tensor.register_hook, Tensor.register_post_accumulate_grad_hook)
-_PLAIN = (bool, int, float, complex, str, torch.dtype, torch.memory_format, torch.layout, type(None))
+_PLAIN = (int, type(None), bool, float, complex, str, torch.dtype, torch.memory_format, torch.layout)
+_SEVERAL = (tuple, list)  # `tuple | list` would be made anew for each argument of each operation
 
 
 class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its __init_subclass__ untyped
@@ -110,7 +110,13 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
         self.seed = torch.default_generator.initial_seed()
         self._current: dict[int, tuple[int, int]] = {}  # storage -> the node and port it holds now
         self._varying: set[int] = set()  # nodes whose values another pass need not repeat
+        self._settled = 0  # of how many nodes `_varying` says whether they are of that kind
         self._alive: list[Any] = []  # an address names a storage only as long as the storage lives
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: nothing is compiled under it (see `eager`), and preventing it costs time at each operation."""
+        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), keywords: Mapping[str, Any] | None = None
@@ -140,20 +146,25 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
         for tensor in targets:
             if _storage(tensor) not in self._current:
                 self._found(tensor)
-        reads = [self.read(role, t) for role, t in tensors if not (overwrites and role == "0")]
-        if self.device == "meta" and len({t.device for _, t in tensors}) > 1:
+        shapes = tuple((role, _geometry(t)) for role, t in tensors)
+        reads = [
+            Read(role, *self._source(tensor), geometry, tensor.requires_grad)
+            for (_, tensor), (role, geometry) in zip(tensors, shapes, strict=True)
+            if not (overwrites and role == "0")
+        ]
+        metas = [t.is_meta for _, t in tensors]
+        on_meta = all(metas)
+        if self.device == "meta" and not on_meta and any(metas):
             args, kwargs = _on_meta(args), _on_meta(kwargs)
             if any(not tensor.is_meta for tensor in targets):
                 self.blind = f"{func} writes a meta tensor into one on another device"
                 self.minds_meta = True
         matters = decided or self.device != "meta"
-        varies = matters and any(read.source in self._varying for read in reads)
+        varies = matters and any(self._varies(read.source) for read in reads)
         if decided and varies and (name != "index" or _has_mask(tensors)):
             self.looked()
         key = None
-        on_meta = all(t.is_meta for _, t in tensors)
         if (on_meta or varies) and tensors and _IGNORED.isdisjoint(kwargs):
-            shapes = tuple((role, _geometry(t)) for role, t in tensors)
             key = (func, shapes, tuple((role, type(v), v) for role, v in plain), torch.get_default_dtype())
         try:
             out = _run(func, args, kwargs, key if on_meta else None)
@@ -177,18 +188,31 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
 
     def looked(self, tensor: Tensor | None = None) -> None:
         """Python code gets to know values, those of `tensor` or of an operation; note whose code it is."""
-        if not self.looks and (tensor is None or self.read("0", tensor).source in self._varying):
+        if not self.looks and (tensor is None or self._varies(self._source(tensor)[0])):
             frame, _ = _caller(sys._getframe(1), _OF_TORCH)
             place = f"{frame.f_code.co_qualname} (line {frame.f_lineno} of {frame.f_globals.get('__name__')})"
             self.looks = f"{place} looks at values that the data, the weights or random numbers decide"
 
     def read(self, role: str, tensor: Tensor) -> Read:
         """The edge by which `tensor`, as it is now, enters an operation."""
+        node, port = self._source(tensor)
+        return Read(role, node, port, _geometry(tensor), tensor.requires_grad)
+
+    def _source(self, tensor: Tensor) -> tuple[int, int]:
+        """The node and the port that made what `tensor` holds now."""
         key = _storage(tensor)
         if key not in self._current:
             self._found(tensor)
-        node, port = self._current[key]
-        return Read(role, node, port, _geometry(tensor), tensor.requires_grad)
+        return self._current[key]
+
+    def _varies(self, node: int) -> bool:
+        """Whether another pass may find other values at a node; followed as far as anybody asks."""
+        for i in range(self._settled, len(self.nodes)):
+            later = self.nodes[i]
+            if later.op in _VARYING or any(read.source in self._varying for read in later.reads):
+                self._varying.add(i)
+        self._settled = len(self.nodes)
+        return node in self._varying
 
     def leaf(self, op: str, tensor: Tensor, *values: Any) -> None:
         """Make `tensor` a value without inputs."""
@@ -216,7 +240,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
         `trained`: tensors that another pass may find with other values.
         """
         self.building, self.flops = False, 0
-        self._varying.update(self.read("0", tensor).source for tensor in trained if not is_lazy(tensor))
+        sources = {self._source(tensor)[0] for tensor in trained if not is_lazy(tensor)}
+        self._varies(0)  # what the construction computed from them stays as it is
+        self._varying |= sources
         args, kwargs = inputs
         for role, value in (*enumerate(args), *kwargs.items()):
             held = tensors_in(value)
@@ -232,25 +258,26 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
                 node.held_as, node.lasting = role, True
 
     def _record(self, op: tuple[str, Any], reads: list[Read], out: Any, written: list[Tensor]) -> None:
-        outputs = [o for o in (out if isinstance(out, tuple | list) else (out,)) if isinstance(o, Tensor)]
+        outputs = [o for o in (out if isinstance(out, _SEVERAL) else (out,)) if isinstance(o, Tensor)]
         fresh = [o for o in outputs if _storage(o) not in self._current]
         if not fresh and not written:
             return  # a view
         node = self._add(*op, reads, [*written, *fresh])
         for port, tensor in enumerate(written):
-            before, before_port = self._current[_storage(tensor)]
+            key, geometry = self.nodes[node].storages[port], self.nodes[node].outputs[port]
+            before, before_port = self._current[key]
             if self.nodes[before].op.partition(".")[0] in _PARTS_OF_SPARSE:
                 self.blind = "the model writes into the parts of a sparse tensor"
             whole = self.nodes[before].outputs[before_port]
-            if whole == _geometry(tensor):
-                self._current[_storage(tensor)] = (node, port)
+            if whole == geometry:
+                self._current[key] = (node, port)
                 continue
             base = Read("base", before, before_port, whole, tensor.requires_grad)
-            part = Read("part", node, port, _geometry(tensor), tensor.requires_grad)
-            merged = self._add("write", (("geometry", _geometry(tensor)),), [base, part], [])
+            part = Read("part", node, port, geometry, tensor.requires_grad)
+            merged = self._add("write", (("geometry", geometry),), [base, part], [])
             self.nodes[merged].outputs.append(whole)
-            self.nodes[merged].storages.append(_storage(tensor))
-            self._current[_storage(tensor)] = (merged, 0)
+            self.nodes[merged].storages.append(key)
+            self._current[key] = (merged, 0)
         self._hold(node, fresh, len(written))
 
     def _add(
@@ -258,13 +285,11 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
     ) -> int:
         storages = [_storage(tensor) for tensor in outputs]
         self.nodes.append(Node(op, args, reads, [_geometry(t) for t in outputs], self.building, storages))
-        if op in _VARYING or any(read.source in self._varying for read in reads):
-            self._varying.add(len(self.nodes) - 1)
         return len(self.nodes) - 1
 
     def _hold(self, node: int, tensors: list[Tensor], first_port: int = 0) -> None:
         for port, tensor in enumerate(tensors, first_port):
-            self._current[_storage(tensor)] = (node, port)
+            self._current[self.nodes[node].storages[port]] = (node, port)
             self._alive.append(tensor.untyped_storage() if tensor.layout == torch.strided else tensor)
 
     def _found(self, tensor: Tensor) -> None:
@@ -289,15 +314,15 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
     def _sort(self, role: str, value: Any, plain: list[Any], tensors: list[tuple[str, Tensor]]) -> None:
         if isinstance(value, Tensor):
             tensors.append((role, value))
-        elif isinstance(value, tuple | list):
+        elif isinstance(value, _PLAIN):
+            if role not in _IGNORED:
+                plain.append((role, value))
+        elif isinstance(value, _SEVERAL):
             plain.append((role, len(value)))
             for i, item in enumerate(value):
                 self._sort(f"{role}.{i}", item, plain, tensors)
         elif isinstance(value, torch.Generator):
             plain.append((role, value.initial_seed()))
-        elif isinstance(value, _PLAIN):
-            if role not in _IGNORED:
-                plain.append((role, value))
         elif not isinstance(value, torch.device):
             self.blind = f"an operation has an argument of type {type(value).__name__}"
 
