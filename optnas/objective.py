@@ -33,6 +33,7 @@ from optnas.errors import (
     is_infrastructure,
 )
 from optnas.estimation.estimator import Direction, Estimator, as_estimator
+from optnas.estimation.glances import Glances
 from optnas.estimation.run import Run
 from optnas.facts import Sketch, materialize, sketch, untraced
 from optnas.facts.fact import USUAL, Fact
@@ -121,10 +122,21 @@ class Objective:
         self.limits = tuple(Limit.of(name, bound) for name, bound in (limits or {}).items())
         self.reuse_twins = reuse_twins
         self._foreseen: dict[ParamsKey, tuple[Sketch, dict[str, Any]]] = {}
+        self._glances = self._looks()
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process looks at architectures by itself."""
-        return {**self.__dict__, "_foreseen": {}}
+        return {**self.__dict__, "_foreseen": {}, "_glances": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """See `__getstate__`."""
+        self.__dict__.update(state)
+        self._glances = self._looks()
+
+    def _looks(self) -> Glances:
+        wanted = {*self.values, *(limit.name for limit in self.limits)}
+        facts = [f for f in (*USUAL, *self.facts) if f.needs == "meta" and f.name in wanted]
+        return Glances(self.space, self.example_for, facts, self.foresee)
 
     @property
     def directions(self) -> list[Direction]:
@@ -197,12 +209,26 @@ class Objective:
                 raise
             return {}
 
+    def costs(self, params: Mapping[str, Any]) -> Mapping[str, float]:
+        """Of what `foresee` has, the values to optimize and what has a limit, in a fraction of its time.
+
+        They are of a `glance`. Of the first architectures, and of every trial, a sketch computes them as
+        well; once the two differ, that is said, and all costs are those of sketches.
+        """
+        return self._glances(params)
+
+    def seen(self, trial: Any) -> nn.Module:
+        """The space, as samplers call it: what it builds is looked at, so that its `costs` are known."""
+        model = self.space(trial)
+        self._glances.see(model, trial)
+        return model
+
     @property
     def within(self) -> Within | None:
-        """Which params keep the limits on facts that `foresee` has; None where there are no such limits."""
+        """Which params keep the limits on facts that `costs` has; None where there are no such limits."""
         computable = {fact.name for fact in (*USUAL, *self.facts) if fact.needs == "meta"}
         limits = [limit for limit in self.limits if limit.name in computable]
-        return Within(self.foresee, limits) if limits else None
+        return Within(self.costs, limits) if limits else None
 
     def fingerprint_of(self, params: Mapping[str, Any]) -> str | None:
         """That of the network which the space builds from complete params; None where it has none.
@@ -312,6 +338,7 @@ class Objective:
         facts_of = (*USUAL, *self.facts)
         known = self._sketch(lambda: self.space(answers), example, facts_of, ordered=True)
         facts, missing = dict(known.facts), dict(known.missing)
+        self._glances.check(run.params, facts)
         if known.fingerprint is not None:
             record.FINGERPRINT.write(run, known.fingerprint)
         record.SETTINGS.write(run, self.settings_hash)

@@ -61,7 +61,11 @@ def structure(model: nn.Module, example: Example) -> dict[str, float]:
     Raises:
         Exception: what the model raises; one that looks at values cannot run on the meta device.
     """
-    watched = flow(model, example)
+    return described(flow(model, example), count_params(model))
+
+
+def described(watched: Flow, n_params: int) -> dict[str, float]:
+    """The same, of a model that was watched."""
     rows = _on_paths(watched) | {
         "made": sum((n * _ONE[family] for family, n in watched.made.items()), _none())
     }
@@ -73,7 +77,7 @@ def structure(model: nn.Module, example: Example) -> dict[str, float]:
     widths = np.log2(watched.widths or [1])
     return numbers | {
         "log paths": math.log(1 + _paths(watched)[2]),
-        "log params": math.log1p(count_params(model)),
+        "log params": math.log1p(n_params),
         "log flops": math.log1p(watched.flops),
         "log live flops": math.log1p(watched.live_flops),
         "log width, mean": float(widths.mean()),

@@ -89,7 +89,7 @@ def create_study(
 
 def _default_sampler(objective: Objective) -> SamplerFactory:
     return lambda seed: PredictorSampler(
-        objective.space, example=objective.example_for, costs=objective.foresee, seed=seed
+        objective.seen, example=objective.example_for, costs=objective.costs, seed=seed
     )
 
 

@@ -7,7 +7,7 @@ et al. 2021); the model and what it maximizes were chosen by experiment (studies
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ MOST_PARENTS = 20  # of a front
 N_RANDOM = 25
 N_MUTATIONS = 12
 ROUNDS = 3
+LOOKED = 24
 STARTUP = 0.2  # of the budget, after which a surrogate of FEWEST trials is asked
 FEWEST = 3
 
@@ -57,7 +58,7 @@ class PredictorSampler(TrialSampler):
             start takes no more than a fifth of the budget.
         features: See `Surrogate`.
         costs: Of a study with several objectives: from params to those that are known without a trial, by
-            name, such as `Objective.foresee`; they need no model.
+            name, such as `Objective.costs`; they need no model.
         example: Of the inputs of the networks, or a function of a trial that returns one, such as
             `Objective.example_for`. With it the surrogate sees how each network is put together
             (`optnas.facts.structure`) beside its answers, where that predicts better.
@@ -117,6 +118,7 @@ class PredictorSampler(TrialSampler):
         told, best = self._ranked(study, others)
         known = {trial.number for trial in told}
         running = [expected_params(t) for t in others if not t.state.is_finished() and t.number not in known]
+        self._questions.learn([t.params for t in others if t.state.is_finished()])
         candidates = Candidates(self._questions, self._asked_beyond(best), fixed, rng)
         # Where trials run in parallel, those under way are as good a start as those that told something.
         n_started, n_startup = len(told) + len(running), self.n_startup_trials
@@ -124,16 +126,17 @@ class PredictorSampler(TrialSampler):
             n_startup = min(n_startup, FEWEST)
         if n_started < n_startup or len(told) < max(2, n_startup / 2):
             return _most_different(candidates, seen, self.within)
-        if self._structures is not None:
-            self._structures.looking = True
         surrogate = (
             FrontSurrogate(study, self._looked_at, self._costs)
             if len(study.directions) > 1
             else Surrogate(study.direction, self._looked_at)
         ).fit(others)
-        pool = _Pool(
-            surrogate.believe([params for params in (*running, *proposed) if params]), seen, self.within
-        )
+        surrogate = surrogate.believe([params for params in (*running, *proposed) if params])
+        if self._structures is not None:
+            self._structures.looking = surrogate.looks
+        # Features and costs of the user's own are taken to be quick.
+        looked = None if self._structures is None else LOOKED
+        pool = _Pool(surrogate, candidates, seen, self.within, looked)
         pool.add(candidates.random() for _ in range(N_RANDOM))
         parents: list[Params] = [trial.params for trial in best]
         for _ in range(ROUNDS):
@@ -142,7 +145,7 @@ class PredictorSampler(TrialSampler):
             parents = pool.top(len(best))
             if parents[:1] == before:
                 break
-        return parents[0] if parents else _most_different(candidates, seen, self.within)
+        return pool.best() or _most_different(candidates, seen, self.within)
 
     def _ranked(self, study: Study, trials: list[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
         """The trials that tell something, and those of which candidates are bred, the best first."""
@@ -166,7 +169,7 @@ class PredictorSampler(TrialSampler):
         """What trials were asked that the space does not ask, given their answers."""
         beyond: dict[str, BaseDistribution] = {}
         for trial in trials:
-            own = Candidates(self._questions, {}, trial.params, np.random.default_rng(0)).random() or {}
+            own = Candidates(self._questions, {}, {}, np.random.default_rng(0)).asked(trial.params) or {}
             beyond |= {name: d for name, d in trial.distributions.items() if name not in own}
         return beyond
 
@@ -180,30 +183,61 @@ class PredictorSampler(TrialSampler):
 
 
 class _Pool:
-    """Distinct candidates and the improvement expected of each; those that break a limit win nothing."""
+    """Distinct candidates and the improvement expected of each; those that break a limit win nothing.
+
+    Where that takes a look at their networks, of each batch only so many are looked at: those that promise
+    most by their answers alone.
+    """
 
     def __init__(
-        self, surrogate: Surrogate | FrontSurrogate, seen: set[ParamsKey], within: Within | None
+        self,
+        surrogate: Surrogate | FrontSurrogate,
+        candidates: Candidates,
+        seen: set[ParamsKey],
+        within: Within | None,
+        looked: int | None,
     ) -> None:
         self._surrogate = surrogate
+        self._by_answers = surrogate.without_features() if surrogate.looks else None
+        self._looked = looked
+        self._candidates = candidates
         self._within = within
         self._met = set(seen)
         self._scored: list[tuple[float, Params]] = []
 
     def add(self, candidates: Iterable[Params | None]) -> None:
-        new = []
-        for params in candidates:
-            if params is not None and (key := params_key(params)) not in self._met:
-                self._met.add(key)
-                new.append(params)
+        new = [params for params in candidates if params is not None and self._is_new(params)]
+        if self._by_answers is not None and self._looked is not None and len(new) > self._looked:
+            promise = self._by_answers.improvement(new)
+            asked = (self._asked(new[i]) for i in np.argsort(-promise, kind="stable"))
+            new = list(itertools.islice((params for params in asked if params is not None), self._looked))
         if new:
             scores = self._surrogate.improvement(new)
             self._scored += zip(scores.tolist(), new, strict=True)
             self._scored.sort(key=lambda scored: -scored[0])
 
+    def _is_new(self, params: Params) -> bool:
+        known = len(self._met)
+        self._met.add(params_key(params))
+        return len(self._met) > known
+
+    def _allowed(self) -> Iterator[Params]:
+        return (params for _, params in self._scored if self._within is None or self._within(params))
+
     def top(self, n: int) -> list[Params]:
-        allowed = (params for _, params in self._scored if self._within is None or self._within(params))
-        return list(itertools.islice(allowed, n))
+        return list(itertools.islice(self._allowed(), n))
+
+    def best(self) -> Params | None:
+        """None where nothing is left."""
+        asked = (self._asked(params) for params in self._allowed())
+        return next((params for params in asked if params is not None), None)
+
+    def _asked(self, params: Params) -> Params | None:
+        """What the space asks in the end; None where it raises, or where that was met before."""
+        asked = self._candidates.asked(params)
+        if asked is None or params_key(asked) == params_key(params) or self._is_new(asked):
+            return asked
+        return None
 
 
 def _most_different(candidates: Candidates, seen: Iterable[ParamsKey], within: Within | None) -> Params:
@@ -213,8 +247,9 @@ def _most_different(candidates: Candidates, seen: Iterable[ParamsKey], within: W
     """
     draws = [params for _ in range(N_RANDOM) if (params := candidates.random()) is not None]
     draws.sort(key=lambda params: -_distance(params_key(params), seen))
-    allowed = draws if within is None else filter(within, draws)
-    return next(iter(allowed), draws[0] if draws else {})
+    asked = (params for draw in draws if (params := candidates.asked(draw)) is not None)
+    sound = asked if within is None else filter(within, asked)
+    return next(sound, draws[0] if draws else {})
 
 
 def _distance(answers: ParamsKey, others: Iterable[ParamsKey]) -> float:

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from optnas.answers import ParamsKey, keep_or_draw, params_key
+from optnas.facts.cost import count_params
+from optnas.facts.flow import flow_of_new
 from optnas.facts.inputs import Example
-from optnas.facts.structure import structure
+from optnas.facts.structure import described
 from optnas.space.explore import on_meta
 from optnas.trial import Draw, Space, Trial
 
@@ -65,7 +67,7 @@ class Structures:
         try:
             if self._inputs is None:
                 self._inputs = self._example(trial) if callable(self._example) else self._example
-            numbers = structure(model, self._inputs)
+            numbers = described(flow_of_new(model, self._inputs), count_params(model))
             seen = {name: number for name, number in numbers.items() if name.startswith(SHOWN)}
         except Exception as error:
             logger.debug("The structure of a network cannot be seen.", exc_info=error)

@@ -9,6 +9,7 @@ uncertainty, and needs no model.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -17,7 +18,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas import pareto, private
-from optnas.surrogate.model import Features, Params, Surrogate
+from optnas.surrogate.model import Encoder, Features, Params, Surrogate
 from optnas.surrogate.standing import is_feasible
 
 Array = NDArray[np.float64]
@@ -61,6 +62,11 @@ class FrontSurrogate:
             )
         self._losses = np.array([t.values for t in complete]) * self._signs
         known = self._costs(complete[0].params)
+        self._estimates = {
+            i: _Estimate(complete, np.array([t.values[i] for t in complete]))
+            for i, name in enumerate(self._names)
+            if name in known
+        }
         self._models = {
             i: Surrogate(self._directions[i], self._features, HEADROOM).fit(
                 [pareto.as_one(self._study, t, i) for t in trials]
@@ -70,6 +76,22 @@ class FrontSurrogate:
         }
         self._worst = self._losses.max(axis=0)
         return self
+
+    @property
+    def looks(self) -> bool:
+        """Once it is fitted, whether it has costs to compute or looks at features."""
+        return bool(self._estimates) or any(model.looks for model in self._models.values())
+
+    def without_features(self) -> FrontSurrogate:
+        """A copy that goes by the answers alone, costs included: in no time, and not as well."""
+        other = copy.copy(self)
+        other._models = {i: model.without_features() for i, model in self._models.items()}
+        other._costs = self._estimated
+        other._worst = self._worst.copy()
+        return other
+
+    def _estimated(self, params: Params) -> dict[str, float]:
+        return {self._names[i]: estimate(params) for i, estimate in self._estimates.items()}
 
     def believe(self, running: Sequence[Params]) -> FrontSurrogate:
         """A copy that believes trials still running to end as predicted, as `Surrogate.believe`."""
@@ -119,6 +141,25 @@ class FrontSurrogate:
             else:
                 values, weights = np.array([[costs.get(name, np.nan)] for costs in known]), np.ones(1)
             yield self._signs[i] * values, weights
+
+
+class _Estimate:
+    """A cost from the answers: linear, on the logarithm where all are above 0, with some shrinking."""
+
+    def __init__(self, trials: Sequence[FrozenTrial], costs: Array) -> None:
+        self._encoder = Encoder(trials, None)
+        self._log = bool((costs > 0).all())
+        rows = self._encoder.encode([t.params for t in trials])
+        self._center = rows.mean(axis=0)
+        rows = rows - self._center
+        y = np.log(costs) if self._log else costs
+        self._mean = float(y.mean())
+        shrunk = rows @ rows.T + 0.1 * np.eye(len(rows))
+        self._weights = rows.T @ np.linalg.solve(shrunk, y - self._mean)
+
+    def __call__(self, params: Params) -> float:
+        found = self._mean + float((self._encoder.encode([params])[0] - self._center) @ self._weights)
+        return math.exp(found) if self._log else found
 
 
 def _shortfall(bounds: Array, points: Array, weights: Array) -> Array:

@@ -66,6 +66,9 @@ class Surrogate:
         headroom: How much better than the best trial a value can be, as a share of the distance from there to
             the median. Near its end, values are told apart best.
         noise: What is believed of single values; see `GaussianProcess.fit`.
+
+    Attributes:
+        looks: Once it is fitted, whether it looks at features.
     """
 
     def __init__(
@@ -95,9 +98,9 @@ class Surrogate:
         self._warp, latent = _warped(observed, self._headroom)
         kept = _most_telling(latent)[:MOST_TRIALS]
         params = [observed[i].trial.params for i in kept]
-        models: list[tuple[GaussianProcess, _Encoder]] = []
+        models: list[tuple[GaussianProcess, Encoder]] = []
         for features in dict.fromkeys((None, self._features)):
-            encoder = _Encoder([o.trial for o in observed], features)
+            encoder = Encoder([o.trial for o in observed], features)
             if not models or encoder.has_features:
                 models.append(
                     (GaussianProcess().fit(encoder.encode(params), latent[kept], noise=self._noise), encoder)
@@ -105,6 +108,8 @@ class Surrogate:
         plain, richer = models[0], models[-1]
         wins = plain[0].surprise() - richer[0].surprise() > GAIN
         self._gp, self._encoder = richer if wins else plain
+        self._plain = plain
+        self.looks = wins
         self._best = float(self._gp.fitted().min())
         return self
 
@@ -116,6 +121,13 @@ class Surrogate:
     def draws(self, params: Sequence[Params], n: int, seed: int) -> Array:
         """Values, without noise, that all may have at once, `(n, len(params))`."""
         return self._sign * self._warp.to_loss(self._gp.draws(self._encoder.encode(params), n, seed))
+
+    def without_features(self) -> Surrogate:
+        """A copy that goes by the answers alone: in no time, and not as well."""
+        other = copy.copy(self)
+        (other._gp, other._encoder), other.looks = self._plain, False
+        other._best = float(other._gp.fitted().min())
+        return other
 
     def outcomes(self, params: Sequence[Params]) -> tuple[Array, Array]:
         """Values that trials may come to, `(n, k)`, and the weight of each in an expectation, `(k,)`.
@@ -135,6 +147,8 @@ class Surrogate:
             return self
         other = copy.copy(self)
         other._gp = self._gp.believe(self._encoder.encode(running))
+        gp, encoder = self._plain
+        other._plain = gp.believe(encoder.encode(running)) if self.looks else other._gp, encoder
         return other
 
     def improvement(self, params: Sequence[Params]) -> Array:
@@ -213,7 +227,7 @@ class _Standings:
         return losses
 
 
-class _Encoder:
+class Encoder:
     """Params to rows: two trials are as different as their rows are apart, column by column.
 
     There is a column for each answer of a categorical decision and one for a number, so that the surrogate

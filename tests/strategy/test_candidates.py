@@ -44,6 +44,65 @@ def replayed(space, params):
     return draw.params
 
 
+def deep(trial) -> None:
+    """More paths than anybody walks; whether there is a rate goes by the answer before."""
+    for i in range(trial.suggest_int("depth", 1, 20)):
+        trial.suggest_int(f"{i}.width", 1, 99)
+        if trial.suggest_categorical(f"{i}.op", ["conv", "pool", "drop"]) == "drop":
+            trial.suggest_float(f"{i}.rate", 0.0, 1.0)
+
+
+def walks(questions, n, rng):
+    return [questions.answer(lambda _, distribution: answers.draw(distribution, rng)) for _ in range(n)]
+
+
+def test_questions_of_a_path_that_nobody_walked_are_foreseen() -> None:
+    space = Counted(deep)
+    questions, rng = Questions(space), np.random.default_rng(0)
+    questions.learn(walks(questions, 100, rng))
+    space.calls = 0
+    made = Candidates(questions, {}, {}, rng)
+    found = [made.random() for _ in range(100)]
+    assert sum(made.asked(params) == params for params in found) > 80
+    assert space.calls < 170  # a hundred of them just now
+    space.calls = 0
+    walks(questions, 20, rng)
+    assert space.calls == 20
+
+
+def test_what_is_foreseen_goes_by_what_was_learned_alone() -> None:
+    """Another process, which has walked less, foresees the same, right or wrong."""
+    told = walks(Questions(conditional), 40, np.random.default_rng(0))
+    found = []
+    for n in (0, 500):
+        questions = Questions(conditional)
+        walks(questions, n, np.random.default_rng(1))
+        questions.learn(told)
+        made = Candidates(questions, {}, {}, np.random.default_rng(2))
+        found.append([made.random() for _ in range(200)])
+    assert found[0] == found[1]
+
+
+def test_what_was_foreseen_wrongly_is_asked_in_the_end() -> None:
+    """Only two answers together bring a further question."""
+
+    def space(trial) -> None:
+        a, b = (trial.suggest_int(name, 0, 9) for name in "ab")
+        if a == b == 7:
+            trial.suggest_int("c", 0, 9)
+
+    questions, rng = Questions(space), np.random.default_rng(0)
+    told = [{"a": i % 7, "b": i // 7} for i in range(20)]
+    questions.learn(told)
+    made = Candidates(questions, {}, {"a": 7, "b": 7}, rng)
+    assert made.random() == {"a": 7, "b": 7}
+    asked = made.asked({"a": 7, "b": 7})
+    assert asked.keys() == {"a", "b", "c"}
+    questions.learn([*told, asked])
+    assert made.random().keys() == {"a", "b", "c"}
+    assert Candidates(questions, {}, {"a": 1, "b": 7}, rng).random().keys() == {"a", "b"}
+
+
 def test_forgetting_changes_nothing(monkeypatch) -> None:
     def walks():
         questions, rng = Questions(conditional), np.random.default_rng(0)
