@@ -405,7 +405,12 @@ def spent(study: Holder, trials: Sequence[FrozenTrial]) -> float:
 
 def n_reported(trials: Iterable[FrozenTrial]) -> int:
     """How many reports all trials have made: with one an epoch, what they cost in epochs."""
-    return sum(len(trial.intermediate_values) for trial in trials)
+    return sum(map(n_reports, trials))
+
+
+def n_reports(trial: FrozenTrial) -> int:
+    """How many reports a trial has made, of one objective or of several."""
+    return len(REPORTS.of(trial) or trial.intermediate_values)
 
 
 def number_in_words(number: int | float) -> str:

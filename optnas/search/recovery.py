@@ -77,7 +77,7 @@ def requeue_or_give_up(study: optuna.Study, trial_id: int, error: BaseException)
     storage = private.storage(study)
     try:
         trial = storage.get_trial(trial_id)
-        point, known = len(trial.intermediate_values), record.ATTEMPTS.of(trial) or []
+        point, known = record.n_reports(trial), record.ATTEMPTS.of(trial) or []
         attempts = _ended(known, Process.this(), how="raised", reports=point)
         told, n_lost = describe_error(error), _n_lost(attempts, point)
         storage.set_trial_user_attr(trial_id, record.ATTEMPTS.name, attempts)
@@ -137,7 +137,7 @@ def _recover(storage: Storage, stale: StaleTrial) -> Fate:
             return Fate.GONE  # another worker was faster
         trial = storage.get_trial(stale.trial_id)
         how = "killed" if stale.loss is Loss.DEAD else "lost"
-        point = len(trial.intermediate_values)
+        point = record.n_reports(trial)
         attempts = _ended(record.ATTEMPTS.of(trial) or [], stale.process, how=how, reports=point)
         n_lost = _n_lost(attempts, point)
         storage.set_trial_user_attr(stale.trial_id, record.ATTEMPTS.name, attempts)

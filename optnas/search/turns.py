@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import optuna
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas import private, record
@@ -14,7 +12,6 @@ from optnas.record import Reason, Why
 from optnas.storage.base import HELD, is_held
 from optnas.storage.open import claim, storage_of
 from optnas.strategy.halving import PromotingPruner
-from optnas.surrogate.standing import observe, standings
 
 KEPT = 10
 """So many trials that are paused at the end of a budget keep their state, to go on with more budget."""
@@ -34,7 +31,7 @@ def take_paused(study: optuna.Study, *, last: bool) -> int | None:
     while isinstance(pruner, PromotingPruner) and (trial := pruner.promote(study, last=last)) is not None:
         trial_id = private.trial_id(trial)
         if claim(study, None, record.COUNTS.name, wanted=trial_id).trial_id is not None:
-            record.LET_GO_ON.write(study, trial, len(trial.intermediate_values))
+            record.LET_GO_ON.write(study, trial, record.n_reports(trial))
             if Reason.of(trial) is not None:  # of an end that is none any more
                 storage_of(study).set_trial_user_attr(trial_id, record.REASON.name, {})
             return trial_id
@@ -68,13 +65,9 @@ def end_hopeless(study: optuna.Study) -> Iterator[FrozenTrial]:
 
 def _paused(study: optuna.Study, trials: list[FrozenTrial]) -> list[FrozenTrial]:
     """What is paused, the most promising first."""
+    pruner = study.pruner
     paused = [trial for trial in trials if trial.state == TrialState.WAITING and is_held(trial)]
-    if not paused:
-        return []
-    observed = observe(trials, -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0)
-    scores = standings(observed)
-    known = {o.trial.number: score for o, score in zip(observed, scores.tolist(), strict=True)}
-    return sorted(paused, key=lambda trial: (known.get(trial.number, math.inf), trial.number))
+    return pruner.ranked(study, paused) if isinstance(pruner, PromotingPruner) else paused
 
 
 def _end(
@@ -84,13 +77,25 @@ def _end(
     storage, trial_id = storage_of(study), private.trial_id(trial)
     if claim(study, None, record.COUNTS.name, wanted=trial_id).trial_id is None:
         return
-    step, value = max(trial.intermediate_values.items(), default=(0, math.nan))
-    reason = Reason(kind, f"paused at step {step} with {value:.6g}; {why}")
+    reason = Reason(kind, f"paused {_where(trial)}; {why}")
     storage.set_trial_user_attr(trial_id, record.REASON.name, reason.as_attr())
     storage.set_trial_system_attr(trial_id, HELD, held)
-    values = [value] if trial.intermediate_values else None  # as Optuna records of a pruned trial
+    last = trial.last_step
+    values = (
+        None if last is None else [trial.intermediate_values[last]]
+    )  # as Optuna records of a pruned trial
     storage.set_trial_state_values(trial_id, TrialState.PRUNED, values)
     yield storage.get_trial(trial_id)
+
+
+def _where(trial: FrozenTrial) -> str:
+    if (step := trial.last_step) is not None:
+        return f"at step {step} with {trial.intermediate_values[step]:.6g}"
+    reports = record.REPORTS.of(trial)
+    if not reports:
+        return "before its first report"
+    step, found = max(reports.items(), key=lambda report: int(report[0]))
+    return f"at step {step} with {', '.join(f'{name} {value:.6g}' for name, value in found.items())}"
 
 
 def reopen_paused(study: optuna.Study, n_trials: int | None) -> None:

@@ -97,7 +97,7 @@ def run_workers(
                         team.progressed()
                         progress.show(trial)
                         failures.add(trial)
-                before, n_reports = n_reports, sum(len(trial.intermediate_values) for trial in trials)
+                before, n_reports = n_reports, record.n_reported(trials)
                 if n_reports > before:
                     team.progressed()
                 spent = search.n_trials is not None and record.n_counted(trials) >= search.n_trials

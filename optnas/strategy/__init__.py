@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from optnas.strategy.local_search import LocalSearchSampler as LocalSearchSampler
     from optnas.strategy.padded import PaddedSampler as PaddedSampler
     from optnas.strategy.padded import slots as slots
+    from optnas.strategy.pausing import PausingFrontPruner as PausingFrontPruner
     from optnas.strategy.predictor import PredictorSampler as PredictorSampler
     from optnas.strategy.reinforce import ReinforceSampler as ReinforceSampler
     from optnas.strategy.seeded import SeededSampler as SeededSampler

@@ -34,18 +34,28 @@ class FrontPruner(MultiObjectivePruner):
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether the trial is not to go on."""
-        names = study.metric_names or []
-        known = record.facts(trial)
-        changing = [i for i, name in enumerate(names) if name not in known]
-        if len(changing) != 1:
-            raise ValueError(
-                f"FrontPruner judges by one objective, while the others are facts; of {', '.join(names)}, "
-                f"{', '.join(names[i] for i in changing) or 'none'} is not known before training."
-            )
-        own = pareto.as_one(study, trial, changing[0])
+        objective = reported(study, trial)
+        own = pareto.as_one(study, trial, objective)
         if not own.intermediate_values:
             return False
-        return self.pruner.prune(_Rivals(study, trial, changing[0]), own)
+        return self.pruner.prune(_Rivals(study, trial, objective), own)
+
+
+def reported(study: Study, trial: FrozenTrial) -> int:
+    """Which objective changes during training, where all others are facts of the trial.
+
+    Raises:
+        ValueError: none does, or several do.
+    """
+    names = study.metric_names or []
+    known = record.facts(trial)
+    changing = [i for i, name in enumerate(names) if name not in known]
+    if len(changing) != 1:
+        raise ValueError(
+            f"A pruner judges by one objective, while the others are facts; of {', '.join(names)}, "
+            f"{', '.join(names[i] for i in changing) or 'none'} is not known before training."
+        )
+    return changing[0]
 
 
 class _Rivals(Study):

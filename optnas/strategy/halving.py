@@ -18,7 +18,7 @@ from scipy.stats import spearmanr
 
 from optnas import private, record
 from optnas.storage.base import is_held
-from optnas.surrogate.standing import Observed, observe
+from optnas.surrogate.standing import Observed, observe, standings
 
 AGREEMENT = 0.75
 """Rank correlation with the next report from which on a report says something of a training."""
@@ -47,6 +47,10 @@ class PromotingPruner(BasePruner, ABC):
             study: Its paused trials are those that are WAITING and held (`optnas.storage.base.is_held`).
             last: Whether no new trial may begin any more, so that what is left to do is to finish trials.
         """
+
+    @abstractmethod
+    def ranked(self, study: Study, paused: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """Paused trials, the most promising first: those that are kept where not all can be."""
 
 
 class HalvingPruner(PromotingPruner):
@@ -123,6 +127,12 @@ class HalvingPruner(PromotingPruner):
                     if n_reports.get(number) == rung:
                         return paused[number]
         return None
+
+    def ranked(self, study: Study, paused: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """As they stand to all others."""
+        known = self._observe(study)
+        scores = {o.trial.number: score for o, score in zip(known, standings(known).tolist(), strict=True)}
+        return sorted(paused, key=lambda trial: (scores.get(trial.number, math.inf), trial.number))
 
     def _observe(self, study: Study) -> list[Observed]:
         """As `observe`, of which only is done again what has changed."""
