@@ -75,6 +75,11 @@ class Within:
         self.limits = tuple(limits)
         self._nearest: dict[str, tuple[float, float]] = {}  # limit to (violation, value)
 
+    def also(self, facts: Callable[[Params], Mapping[str, float]], limits: Sequence[Limit]) -> Within:
+        """These limits and others, of other facts."""
+        own = self._facts
+        return Within(lambda params: {**own(params), **facts(params)}, [*self.limits, *limits])
+
     def violation(self, params: Params) -> float:
         """By how much the limit is broken that is broken most; 0 or less where all are kept.
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Group
 from rich.table import Table
 from torch import nn
@@ -20,17 +18,12 @@ from optnas.errors import SpaceError, UntrustworthyError, describe_error, is_inf
 from optnas.facts.fact import Fact
 from optnas.facts.inputs import Example
 from optnas.facts.layers import Operation, operations
+from optnas.facts.prediction import MIN_NETWORKS, OperationModel, fit_model
 from optnas.objective import Objective
 from optnas.seeds import derive_seed, seeded
 from optnas.space.explore import walk
 from optnas.trial import Draw
 
-Floats = NDArray[np.float64]
-
-MIN_NETWORKS = 10
-RANK, ERROR = 0.8, 0.2  # what is trusted: Spearman's correlation and the median error on held-out networks
-_PENALTIES = (0.03, 0.3, 3.0, 30.0)
-_NEGLIGIBLE = 0.1  # of what a network writes, operators that were never measured may write
 _TRIES = 20  # draws for each network that is wanted
 
 
@@ -38,18 +31,23 @@ _TRIES = 20  # draws for each network that is wanted
 class LatencyPredictor(Shown):
     """Predicts a measured number of a network (its latency, its energy) from its operations.
 
-    `rank` and `error` (the median of |prediction - measured| / measured) are of networks that were held out
-    one at a time; `by` is what the chosen model looks at.
+    `rank` is of networks that were held out one at a time.
     """
 
-    by: str
     rank: Agreement
-    error: float
     kind: Fact
     example: Example
-    _kinds: tuple[str, ...]
-    _weights: Floats
-    _least: float
+    model: OperationModel
+
+    @property
+    def by(self) -> str:
+        """What the model looks at."""
+        return self.model.by
+
+    @property
+    def error(self) -> float:
+        """The median of |prediction - measured| / measured, of networks held out one at a time."""
+        return self.model.error
 
     @property
     def n(self) -> int:
@@ -59,7 +57,7 @@ class LatencyPredictor(Shown):
     @property
     def trusted(self) -> bool:
         """Whether held-out networks were ranked and predicted well enough for a limit."""
-        return self.rank.spearman.value >= RANK and self.error <= ERROR
+        return self.model.trusted
 
     @property
     def words(self) -> str:
@@ -83,13 +81,7 @@ class LatencyPredictor(Shown):
 
     def predict_operations(self, found: Sequence[Operation]) -> float:
         """The same, from the network's operations."""
-        new = [operation for operation in found if operation.kind not in self._kinds]
-        written = sum(operation.elements for operation in new)
-        if any(o.layer for o in new) or written > _NEGLIGIBLE * sum(o.elements for o in found):
-            kinds = ", ".join(sorted({operation.kind for operation in new}))
-            raise ValueError(f"No network that was measured has {kinds}; measure more networks.")
-        features = _FEATURES[self.by](_Table([found], self._kinds))
-        return max(self._least, float((_with_one(features) @ self._weights)[0]))
+        return self.model.predict(found)
 
     def fact(self, name: str = "", *, trust_anyway: bool = False) -> Fact:
         """The prediction as a fact, for limits and objectives, known before a network is built for real.
@@ -203,104 +195,10 @@ def fit_operations(
     kind: Fact | None = None,
 ) -> LatencyPredictor:
     """The same, from the operations of each network."""
-    y = np.asarray(measured, dtype=float)
-    if len(found) != len(y) or len(y) < MIN_NETWORKS or not (np.isfinite(y).all() and (y > 0).all()):
-        raise ValueError(
-            f"A prediction needs at least {MIN_NETWORKS} networks with a number above 0 each; got "
-            f"{len(found)} networks and the numbers {y}."
-        )
-    kinds = tuple(sorted({operation.kind for network in found for operation in network}))
-    table = _Table(found, kinds)
-    best: tuple[float, str, float, Floats] | None = None
-    for by, features in _FEATURES.items():
-        x = features(table)
-        for penalty in _PENALTIES:
-            held_out = _left_out(x, y, penalty)
-            loss = float(np.mean((held_out - y) ** 2))
-            if best is None or loss < best[0]:
-                best = loss, by, penalty, held_out
-    assert best is not None
-    _, by, penalty, held_out = best
+    model = fit_model(found, measured)
     return LatencyPredictor(
-        by=by,
-        rank=agreement("prediction", held_out, y),
-        error=float(np.median(np.abs(held_out - y) / y)),
+        rank=agreement("prediction", model.held_out, model.measured),
         kind=kind or Fact("latency", lambda model, example: 0.0, unit="ms", better="lower"),
         example=example,
-        _kinds=kinds,
-        _weights=_ridge(_FEATURES[by](table), y, penalty),
-        _least=float(y.min()) / 10,
+        model=model,
     )
-
-
-# ---- what a model looks at ----
-
-
-class _Table:
-    """Sums over the operations of each network, a column for each kind of operator."""
-
-    def __init__(self, networks: Sequence[Sequence[Operation]], kinds: Sequence[str]) -> None:
-        self.flops = np.array([[float(sum(o.flops for o in network))] for network in networks])
-        self.depth = np.array([[float(max((o.depth for o in n), default=0))] for n in networks])
-        alive = [[o for o in network if o.live] for network in networks]
-        self.counts, self.work = self._by_kind(networks, kinds)
-        self.live_counts, self.live_work = self._by_kind(alive, kinds)
-
-    @staticmethod
-    def _by_kind(networks: Sequence[Sequence[Operation]], kinds: Sequence[str]) -> tuple[Floats, Floats]:
-        counts, work = np.zeros((len(networks), len(kinds))), np.zeros((len(networks), len(kinds)))
-        for row, network in enumerate(networks):
-            n = Counter(operation.kind for operation in network)
-            for column, kind in enumerate(kinds):
-                counts[row, column] = n[kind]
-                work[row, column] = sum(o.flops or o.elements for o in network if o.kind == kind)
-        return counts, work
-
-
-_FEATURES: dict[str, Callable[[_Table], Floats]] = {
-    "FLOPs": lambda t: t.flops,
-    "operators": lambda t: t.counts,
-    "live operators and depth": lambda t: np.hstack([t.live_counts, t.depth]),
-    "work by operator": lambda t: np.hstack([t.counts, t.work]),
-    "work by live operator and depth": lambda t: np.hstack([t.live_counts, t.live_work, t.depth]),
-    "all operators, live operators, depth and FLOPs": lambda t: np.hstack(
-        [t.counts, t.live_counts, t.depth, t.flops]
-    ),
-}
-
-
-# ---- ridge regression ----
-
-
-def _with_one(x: Floats) -> Floats:
-    return np.hstack([np.ones((len(x), 1)), x])
-
-
-def _scaled(x: Floats) -> tuple[Floats, Floats, Floats]:
-    mean, deviation = x.mean(0), x.std(0)
-    scale = np.where(deviation > 0, deviation, np.inf)  # what never changes explains nothing
-    return (x - mean) / scale, mean, scale
-
-
-def _hat(z: Floats, penalty: float) -> tuple[Floats, Floats]:
-    """The matrix from numbers to weights, and that of the penalized normal equations; the mean is free."""
-    a = _with_one(z)
-    shrink = penalty * np.eye(a.shape[1])
-    shrink[0, 0] = 0
-    return a, np.asarray(np.linalg.solve(a.T @ a + shrink, a.T), dtype=np.float64)
-
-
-def _left_out(x: Floats, y: Floats, penalty: float) -> Floats:
-    """The prediction of each network from the others, in closed form."""
-    a, to_weights = _hat(_scaled(x)[0], penalty)
-    hat = a @ to_weights
-    left_out: Floats = y - (y - hat @ y) / np.maximum(1 - np.diag(hat), 1e-9)
-    return left_out
-
-
-def _ridge(x: Floats, y: Floats, penalty: float) -> Floats:
-    """Weights for `_with_one(x)`."""
-    z, mean, scale = _scaled(x)
-    weights = _hat(z, penalty)[1] @ y
-    slopes = weights[1:] / scale
-    return np.concatenate([[weights[0] - mean @ slopes], slopes])

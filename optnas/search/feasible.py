@@ -62,11 +62,8 @@ class LearnedMemory:
 
     def within(self, others: Within | None) -> Within:
         """The objective's limits, if it has any, and this one."""
-        if others is None:
-            return Within(self._share, [Limit(NAME, high=1.0)])
-        foresee = self._objective.foresee
-        both = [*others.limits, Limit(NAME, high=1.0)]
-        return Within(lambda params: {**foresee(params), **self._share(params)}, both)
+        limits = [Limit(NAME, high=1.0)]
+        return Within(self._share, limits) if others is None else others.also(self._share, limits)
 
     def _share(self, params: Mapping[str, Any]) -> dict[str, float]:
         """The memory of a step as a share of what fits; nothing where either is not known."""
@@ -171,5 +168,5 @@ def _died(trial: FrozenTrial) -> bool:
 
 def _was_trained(trial: FrozenTrial) -> bool:
     if trial.state == TrialState.PRUNED:
-        return bool(trial.intermediate_values) and not _ran_out(trial)
+        return record.n_reports(trial) > 0 and not _ran_out(trial)
     return end(trial) is End.COMPLETE

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from functools import partial
@@ -38,6 +38,7 @@ from optnas.record import Reason, Why
 from optnas.search.artifacts import attach_drawing
 from optnas.search.feasible import LearnedMemory
 from optnas.search.fits import never_asked
+from optnas.search.foreseen import LearnedCosts
 from optnas.search.recovery import Fate, recover, requeue, requeue_or_give_up
 from optnas.search.signals import Passage, signals_raise, signals_wait
 from optnas.search.study import limited
@@ -286,7 +287,7 @@ class _Unfinished:
             return
         if is_held(trial):
             return
-        point = (trial.number, len(trial.intermediate_values))
+        point = (trial.number, record.n_reports(trial))
         self._repeats = self._repeats + 1 if point == self._last else 0
         self._last = point
         if self._repeats:
@@ -457,21 +458,21 @@ def _proposing(study: optuna.Study, objective: Objective) -> Iterator[Callable[[
     """Let the study's sampler propose only what is within the limits, fits and is not known yet.
 
     What is given tells it, before a trial, by what an architecture is known now: by its network once equal
-    networks were seen to train to equal values, by its answers before and if not; and, once a trial ran out
-    of memory, what fits.
+    networks were seen to train to equal values, by its answers before and if not; once a trial ran out of
+    memory, what fits; and, once enough were measured, what a device will say.
     """
-    before, memory = study.sampler, LearnedMemory(study, objective)
+    before, memory, measured = study.sampler, LearnedMemory(study, objective), LearnedCosts(study, objective)
     seed = derive_seed(record.origin(study), "distinct")
-    as_it_is: tuple[bool, bool | None] | None = None
+    as_it_is: tuple[bool, Mapping[str, int], bool | None] | None = None
 
     def renew() -> None:
         nonlocal as_it_is
         distinct = objective.reuse_twins and not isinstance(before, DistinctSampler)
-        now = memory.learn(), objective.trusts_twins(study) if distinct else None
+        now = memory.learn(), measured.learn(), objective.trusts_twins(study) if distinct else None
         if now == as_it_is:
             return
-        learned, trusted = as_it_is = now
-        within = memory.within(objective.within) if learned else objective.within
+        learned, _, trusted = as_it_is = now
+        within = measured.limit(memory.within(objective.within) if learned else objective.within)
         study.sampler = limited(study, objective, before, within)
         if distinct:
             study.sampler = DistinctSampler(

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from optnas import Objective, create_study, record
 from optnas.devices import fit_latency, learn_latency
-from optnas.devices.prediction import _left_out, _ridge, _with_one
 from optnas.errors import UntrustworthyError
 from optnas.facts import Fact
 from optnas.facts.layers import operations
+from optnas.facts.prediction import _left_out, _ridge, _with_one
 from optnas.space import sample
 from optnas.trial import replay
 
