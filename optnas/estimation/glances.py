@@ -16,7 +16,7 @@ from optnas.facts.fact import Fact
 from optnas.facts.glance import glance
 from optnas.limits import in_words
 from optnas.space.explore import on_meta
-from optnas.trial import Space, Trial, replay
+from optnas.trial import Space, replay
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Glances:
             found = self._checked(found, self._only_wanted(self._sketched(params)))
         return self._keep(params, found)
 
-    def see(self, model: nn.Module, trial: Trial) -> None:
+    def see(self, model: nn.Module, trial: Any) -> None:
         """Note the costs of a model that the space has just built, on the meta device, for this trial."""
         if not self._facts or not self._trusted or self._n_checked < CHECKED or self._example_asks:
             return
