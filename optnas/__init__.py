@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from optnas.facts.fact import Fact as Fact
     from optnas.facts.inputs import Arguments as Arguments
     from optnas.facts.sketch import fingerprint as fingerprint
+    from optnas.launch.ray_workers import RayWorkers as RayWorkers
+    from optnas.launch.slurm_workers import SlurmWorkers as SlurmWorkers
     from optnas.objective import Objective as Objective
     from optnas.reports.report import report as report
     from optnas.search.best import best as best

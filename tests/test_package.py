@@ -55,6 +55,7 @@ DOORS = {
     "drawing": _WORDS | {"facts"},
     "storage": {"errors", "private", "passwords"},
     "surrogate": _WORDS,
+    "launch": {"_lazy", "storage"},
     "estimation": _PARTS,
     "tasks": _PARTS,
     "data": _PARTS | {"estimation"},
@@ -68,13 +69,14 @@ DOORS = {
     "progress": _PARTS | {"estimation", "objective"},
     "export": {"facts", "errors"},
     "devices": _PARTS | {"objective", "analysis", "export"},
-    "search": _PARTS | _WAYS | {"objective", "progress", "export"},
+    "search": _PARTS | _WAYS | {"objective", "progress", "export", "launch"},
     "plots": _PARTS | {"objective", "analysis"},
     "reports": _PARTS | {"objective", "analysis", "plots"},
     "dashboard": _PARTS | _WAYS | {"objective", "analysis", "search", "plots", "reports"},
     "cli": _PARTS
     | _WAYS
-    | {"objective", "analysis", "progress", "search", "plots", "reports", "dashboard", "export", "testing"},
+    | {"objective", "analysis", "progress", "launch", "search", "plots", "reports", "dashboard", "export"}
+    | {"testing"},
     "testing": _PARTS | _WAYS | {"objective", "analysis", "search", "export"},
 }
 LIGHTNING = {"training", "tasks", "data", "supernet", "search"}
@@ -152,7 +154,10 @@ def test_every_public_name_resolves_and_is_listed_once() -> None:
 
 LAZY = [
     "optnas",
-    *(f"optnas.{room}" for room in ("strategy", "training", "benchmarks", "data", "tasks", "supernet")),
+    *(
+        f"optnas.{room}"
+        for room in ("strategy", "training", "benchmarks", "data", "tasks", "supernet", "launch")
+    ),
 ]
 
 

@@ -34,6 +34,7 @@ from optnas.cli.options import (
     Workers,
 )
 from optnas.cli.results import best_values, export_best, find_picked, show_best, show_trials
+from optnas.cli.workers import make_workers, read
 from optnas.passwords import without_password, without_secrets
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def search(
     timeout: Timeout = None,
     trainings: Trainings = None,
     trial_timeout: TrialTimeout = None,
-    workers: Workers = 1,
+    workers: Workers = "1",
     finalists: Finalists = None,
     json: Json = False,
     storage: Storage = None,
@@ -94,7 +95,7 @@ def search(
 def check(
     file: File,
     trials: Trials = None,
-    workers: Workers = 1,
+    workers: Workers = "1",
     storage: Storage = None,
     study_name: StudyName = None,
 ) -> None:
@@ -102,7 +103,7 @@ def check(
 
     The exit status is 1 where something is wrong.
     """
-    print_check(load_job(file, storage, study_name), trials, workers)
+    print_check(load_job(file, storage, study_name), trials, read(workers)[1])
 
 
 @app.command()
@@ -139,7 +140,7 @@ def worker(
     job = load_job(file, storage, study_name)
     if isinstance(job.sampler, optuna.samplers.BaseSampler):
         job.sampler.reseed_rng()  # its own generator would draw what that of another worker drew
-    _search(job, trials, timeout, trainings, 1, json)
+    _search(job, trials, timeout, trainings, "1", json)
 
 
 @app.command()
@@ -302,7 +303,7 @@ def _search(
     trials: int | None,
     timeout: float | None,
     trainings: float | None,
-    workers: int,
+    workers: str,
     json: bool,
     trial_timeout: float | None = None,
 ) -> optuna.Study:
@@ -314,6 +315,7 @@ def _search(
     from optnas.search.optimize import optimize
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # the progress says it
+    launcher = make_workers(workers, trial_timeout, job)
     n_trials = trials or job.n_trials or (DEFAULT_TRIALS if timeout is None and trainings is None else None)
     with warnings.catch_warnings(record=True) as caught:  # shown without the line numbers of our files
         warnings.simplefilter("always", UserWarning)
@@ -339,7 +341,7 @@ def _search(
                 timeout=timeout,
                 n_trainings=trainings,
                 trial_timeout=trial_timeout,
-                n_workers=workers,
+                workers=launcher,
                 show_progress=show,
             )
         except SearchFailedError as error:

@@ -55,6 +55,12 @@ class Job:
         """What to type for another command on the same study."""
         return shlex.join(["optnas", name, str(self.file), *more, *map(without_password, self.options)])
 
+    def carry_code(self) -> None:
+        """What the file defines goes to workers with the objective: on other machines it may not be found."""
+        import cloudpickle
+
+        cloudpickle.register_pickle_by_value(sys.modules[_module_name(self.file)])
+
     def create_study(self) -> optuna.Study:
         """Create the study, or go on with it."""
         from optnas.search.study import create_study
@@ -173,7 +179,7 @@ def open_existing(url: str, *, read_only: bool = False) -> optuna.storages.BaseS
 def _import(file: Path) -> ModuleType:
     """Import a file under its own name, with its folder on the path, as `python FILE` has it."""
     sys.path.insert(0, str(file.resolve().parent))
-    name = file.stem.replace(".", "_")  # a dot would mean a package
+    name = _module_name(file)
     spec = importlib.util.spec_from_file_location(name, file.resolve())
     if spec is None or spec.loader is None:
         fail(f"{file} is not a Python file; the name of a study file ends in .py.")
@@ -191,3 +197,7 @@ def _import(file: Path) -> ModuleType:
             trace = trace.tb_next  # the way to the user's code is ours
         fail("".join(traceback.format_exception(error.with_traceback(trace))).rstrip(), code=1)
     return module
+
+
+def _module_name(file: Path) -> str:
+    return file.stem.replace(".", "_")  # a dot would mean a package

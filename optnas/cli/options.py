@@ -60,7 +60,15 @@ Pick = Annotated[
         "first objective must keep, such as 'flops<=2e6'; may be given several times.",
     ),
 ]
-Workers = Annotated[int, typer.Option(min=1, help="Processes on this machine.")]
+Workers = Annotated[
+    str,
+    typer.Option(
+        metavar="N|ray:N|slurm:N",
+        help="Processes on this machine; on the nodes of a Ray cluster (that of RAY_ADDRESS, or as Ray finds "
+        "it): ray:8,GPU=0.5,CPU=2 says what each needs; or jobs of SLURM, with options of sbatch: "
+        "slurm:8,partition=gpu,time=04:00:00.",
+    ),
+]
 Finalists = Annotated[
     int | None,
     typer.Option(

@@ -11,10 +11,10 @@ import optuna
 
 from optnas import record
 from optnas.errors import SearchFailedError
+from optnas.launch.launcher import Launcher, LocalProcesses
 from optnas.objective import Objective
 from optnas.progress.progress import Progress, Show
 from optnas.search.fits import check_fits
-from optnas.search.launcher import Launcher
 from optnas.search.loop import Callback, work
 from optnas.search.recovery import recover
 from optnas.search.rehearsal import rehearse
@@ -36,7 +36,7 @@ def optimize(
     show_progress: Show = None,
     callbacks: Sequence[Callback] = (),
     trial_timeout: float | None = None,
-    launcher: Launcher | None = None,
+    workers: Launcher | None = None,
 ) -> None:
     """Run trials until the whole study has `n_trials` that count, or its time or its epochs are spent.
 
@@ -64,7 +64,7 @@ def optimize(
             `study.optimize`. Workers call them, each after its own trials; so they must be picklable then.
         trial_timeout: seconds that an attempt at a trial may take; then the process that runs it ends, and
             the trial fails and says where it was. It makes even a single worker a process of its own.
-        launcher: where workers run; by default `LocalProcesses()`, on this machine.
+        workers: how many run, and where, if not as processes of this machine: `RayWorkers(64)`.
 
     Raises:
         SearchFailedError: the rehearsal failed; the first five trials, or eight of the last ten, failed for
@@ -73,18 +73,21 @@ def optimize(
             `ChoicesError`: a name offers other choices than before, or under other answers.
         StorageUnavailableError: the storage cannot be read or written for longer than its patience.
         CheckpointError: the state of a training cannot be written; a full disk, for example.
-        ValueError: workers, but a storage that they cannot share, or an objective or a callback that cannot
-            be pickled; fewer than one worker; no time for a trial; or `n_trainings` of an estimator that does
-            not say how often it reports.
+        ValueError: a storage on which no search may work; workers, but a storage that they cannot share, or
+            an objective or a callback that cannot be pickled; fewer than one worker; no time for a trial; or
+            `n_trainings` of an estimator that does not say how often it reports.
     """
-    if n_workers < 1:
-        raise ValueError(f"n_workers={n_workers} must be at least 1.")
+    if workers is not None and n_workers != 1:
+        raise ValueError(f"n_workers={n_workers}: `workers` says already how many there are.")
+    local = LocalProcesses(n_workers)
+    storage = storage_of(study)
+    if storage.refuses:
+        raise ValueError(storage.refuses)
     if trial_timeout is not None and not trial_timeout > 0:
         raise ValueError(f"trial_timeout={trial_timeout} must be above 0; None means no limit.")
     n_reports = None if n_trainings is None else _reports(n_trainings, objective)
     check_values(study, objective)
     check_fits(study, objective)
-    storage = storage_of(study)
     if storage.lacks:
         warnings.warn(storage.lacks, stacklevel=2)
     for given_up in recover(study):
@@ -94,10 +97,10 @@ def optimize(
     deadline = None if timeout is None else time.monotonic() + timeout
     record.write_budget(study, n_trials, n_reports, timeout)
     search = Search(n_trials, deadline, tuple(callbacks), trial_timeout, n_reports)
-    in_workers = n_workers > 1 or trial_timeout is not None or launcher is not None
+    in_workers = n_workers > 1 or trial_timeout is not None or workers is not None
     try:
         if in_workers:
-            run_workers(study, objective, search, n_workers, show_progress, launcher)
+            run_workers(study, objective, search, workers or local, show_progress)
         else:
             _run_here(study, objective, search, show_progress)
     finally:

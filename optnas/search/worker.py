@@ -1,7 +1,8 @@
-"""The life of a process that `LocalProcesses` starts: read the job, work, say how it ended."""
+"""The life of a process that a launcher starts: read the job, work, say how it ended."""
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import signal
@@ -9,17 +10,18 @@ import sys
 import threading
 from typing import NoReturn
 
-from optnas.search.launcher import Farewell
+from optnas.launch.process import Farewell
 from optnas.search.workers import serve
 
 
 def main() -> NoReturn:
-    """Called by `launcher.LocalProcesses`; the last argument is the file descriptor of the job's body."""
+    """Called by `process.LocalProcess`; last come the descriptor of the job's body and the deadline."""
     farewells = os.dup(1)
     os.dup2(2, 1)  # what the user's code prints goes where its errors go
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a text file
     secret = _read(int.from_bytes(_read(8), "big"))
-    body = mmap.mmap(int(sys.argv[-1]), 0, access=mmap.ACCESS_READ)  # all workers read it at once
+    file, deadline = map(json.loads, sys.argv[-2:])
+    body = mmap.mmap(file, 0, access=mmap.ACCESS_READ)  # all workers read it at once
     halt = threading.Event()
     threading.Thread(target=_listen, args=(halt,), daemon=True).start()
 
@@ -27,7 +29,7 @@ def main() -> NoReturn:
         os.write(farewells, farewell.dump())
         os._exit(1)
 
-    farewell = serve(secret, body, halt, leave_now)
+    farewell = serve(secret, body, deadline, halt, leave_now)
     os.write(farewells, farewell.dump())
     sys.exit(0 if farewell.way in ("done", "stopped") else 1)
 

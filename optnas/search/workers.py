@@ -13,7 +13,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import cloudpickle
@@ -23,10 +23,11 @@ from optuna.trial import TrialState
 
 from optnas import private, record
 from optnas.errors import OptnasError, SearchFailedError, describe_error, is_infrastructure, is_users_code
+from optnas.launch.launcher import Launcher
+from optnas.launch.process import Farewell, Job
 from optnas.objective import Objective
 from optnas.progress.progress import Progress, Show
 from optnas.record import Reason, Why
-from optnas.search.launcher import Farewell, Job, Launcher, LocalProcesses
 from optnas.search.loop import Callback, Failures, work
 from optnas.search.recovery import MAX_KILLS, recover
 from optnas.search.rehearsal import rehearse
@@ -59,22 +60,17 @@ def run_workers(
     study: optuna.Study,
     objective: Objective,
     search: Search,
-    n_workers: int,
+    launcher: Launcher,
     show_progress: Show,
-    launcher: Launcher | None = None,
 ) -> None:
-    """Run `n_workers` processes until the budget is spent, replacing those that die. See `optimize`.
+    """Let workers run until the budget is spent, replacing those that die. See `optimize`.
 
     Raises:
-        ValueError: the study's storage cannot be shared between processes, or the objective not be pickled.
+        ValueError: workers cannot share the study's storage, or the objective cannot be pickled.
         SearchFailedError: the trials fail for one reason, the storage or disk of a worker fails, a callback
             raises, or workers die as soon as they start.
     """
-    if not storage_of(study).shared:
-        raise ValueError(
-            f"n_workers={n_workers}, trial_timeout={search.trial_timeout}: workers need a storage that "
-            "processes can share; for example optnas.create_study(objective, storage='sqlite:///nas.db')."
-        )
+    launcher.prepare(storage_of(study))
     shown = {t.number for t in study.get_trials(deepcopy=False) if t.state.is_finished()}
     n_reports, failures = 0, Failures()
     with (
@@ -83,7 +79,7 @@ def run_workers(
         Progress(study, search.n_trials, show_progress) as progress,
     ):
         rehearse(study, objective)
-        team = _Team(launcher or LocalProcesses(), job, n_workers)
+        team = _Team(launcher, job)
         try:
             team.start()
             while True:
@@ -133,7 +129,9 @@ def make_job(study: optuna.Study, objective: Objective, search: Search) -> Itera
     storage = storage_of(study)  # as arguments: pickled, it would leave the password behind
     with tempfile.TemporaryFile() as body:
         try:
-            cloudpickle.dump((study.study_name, study.sampler, study.pruner, objective, search), body)
+            # A deadline is of this machine's clock.
+            anywhere = replace(search, deadline=None)
+            cloudpickle.dump((study.study_name, study.sampler, study.pruner, objective, anywhere), body)
         except (TypeError, AttributeError, ValueError, ImportError) as error:
             raise ValueError(
                 f"The objective, the sampler, the pruner or a callback cannot be handed to workers: {error}. "
@@ -141,23 +139,23 @@ def make_job(study: optuna.Study, objective: Objective, search: Search) -> Itera
                 "function of the trial."
             ) from error
         body.flush()
-        yield Job(cloudpickle.dumps(storage.arguments()), body)
+        yield Job(cloudpickle.dumps(storage.arguments()), body, search.deadline)
 
 
 class _Team:
     """The workers of a search: who still runs, who is replaced, and when that leads nowhere."""
 
-    def __init__(self, launcher: Launcher, job: Job, size: int) -> None:
-        self._launcher, self._job, self._size = launcher, job, size
+    def __init__(self, launcher: Launcher, job: Job) -> None:
+        self._launcher, self._job, self._size = launcher, job, launcher.n_workers
         self._ended: dict[int, Farewell] = {}
         self._replace_at: dict[int, float] = {}
         self._in_a_row = 0
-        self._stopped = False
+        self._halted = False
         self.deaths: Counter[str] = Counter()
 
     def start(self) -> None:
         for place in range(self._size):
-            self._launcher.start(place, self._size, self._job)
+            self._launcher.start(place, self._job)
 
     def poll(self) -> None:
         """See who has ended since."""
@@ -171,10 +169,10 @@ class _Team:
         Raises:
             SearchFailedError: a worker says so, or one after the other dies.
         """
-        if any(farewell.way == "stopped" for farewell in self._ended.values()) and not self._stopped:
-            self._stopped = True
+        over = over or any(farewell.way == "stopped" for farewell in self._ended.values())
+        if over and not self._halted:
+            self._halted = True
             self._launcher.halt()
-        over = over or self._stopped
         for place, farewell in self._ended.items():
             if farewell.way == "failed" and not over:
                 raise SearchFailedError(farewell.words)
@@ -189,7 +187,7 @@ class _Team:
         due = [place for place, when in self._replace_at.items() if when <= time.monotonic()]
         for place in due:
             del self._replace_at[place], self._ended[place]
-            self._launcher.start(place, self._size, self._job)
+            self._launcher.start(place, self._job)
 
     def _mourn(self, place: int, farewell: Farewell, over: bool) -> float:
         """Note a death; the seconds to wait before the worker is replaced."""
@@ -225,12 +223,19 @@ class _Team:
         self._launcher.stop(GRACE)
 
 
-def serve(secret: bytes, body: Any, halt: threading.Event, leave_now: Callable[[Farewell], None]) -> Farewell:
+def serve(
+    secret: bytes,
+    body: Any,
+    deadline: float | None,
+    halt: threading.Event,
+    leave_now: Callable[[Farewell], None],
+) -> Farewell:
     """What a worker does, wherever it runs: take part in the search until there is no more for it to do.
 
     Args:
         secret: of the job.
         body: the bytes of the job's body, or something that gives them, such as a memory map.
+        deadline: the job's, as of `time.monotonic()` of this machine.
         halt: once it is set, no new trial begins.
         leave_now: ends this process at once, with that farewell; called from another thread.
     """
@@ -248,7 +253,7 @@ def serve(secret: bytes, body: Any, halt: threading.Event, leave_now: Callable[[
             study,
             objective,
             search.n_trials,
-            search.deadline,
+            deadline,
             search.callbacks,
             n_reports=search.n_reports,
             halt=halt,

@@ -74,6 +74,9 @@ class Storage(BaseStorage):
     lacks = ""
     """A sentence about what a search misses here and how to get it; "" where there is nothing to say."""
 
+    refuses = ""
+    """Why no search may work on its studies, which can be read all the same; "" where one may."""
+
     @abstractmethod
     def claim(self, study_id: int, n_trials: int | None, counts: str, wanted: int | None = None) -> Claim:
         """Take a WAITING trial or create one, unless `n_trials` of the study count, run or are held already.

@@ -29,6 +29,13 @@ _LACKS = (
     "storage='sqlite:///nas.db' or 'postgresql://user@host/database'."
 )
 
+_REFUSES = (
+    "storage={} hands on Optuna's calls alone: of a trial that comes through it the owner is its server, so "
+    "it stays RUNNING when the process that runs it dies, and processes exceed the budget. Give optnas the "
+    "URL of the database behind it, such as storage='postgresql://user@host/database'; where that has too "
+    "few connections, that of a pooler in front of it, such as PgBouncer."
+)
+
 _claiming = threading.Lock()
 
 
@@ -49,6 +56,7 @@ class ForeignStorage(Storage, BaseHeartbeat):
             self.place = Place(file=file)
         elif not isinstance(storage, InMemoryStorage):
             self.place = Place(server=kind(storage))
+        self.refuses = _REFUSES.format(self._name) if kind(storage) == "GrpcStorageProxy" else ""
         # What is in memory ends with its process, so nothing of it is left RUNNING.
         self.lacks = "" if isinstance(storage, InMemoryStorage) else _LACKS.format(self._name)
 

@@ -31,6 +31,7 @@ from torch import nn
 
 from optnas import Classification, Digits, Objective, Training, create_study, optimize, record
 from optnas.estimation.run import Run
+from optnas.launch.launcher import Launcher, LocalProcesses
 from optnas.record import counts
 from optnas.search.recovery import MAX_KILLS
 from optnas.storage.open import open_storage
@@ -98,7 +99,8 @@ class Killer(threading.Thread):
     """Kills workers while the search goes on until `n_kills` have hit a trial, half of them past its first
     epoch, and then makes the file `over`.
 
-    No trial is hit so often that it would be given up. `halfway` is called once, in the middle.
+    No trial is hit so often that it would be given up. `halfway` is called once, in the middle; `end` ends
+    the worker of a pid, which is stopped.
     """
 
     def __init__(
@@ -109,8 +111,10 @@ class Killer(threading.Thread):
         n_kills: int,
         seed: int,
         halfway: Callable[[], None] | None,
+        end: Callable[[int], None],
     ) -> None:
         super().__init__(name="killer", daemon=True)
+        self.end = end
         self.study = optuna.load_study(study_name="chaos", storage=open_storage(url))
         self.over, self.n_trials, self.n_kills, self.halfway = over, n_trials, n_kills, halfway
         self.random = random.Random(seed)
@@ -118,6 +122,12 @@ class Killer(threading.Thread):
         self.stop = threading.Event()
 
     def run(self) -> None:
+        try:
+            self.attack()
+        finally:
+            self.over.touch()  # or trials wait for ever
+
+    def attack(self) -> None:
         while not self.stop.wait(0.02):
             trials = self.trials()
             n_finished = sum(trial.state.is_finished() for trial in trials)
@@ -146,9 +156,10 @@ class Killer(threading.Thread):
                 trial = self.trials()[victim.number]
                 if self.may_die(trial, first) and record.ATTEMPTS.of(trial)[-1]["pid"] == pid:
                     self.kills.append(Kill(trial.number, pid, len(trial.intermediate_values)))
-                    os.kill(pid, signal.SIGKILL)
+                    self.end(pid)
             finally:
-                os.kill(pid, signal.SIGCONT)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     def may_die(self, trial: FrozenTrial, first: int) -> bool:
         """Whether it runs, between epoch `first` and its last, and has a life to spare."""
@@ -169,12 +180,16 @@ class Killer(threading.Thread):
 def was_hit(kill: Kill, trial: FrozenTrial) -> bool:
     """Whether the kill ended an attempt at the trial, by the trial's own records."""
     attempts = record.attempts(trial)
-    return any((a["pid"], a.get("how")) == (kill.pid, "killed") for a in attempts)
+    return any(a["pid"] == kill.pid and a.get("how") in ("killed", "interrupted") for a in attempts)
 
 
 def missed(kill: Kill, trial: FrozenTrial) -> bool:
     """Whether the trial ended before the kill."""
     return trial.state.is_finished() and not was_hit(kill, trial)
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
 
 
 def search(
@@ -186,15 +201,17 @@ def search(
     pause: float = 0.25,
     seed: int = 0,
     halfway: Callable[[], None] | None = None,
+    workers: Launcher | None = None,
+    end: Callable[[int], None] = kill,
 ) -> tuple[optuna.Study, list[Kill]]:
     """Run a search to its end while its workers are killed."""
     objective = make_objective(folder, pause, n_free=math.ceil(SHARE * n_trials))
     pruner = optuna.pruners.NopPruner()
     study = create_study(objective, study_name="chaos", storage=url, seed=seed, pruner=pruner)
-    killer = Killer(url, folder / "over", n_trials, n_kills, seed, halfway)
+    killer = Killer(url, folder / "over", n_trials, n_kills, seed, halfway, end)
     killer.start()
     try:
-        optimize(study, objective, n_trials, n_workers=WORKERS)
+        optimize(study, objective, n_trials, workers=workers or LocalProcesses(WORKERS))
     finally:
         killer.stop.set()
         killer.join()
@@ -287,6 +304,23 @@ def train_again(trials: list[FrozenTrial], folder: Path) -> list[int]:
     ]
 
 
+def show(found: Account, n_kills: int, n_trials: int, seconds: float) -> None:
+    """Print the table."""
+    print(f"{'workers killed':<40}{n_kills:>6}")
+    print(f"{'  in a trial':<40}{found.hits:>6}")
+    print(f"{'  past its first epoch':<40}{found.late:>6}")
+    print(f"{'trials asked for':<40}{n_trials:>6}")
+    print(f"{'  that count':<40}{found.counted:>6}")
+    print(f"{'  left over or failed':<40}{len(found.others):>6}")
+    print(f"{'epochs missing':<40}{found.missing:>6}")
+    print(f"{'epochs repeated: being stored when hit':<40}{found.repeated:>6}")
+    print(f"{'epochs repeated that were stored':<40}{found.lost:>6}")
+    print(f"{'trials that come out differently':<40}{len(found.different):>6}")
+    print(f"{'seconds':<40}{seconds:>6.0f}")
+    for other in found.others:
+        print(other)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -302,19 +336,7 @@ def main() -> None:
         study, kills = search(folder, url, options.trials, options.kills)
         seconds = time.perf_counter() - started
         found = account(study, folder, kills)
-    print(f"{'workers killed':<40}{len(kills):>6}")
-    print(f"{'  in a trial':<40}{found.hits:>6}")
-    print(f"{'  past its first epoch':<40}{found.late:>6}")
-    print(f"{'trials asked for':<40}{options.trials:>6}")
-    print(f"{'  that count':<40}{found.counted:>6}")
-    print(f"{'  left over or failed':<40}{len(found.others):>6}")
-    print(f"{'epochs missing':<40}{found.missing:>6}")
-    print(f"{'epochs repeated: being stored when hit':<40}{found.repeated:>6}")
-    print(f"{'epochs repeated that were stored':<40}{found.lost:>6}")
-    print(f"{'trials that come out differently':<40}{len(found.different):>6}")
-    print(f"{'seconds':<40}{seconds:>6.0f}")
-    for other in found.others:
-        print(other)
+    show(found, len(kills), options.trials, seconds)
 
 
 if __name__ == "__main__":

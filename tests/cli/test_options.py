@@ -43,7 +43,18 @@ def test_an_option_means_the_same_in_every_command() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--trials", "0"), ("--workers", "0"), ("--timeout", "-1"), ("--trials", "many")],
+    [
+        ("--trials", "0"),
+        ("--workers", "0"),
+        ("--workers", "2,CPU=1"),
+        ("--workers", "ray:0"),
+        ("--workers", "ray:2,GPU"),
+        ("--workers", "ray:2,GPU=a"),
+        ("--workers", "slurm:,time=1"),
+        ("--workers", "moon:2"),
+        ("--timeout", "-1"),
+        ("--trials", "many"),
+    ],
 )
 def test_what_makes_no_sense_is_refused(arguments: tuple[str, ...], toy: Path, optnas_cli: Cli) -> None:
     result = optnas_cli("run", toy, *arguments)

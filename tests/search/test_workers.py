@@ -21,6 +21,7 @@ from torch import nn
 
 from optnas import record
 from optnas.errors import SearchFailedError
+from optnas.launch.launcher import LocalProcesses
 from optnas.objective import Objective
 from optnas.record import Why, counts
 from optnas.search.optimize import optimize
@@ -155,7 +156,7 @@ def test_workers_that_die_are_replaced_as_long_as_trials_get_further(tmp_path, m
     monkeypatch.setattr("optnas.search.workers.MAX_KILLS", 1)
     objective = Objective(linear, Dying(epochs=3))
     study = study_of(objective, tmp_path)
-    run_workers(study, objective, Search(1), n_workers=1, show_progress=False)
+    run_workers(study, objective, Search(1), LocalProcesses(1), show_progress=False)
     assert states(study) == [TrialState.COMPLETE]
 
 
@@ -181,7 +182,7 @@ def test_workers_that_die_when_all_is_done_are_not_replaced(tmp_path, monkeypatc
     monkeypatch.setattr("optnas.search.workers.MAX_KILLS", 1)
     objective = Objective(linear, Sleeping())
     study = study_of(objective, tmp_path, sampler=Unclean(seed=0))
-    run_workers(study, objective, Search(2), n_workers=2, show_progress=False)
+    run_workers(study, objective, Search(2), LocalProcesses(2), show_progress=False)
     assert states(study) == [TrialState.COMPLETE] * 2
     assert "died" not in caplog.text  # they had said that nothing was left to do
 
@@ -234,7 +235,7 @@ def test_what_workers_do_while_their_parent_is_held_up_is_shown(tmp_path, monkey
         return trials
 
     monkeypatch.setattr(study, "get_trials", slow)
-    run_workers(study, objective, Search(1), n_workers=1, show_progress="json")
+    run_workers(study, objective, Search(1), LocalProcesses(1), show_progress="json")
     told = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
     assert told == ["start", "trial", "best", "end"]
 
@@ -278,7 +279,7 @@ def test_workers_that_all_end_so_stop_the_search(tmp_path, monkeypatch):
     study = study_of(objective, tmp_path)
     study.sampler = Exiting()
     with pytest.raises(SearchFailedError, match=r"2 workers died one after the other \(exit status 0\)"):
-        run_workers(study, objective, Search(3), n_workers=1, show_progress=False)
+        run_workers(study, objective, Search(3), LocalProcesses(1), show_progress=False)
 
 
 class Exiting(optuna.samplers.RandomSampler):
@@ -388,7 +389,7 @@ def test_no_time_for_a_trial_is_refused(trial_timeout):
 
 def test_a_limit_for_a_trial_needs_a_storage_that_a_worker_can_open():
     objective = Objective(linear, Sleeping())
-    with pytest.raises(ValueError, match=r"trial_timeout=1.0: workers need a storage"):
+    with pytest.raises(ValueError, match=r"n_workers=1: workers are .*\(trial_timeout.*need a storage"):
         optimize(create_study(objective), objective, n_trials=1, trial_timeout=1.0)
 
 
@@ -489,7 +490,7 @@ def test_a_worker_that_does_not_leave_is_killed_after_the_time_of_grace(tmp_path
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
-        run_workers(study, objective, Search(1), n_workers=1, show_progress=False)
+        run_workers(study, objective, Search(1), LocalProcesses(1), show_progress=False)
     [trial] = study.trials
     [attempt] = record.ATTEMPTS.of(trial)
     assert (trial.state, trial.intermediate_values) == (TrialState.WAITING, {0: 0.5})
@@ -529,7 +530,7 @@ def test_a_worker_whose_study_was_deleted_says_so_without_a_traceback(tmp_path, 
     with make_job(study, objective, Search(3)) as job:
         optuna.delete_study(study_name=study.study_name, storage=study._storage)
         job.body.seek(0)
-        farewell = serve(job.secret, job.body.read(), threading.Event(), leave_now=None)
+        farewell = serve(job.secret, job.body.read(), None, threading.Event(), leave_now=None)
     assert farewell.way == "failed"
     assert f"There is no study '{study.study_name}'" in farewell.words
     assert "Traceback" not in capsys.readouterr().err

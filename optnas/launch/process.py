@@ -1,8 +1,4 @@
-"""Where workers run: a launcher starts, polls and stops them.
-
-Budget, recovery and progress are not its business. A worker calls `optnas.search.workers.serve` in a process
-of its own.
-"""
+"""A worker as a process of this machine. Imports nothing heavy: whoever only holds a worker stays small."""
 
 from __future__ import annotations
 
@@ -12,15 +8,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import IO, Literal
-
-import torch
 
 _LINE = 2_000
 """Characters of a line of a worker's output that are passed on."""
@@ -66,71 +58,12 @@ class Job:
     Attributes:
         secret: the storage's arguments, with its password: not for print, a file or a command line.
         body: a file that has the rest, pickled; its position is of no account.
+        deadline: as of `time.monotonic()` of this machine; None: no limit.
     """
 
     secret: bytes
     body: IO[bytes]
-
-
-class Launcher(ABC):
-    """Starts, polls and stops the workers of one search, which are known by their places, from 0."""
-
-    @abstractmethod
-    def start(self, place: int, size: int, job: Job) -> None:
-        """Start the worker `place` of `size`, or another one instead of the one that ended there."""
-
-    @abstractmethod
-    def poll(self, place: int) -> Farewell | None:
-        """How the worker ended; None while it runs."""
-
-    @abstractmethod
-    def halt(self) -> None:
-        """Ask all to begin no new trial."""
-
-    @abstractmethod
-    def stop(self, grace: float) -> None:
-        """Ask those that run to save their state and leave; after `grace` seconds, make them.
-
-        Whatever a worker held is free afterwards, and the launcher may be used again.
-        """
-
-
-class LocalProcesses(Launcher):
-    """Processes of this machine. What they write appears on our standard error, each line with its place.
-
-    Raises:
-        OSError: a process cannot be started.
-    """
-
-    def __init__(self) -> None:
-        self._workers: dict[int, _Local] = {}
-
-    def start(self, place: int, size: int, job: Job) -> None:
-        if place in self._workers:
-            self._workers.pop(place).close()
-        self._workers[place] = _Local(place, job, worker_environment(place, size))
-
-    def poll(self, place: int) -> Farewell | None:
-        return self._workers[place].farewell()
-
-    def halt(self) -> None:
-        for worker in self._workers.values():
-            worker.halt()
-
-    def stop(self, grace: float) -> None:
-        running = [worker.process for worker in self._workers.values() if worker.process.poll() is None]
-        for process in running:
-            process.terminate()
-        end = time.monotonic() + grace
-        for process in running:
-            try:
-                process.wait(max(0.1, end - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        for worker in self._workers.values():
-            worker.close()
-        self._workers = {}
+    deadline: float | None
 
 
 # Only what this process imports from may a worker import from: not its working directory, which `-m` and `-c`
@@ -140,15 +73,20 @@ _BOOT = (
 )
 
 
-class _Local:
-    def __init__(self, place: int, job: Job, environment: dict[str, str]) -> None:
-        path = [
-            os.path.abspath(entry) for entry in sys.path
-        ]  # "": this process was started to import from here
+class LocalProcess:
+    """A worker that is a process of this machine; it ends, and queues its trial again, when ours ends.
+
+    Args:
+        path: where it may import from beside what this process imports from.
+    """
+
+    def __init__(self, place: int, job: Job, environment: dict[str, str], path: Sequence[str] = ()) -> None:
+        # "": this process was started to import from here
+        path = list(dict.fromkeys(os.path.abspath(entry) for entry in (*sys.path, *path)))
         body, (read, write) = job.body.fileno(), os.pipe()
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _BOOT, json.dumps(path), str(body)],
+                [sys.executable, "-P", "-c", _BOOT, json.dumps(path), str(body), json.dumps(job.deadline)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,  # only for its farewell
                 stderr=write,
@@ -169,7 +107,16 @@ class _Local:
         self._tell(len(job.secret).to_bytes(8, "big") + job.secret)
 
     def halt(self) -> None:
+        """Begin no new trial."""
         self._tell(b"h")
+
+    def wait(self, seconds: float) -> None:
+        """For its end, which it is made to meet after so many seconds."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
     def _tell(self, data: bytes) -> None:
         assert self.process.stdin is not None
@@ -177,6 +124,7 @@ class _Local:
             self.process.stdin.write(data)
 
     def farewell(self) -> Farewell | None:
+        """How it ended; None while it runs."""
         status = self.process.poll()
         if status is None or self._ended is not None:
             return self._ended
@@ -227,17 +175,3 @@ def short_lines(pipe: IO[bytes]) -> Iterator[str]:
         line = start.decode(errors="replace").rstrip("\r\n").rpartition("\r")[2]
         if line:
             yield line + (f" ... ({dropped:,} more bytes)" if dropped else "")
-
-
-def worker_environment(index: int, size: int) -> dict[str, str]:
-    """The environment of the worker `index` of `size`: a share of our CPU threads, one of our accelerators.
-
-    Where there are more workers than accelerators, they take turns; where there is one, they share it.
-    """
-    # knows of OMP_NUM_THREADS and of our share of the cores
-    threads = str(max(1, torch.get_num_threads() // size))
-    own = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    if (n_devices := torch.cuda.device_count()) > 1:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(n_devices)))).split(",")
-        own["CUDA_VISIBLE_DEVICES"] = visible[index % n_devices]
-    return {**os.environ, **own}
