@@ -376,12 +376,16 @@ def _summary(job: Job, study: optuna.Study, finalists: int | None) -> None:
 
     say(f"\nSaved: study {study.study_name!r} in {without_password(job.storage)}")
     if job.objective.estimator.keeps_weights:
+        from optnas.estimation import remote
         from optnas.estimation.folders import study_folder
 
         folder = study_folder(study)
-        say(f"  weights of the best trials in {folder}")
+        say(f"  weights of the best trials in {remote.shown(folder)}")
         try:
-            say(f"  the best model in {export_best(winner, folder / 'best.onnx')}")
+            folder.mkdir(parents=True, exist_ok=True)
+            exported = export_best(winner, folder / "best.onnx")
+            remote.upload(exported)
+            say(f"  the best model in {remote.shown(exported)}")
         except Exception as error:  # whatever a user's network does to an exporter, the search has ended well
             say(f"  no ONNX file: {describe_error(error)}")
     more = 2 * max(1, record.n_counted(study.get_trials(deepcopy=False)))

@@ -19,6 +19,7 @@ from optnas import private, record
 from optnas.analysis.leaderboard import leaderboard
 from optnas.analysis.lineage import NOT_ASKED, changes
 from optnas.analysis.words import as_markdown
+from optnas.estimation import remote
 from optnas.estimation.artifacts import drawing_id
 from optnas.record import PARENT
 from optnas.training.checkpoints import all_weights
@@ -125,7 +126,7 @@ class Notes:
             return ""
         deleted, weights = self._files
         if trial.number in weights:
-            return f"kept in {_code(weights[trial.number])}"
+            return f"kept in {_code(remote.shown(weights[trial.number]))}"
         # Of the best, no list may say that others are better: somebody else removed them.
         is_best = self.best is not None and trial.number == self.best.number
         if trial.number in deleted and not is_best:

@@ -12,6 +12,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
+from optnas.estimation import remote
 from optnas.estimation.folders import own_folder
 
 DRAWING = "network.svg"
@@ -51,12 +52,31 @@ class StudyArtifacts:
         studies = (optuna.load_study(study_name=name, storage=self._storage) for name in names)
         folders = (own_folder(study) for study in studies)
         for place in (*(folder for folder in folders if folder is not None), self._own):
-            if (place / _FOLDER / artifact_id).is_file():
-                return FileSystemArtifactStore(place / _FOLDER)
+            if remote.is_file(place / _FOLDER / artifact_id):
+                return _Store(place / _FOLDER)
         raise ArtifactNotFound(f"No study's folder has the artifact {artifact_id}.")
 
 
 def store_in(folder: Path) -> FileSystemArtifactStore:
     """The artifacts of a study that has this folder."""
     (folder / _FOLDER).mkdir(parents=True, exist_ok=True)
-    return FileSystemArtifactStore(folder / _FOLDER)
+    return _Store(folder / _FOLDER)
+
+
+class _Store(FileSystemArtifactStore):
+    """Optuna's, also for a folder behind a URL."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._folder = folder
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        remote.fetch(self._folder / artifact_id)
+        return super().open_reader(artifact_id)
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        super().write(artifact_id, content_body)
+        remote.upload(self._folder / artifact_id)
+
+    def remove(self, artifact_id: str) -> None:
+        remote.remove(self._folder / artifact_id)

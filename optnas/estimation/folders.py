@@ -4,7 +4,8 @@
     <folder>/trial-0007/     the files of trial 7; `owner` in it says which trial, if numbers were given twice
 
 A study in a SQLite file has its folder beside that file, wherever the search was started; any other study,
-where its search began. What the study records is relative to the database, if it lies beside it: the two can
+where its search began. A folder may be behind a URL (remote.py), and has a place on this machine then, too.
+What the study records is relative to the database, if it lies beside it: the two can
 be moved together. A copy of a database, or of a study, finds the folder to be the original's, and gets one of
 its own.
 """
@@ -17,7 +18,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import socket
 import uuid
 import weakref
@@ -31,6 +31,7 @@ from optuna.trial import FrozenTrial
 
 from optnas import private, record
 from optnas.errors import CheckpointError
+from optnas.estimation import remote
 from optnas.storage.base import Place
 from optnas.storage.open import storage_of
 
@@ -61,29 +62,45 @@ def own_folder(study: optuna.Study) -> Path | None:
     return known if marker is None or _is_ours(study, known, marker) else None
 
 
-def settle(study: optuna.Study, given: Path | None = None, base: Path | None = None) -> Path:
+def settle(study: optuna.Study, given: str | Path | None = None, base: Path | None = None) -> Path:
     """The study's folder, chosen and made when it is first needed.
 
     Args:
-        given: where its user wants it; None: `runs/<study name>` beside the database, or in `base`.
+        given: where its user wants it, a URL as text; None: `runs/<study name>` beside the database, or in
+            `base`.
         base: what a relative `given` is relative to; None: the working directory.
 
     Raises:
         CheckpointError: it cannot be made.
+        ImportError: it is behind a URL for which a package is missing.
     """
     base = base or Path.cwd()
+    asked = None if given is None else wanted(str(given), base)
     known = _known(study)
-    if known is not None and (given is None or _means(known, given, base)) and _enter(study, known):
+    if (
+        known is not None
+        and (asked is None or _means(known, Path(given or ""), asked))
+        and _enter(study, known)
+    ):
         return known
-    wanted = _usual(study, base) if given is None else base / given
+    first = asked or _usual(study, base)
     for n in itertools.count(1):
-        folder = wanted if n == 1 else wanted.with_name(f"{wanted.name}-{n}")
+        folder = first if n == 1 else remote.beside(first, f"{first.name}-{n}")
         if _enter(study, folder):
             break
     if known is not None:
         _tell(study, known, folder)
     _record(study, folder)
     return folder
+
+
+def wanted(given: str, base: Path) -> Path:
+    """The folder that a user means by a path, relative to `base`, or by a URL.
+
+    Raises:
+        ImportError: it is a URL for which a package is missing.
+    """
+    return remote.place_of(given) if remote.is_url(given) else base / given
 
 
 def trial_folder(study: optuna.Study, number: int) -> Path:
@@ -118,8 +135,8 @@ def claim(folder: Path, trial: FrozenTrial | optuna.Trial) -> Path:
 def abandon(path: Path) -> None:
     """Delete a trial's folder if nothing is left in it."""
     with suppress(OSError):
-        if os.listdir(path) == [OWNER]:
-            (path / OWNER).unlink()
+        if remote.names(path, "*") == [OWNER]:
+            remote.remove(path / OWNER)
         path.rmdir()
 
 
@@ -140,8 +157,8 @@ def told(path: Path) -> Iterator[None]:
 def cannot_write(path: Path, error: OSError) -> CheckpointError:
     """The error for a file or folder that cannot be written."""
     return CheckpointError(
-        f"Cannot write {path}: {error.strerror or error}. Make room, or choose another place with "
-        "Training(folder=...)."
+        f"Cannot write {remote.shown(path)}: {error.strerror or error}. Make room, or choose another place "
+        "with Training(folder=...)."
     )
 
 
@@ -166,6 +183,8 @@ def _known(study: optuna.Study) -> Path | None:
     recorded = record.FOLDER.of(study)
     if recorded is None:
         return None
+    if remote.is_url(recorded):
+        return remote.place_of(recorded)
     file = storage_of(study).place.file
     return Path(recorded).absolute() if file is None else file.parent / recorded
 
@@ -173,19 +192,23 @@ def _known(study: optuna.Study) -> Path | None:
 def _record(study: optuna.Study, folder: Path) -> None:
     file = storage_of(study).place.file
     inside = file is not None and folder.is_relative_to(file.parent)
-    text = str(folder.relative_to(file.parent)) if file is not None and inside else str(folder)
+    text = str(folder.relative_to(file.parent)) if file is not None and inside else remote.shown(folder)
     if record.FOLDER.of(study) != text:
         record.FOLDER.write(study, text)
 
 
-def _means(known: Path, given: Path, base: Path) -> bool:
+def _means(known: Path, given: Path, asked: Path) -> bool:
     """Whether the known folder is the one that its user names, maybe from another working directory."""
     name = re.sub(r"-\d+$", "", known.name)
-    candidates = (known, known.with_name(name))
-    if base / given in candidates:
+    candidates = (known, remote.beside(known, name))
+    if asked in candidates:
         return True
     parts = given.parts
-    return not given.is_absolute() and any(path.parts[-len(parts) :] == parts for path in candidates)
+    return (
+        not given.is_absolute()
+        and not remote.is_remote(asked)
+        and any(path.parts[-len(parts) :] == parts for path in candidates)
+    )
 
 
 def _tell(study: optuna.Study, known: Path, folder: Path) -> None:
@@ -194,12 +217,12 @@ def _tell(study: optuna.Study, known: Path, folder: Path) -> None:
         _log.warning(
             "Study %r was copied: the files in %s stay with the original, study %r. Those of this one go to "
             "%s; weights of trials from before the copy are not in it.",
-            study.study_name, known, marker.get("name"), folder,
+            study.study_name, remote.shown(known), marker.get("name"), remote.shown(folder),
         )  # fmt: skip
-    elif known.exists():
+    elif remote.exists(known):
         _log.warning(
             "The files of study %r go to %s from now on; what is in %s stays there, out of its reach.",
-            study.study_name, folder, known,
+            study.study_name, remote.shown(folder), remote.shown(known),
         )  # fmt: skip
 
 
@@ -212,15 +235,19 @@ def _enter(study: optuna.Study, folder: Path) -> bool:
         for _ in range(3):  # others may begin here at the same moment
             marker = _read_marker(folder)
             if marker is None:
-                if folder != _known(study) and any(folder.glob("trial-*")):
+                if folder != _known(study) and remote.names(folder, "trial-*"):
                     return False  # of a study from before there were markers
-                missing = not folder.exists()
+                missing = not remote.exists(folder)
                 folder.mkdir(parents=True, exist_ok=True)
                 if _create(folder / _MARKER, json.dumps(_marker(study, folder))):
                     if missing and folder == _known(study):
                         _log.warning(
-                            "The folder %s of study %r is not there any more, and made anew: weights of "
-                            "earlier trials are not in it.", folder, study.study_name,
+                            "The folder %s of study %r is not on this machine (%s), and made anew: it was "
+                            "removed, or is not shared. What trials keep elsewhere is not in it: weights are "
+                            "found where their trial ran, and a trial that is lost there begins anew here. "
+                            "Several machines need one folder: Training(folder=...) with a path that they "
+                            "share, or a URL such as 's3://bucket/folder'.",
+                            remote.shown(folder), study.study_name, socket.gethostname(),
                         )  # fmt: skip
                     _remember(study)
                     return True
@@ -230,8 +257,8 @@ def _enter(study: optuna.Study, folder: Path) -> bool:
                 _remember(study)
                 return True
             elif _is_of_the_dead(marker):
-                for path in folder.glob("trial-*"):
-                    shutil.rmtree(path, ignore_errors=True)
+                for name in remote.names(folder, "trial-*"):
+                    remote.remove_tree(folder / name)
                 _replace(folder / _MARKER, json.dumps(_marker(study, folder)))
             else:
                 return False
@@ -243,7 +270,8 @@ def _marker(study: optuna.Study, folder: Path) -> dict[str, Any]:
     place = storage_of(study).place
     file, server = place.file, place.server
     if file is not None:
-        about["file"] = os.path.relpath(file, os.path.realpath(folder))
+        near = not remote.is_remote(folder)
+        about["file"] = os.path.relpath(file, os.path.realpath(folder)) if near else str(file)
     elif server is not None:
         about["server"] = server
     else:
@@ -296,7 +324,7 @@ def _identity(study: optuna.Study) -> str:
 
 def _read_marker(folder: Path) -> Mapping[str, Any] | None:
     try:
-        marker = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
+        marker = json.loads(remote.fetch(folder / _MARKER).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError):
@@ -319,13 +347,18 @@ def _key(trial: FrozenTrial | optuna.Trial) -> str:
 
 def _owner(path: Path) -> str | None:
     try:
-        return (path / OWNER).read_text(encoding="utf-8")
+        return remote.fetch(path / OWNER).read_text(encoding="utf-8")
     except OSError:
         return None
 
 
 def _create(file: Path, text: str) -> bool:
     """Create the file with all of its text at once, unless there is one."""
+    if remote.is_remote(file):  # where nobody can say who was first: who writes here writes the same
+        if remote.exists(file):
+            return False
+        _replace(file, text)
+        return True
     aside = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
     aside.write_text(text, encoding="utf-8")
     try:
@@ -343,6 +376,8 @@ def _create(file: Path, text: str) -> bool:
 
 
 def _replace(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
     aside = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
     aside.write_text(text, encoding="utf-8")
     os.replace(aside, file)
+    remote.upload(file)

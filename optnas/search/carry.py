@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from optuna.trial import FrozenTrial
 
 from optnas import private, record
 from optnas.errors import ParamsMismatchError
+from optnas.estimation import remote
 from optnas.estimation.folders import OWNER, cannot_write, claim, folder_of, own_folder
 from optnas.training.checkpoints import PASSING
 
@@ -92,7 +94,12 @@ def copy_files(study: optuna.Study, trial: FrozenTrial, folder: Path, copied: Fr
     """
     own = own_folder(study)
     source = None if own is None else folder_of(own, trial)
-    if source is None or not source.is_dir():
+    if source is None:
+        return
+    if remote.is_remote(source) or remote.is_remote(folder):
+        _copy_remote(source, claim(folder, copied))
+        return
+    if not source.is_dir():
         return
     for path in [path for path in source.iterdir() if path.name != OWNER]:
         target = claim(folder, copied) / path.name
@@ -115,6 +122,20 @@ def copy_files(study: optuna.Study, trial: FrozenTrial, folder: Path, copied: Fr
                 shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
             if path.exists() and not _is_gone(error):
                 raise cannot_write(target, error) from error
+
+
+def _copy_remote(source: Path, target: Path) -> None:
+    for name in remote.names(source, "**/*"):
+        kept = name != OWNER and not any(fnmatch(Path(name).name, pattern) for pattern in PASSING)
+        if kept and remote.is_file(source / name) and not remote.exists(target / name):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                shutil.copy2(remote.fetch(source / name), target / name)
+                remote.upload(target / name)
+            except FileNotFoundError:  # deleted meanwhile
+                continue
+            except OSError as error:
+                raise cannot_write(target / name, error) from error
 
 
 def _is_gone(error: OSError) -> bool:

@@ -9,6 +9,7 @@ import re
 import shutil
 import sqlite3
 import tempfile
+import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,6 +27,7 @@ from torch.utils._pytree import tree_leaves
 
 from optnas.answers import keep_or_draw
 from optnas.errors import ConformanceError, OptnasError, cause_of, describe_error, place_of
+from optnas.estimation import remote
 from optnas.estimation.estimator import Preview
 from optnas.estimation.run import Run
 from optnas.facts.fact import USUAL
@@ -353,14 +355,26 @@ class _Search:
         estimator = self.objective.estimator
         if not estimator.keeps_weights:
             return
-        wanted = estimator.folder or self._beside() / "runs" / self.study_name
+        where = self.line(folder=_ANY) or self.line(storage=_ANY)
+        try:
+            wanted = estimator.folder or self._beside() / "runs" / self.study_name
+            if remote.is_remote(wanted):
+                probe = wanted / f"probe-{uuid.uuid4().hex}"
+                probe.parent.mkdir(parents=True, exist_ok=True)
+                probe.touch()
+                remote.upload(probe)
+                remote.remove(probe)
+                yield Finding("folder", f"{remote.shown(wanted)} takes files.", kind="fine")
+                return
+        except (ImportError, ValueError, OSError) as error:
+            yield Finding("folder", f"Training(folder=...): {error}", where)
+            return
         there = next(path for path in (wanted, *wanted.parents) if path.exists() or path.is_symlink())
         try:
             with tempfile.TemporaryDirectory(dir=there):
                 free = shutil.disk_usage(there).free
         except OSError as error:
             words = f"{wanted} cannot be made: {there}: {error.strerror or error}. Choose another place with "
-            where = self.line(folder=_ANY) or self.line(storage=_ANY)
             yield Finding("folder", f"{words}Training(folder=...).", where)
         else:
             yield Finding("folder", f"{wanted}, with {_bytes(free)} free.", kind="fine")

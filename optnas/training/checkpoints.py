@@ -11,11 +11,9 @@ again disturbs nobody.
 
 from __future__ import annotations
 
-import glob
 import itertools
 import logging
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optnas import pareto, private, record
 from optnas.errors import CheckpointError
+from optnas.estimation import remote
 from optnas.estimation.folders import (
     abandon,
     belongs_to,
@@ -46,6 +45,7 @@ _WEIGHTS = "weights.pt"
 _REST = "module.pt"
 _DELETED = "deleted.txt"
 _STATES = "epoch-*"
+_BEGUN = "begun"
 _PARTS = "*.part"
 PASSING = (_STATES, _PARTS)
 """Files that only a training which is under way needs."""
@@ -57,11 +57,12 @@ def weights_path(study: optuna.Study, number: int) -> Path | None:
 
     A file that `torch.load(path, weights_only=True)` reads: the `state_dict` of what the space built.
     """
-    return _weights(trial_folder(study, number)) if own_folder(study) is not None else None
+    path = _weights(trial_folder(study, number)) if own_folder(study) is not None else None
+    return None if path is None else remote.fetch(path)
 
 
 def all_weights(study: optuna.Study) -> dict[int, Path]:
-    """The best weights of every trial that has some; of one trial, `weights_path` is faster."""
+    """The best weights of every trial that has some; those behind a URL are not fetched."""
     trials = study.get_trials(deepcopy=False)
     kept = {trial.number: _weights(path) for trial, path in _held(study, trials, _WEIGHTS)}
     return {number: path for number, path in sorted(kept.items()) if path is not None}
@@ -86,7 +87,7 @@ def load_snapshot(study: optuna.Study, trial: FrozenTrial) -> Snapshot:
         raise FileNotFoundError(f"The weights of trial {trial.number} {_why_missing(study, trial)}")
     from optnas.training import snapshot
 
-    return snapshot.read(path, path.with_name(_REST))
+    return snapshot.read(remote.fetch(path), remote.fetch(path.with_name(_REST)))
 
 
 def _why_missing(study: optuna.Study, trial: FrozenTrial) -> str:
@@ -99,8 +100,8 @@ def _why_missing(study: optuna.Study, trial: FrozenTrial) -> str:
             "original, or train it anew."
         )
     return (
-        f"are not below {folder.absolute()}: they were never written or removed by hand, or lie where the "
-        "search ran. Run this there, or train it anew."
+        f"are not below {remote.shown(folder.absolute())}: they were never written or removed by hand, or "
+        "lie where the search ran. Run this there, or train it anew."
     )
 
 
@@ -154,6 +155,9 @@ def end(study: optuna.Study, trial: FrozenTrial) -> None:
 def _record_deleted(study: optuna.Study, numbers: list[int]) -> None:
     """Add to the list, which workers that do so at one moment may overwrite, but not what is in the file."""
     ledger = study_folder(study) / _DELETED
+    if remote.is_remote(ledger):  # where nothing can be appended
+        record.DELETED.write(study, sorted({*numbers, *(record.DELETED.of(study) or [])}))
+        return
     with told(ledger), ledger.open("a+", encoding="utf-8") as file:
         file.write("".join(f"{number}\n" for number in numbers))
         file.flush()
@@ -213,6 +217,9 @@ class Attempt:
                 with suppress(FileExistsError):  # a former owner of the trial was faster: it does not know
                     self.folder.mkdir()
                     break
+            if remote.is_remote(self.folder):  # where there is no folder without a file
+                (self.folder / _BEGUN).touch()
+                remote.upload(self.folder / _BEGUN)
         except OSError as error:
             raise cannot_write(place, error) from error
         self._is_read_back = False
@@ -224,7 +231,7 @@ class Attempt:
         others = files[-1] if files else None
         for file in files:
             try:
-                state = _load(file)["callbacks"][key]
+                state = _load(remote.fetch(file))["callbacks"][key]
             except Exception as error:
                 _log.warning("Cannot read the checkpoint %s (%s); looking for an older one.", file, error)
                 continue
@@ -248,7 +255,7 @@ class Attempt:
         if not self._is_read_back:
             self._is_read_back = True
             try:
-                _load(file)
+                _load(remote.fetch(file))
             except Exception as error:  # pickle's and torch's, of which there are many
                 _log.warning(
                     "The state of this training cannot be read back (%s): if its process ends, it begins "
@@ -287,7 +294,7 @@ def _files(folder: Path, pattern: str) -> list[tuple[Path, Path]]:
 
 
 def _weights(trial_folder: Path) -> Path | None:
-    found = [path / _WEIGHTS for path in _attempts(trial_folder) if (path / _WEIGHTS).exists()]
+    found = [path / _WEIGHTS for path in _attempts(trial_folder) if remote.exists(path / _WEIGHTS)]
     return found[-1] if found else None
 
 
@@ -297,8 +304,7 @@ def _attempts(place: Path) -> list[Path]:
 
 
 def _find(folder: Path, pattern: str) -> list[Path]:
-    """`folder.glob(pattern)`, which raises where another worker deletes a folder that it just reads."""
-    return [folder / name for name in glob.glob(pattern, root_dir=folder)]
+    return [folder / name for name in remote.names(folder, pattern)]
 
 
 def _index(attempt: Path) -> int:
@@ -313,9 +319,9 @@ def clean(trial_folder: Path, keep_weights: bool) -> None:
         last = ([path for path in attempts if _find(path, _WEIGHTS)] or attempts)[-1:]
         for path in attempts:
             if path not in last:
-                shutil.rmtree(path, ignore_errors=True)
+                remote.remove_tree(path)
         for path in last:
-            for pattern in (_STATES, _PARTS, *([] if keep_weights else [_WEIGHTS, _REST])):
+            for pattern in (_STATES, _PARTS, _BEGUN, *([] if keep_weights else [_WEIGHTS, _REST])):
                 for file in _find(path, pattern):
                     _delete(file)
             with suppress(OSError):  # not empty
@@ -328,8 +334,7 @@ def clean(trial_folder: Path, keep_weights: bool) -> None:
 
 def _delete(file: Path) -> None:
     """What cannot be deleted now (a network folder, a file of another user) is no fault of any trial."""
-    with suppress(OSError):
-        file.unlink()
+    remote.remove(file)
 
 
 def _replace(file: Path, save: Callable[[Path], object]) -> None:
@@ -338,6 +343,7 @@ def _replace(file: Path, save: Callable[[Path], object]) -> None:
     try:
         save(aside)
         os.replace(aside, file)
+        remote.upload(file)
     except OSError as error:
         _delete(aside)  # a part of it may be what fills the disk
         raise cannot_write(file, error) from error

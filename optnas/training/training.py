@@ -27,7 +27,7 @@ from optnas.data.cache import Data, DataCache
 from optnas.data.fingerprint import data_fingerprint
 from optnas.errors import ParamsMismatchError, UntestableError
 from optnas.estimation.estimator import Direction, Estimator, Preview
-from optnas.estimation.folders import claim, settle
+from optnas.estimation.folders import claim, settle, wanted
 from optnas.estimation.run import Run
 from optnas.estimation.settings import describe
 from optnas.record import Why
@@ -72,7 +72,8 @@ class Training(Estimator):
         monitor: name of the logged metric that makes an epoch the best, such as `val_acc`.
         mode: "max" or "min", what is good for `monitor`.
         max_epochs: epochs a trial; None or -1 where something else ends it (`max_steps`, a time, a callback).
-        folder: where to keep checkpoints; recorded in the study. None: `runs/<study name>` beside the
+        folder: where to keep checkpoints; recorded in the study. A path, or a URL of a place that machines
+            share, such as `s3://bucket/folder` (`pip install s3fs`). None: `runs/<study name>` beside the
             database file, or in the working directory of a study without one. Where another study has its
             files there, the next free one of `<folder>-2`, `<folder>-3` and so on is taken.
         keep: how many of the study's best trials keep their weights.
@@ -118,7 +119,7 @@ class Training(Estimator):
         self.monitor = monitor
         self.mode = mode
         self.max_epochs = max_epochs
-        self._folder = None if folder is None else Path(folder)
+        self._folder = None if folder is None else str(folder)  # a URL would not survive being a Path
         self.keep = keep
         self.inherit = inherit
         self.time_limit = timedelta(seconds=time_limit) if isinstance(time_limit, float | int) else time_limit
@@ -164,7 +165,7 @@ class Training(Estimator):
     @property
     def folder(self) -> Path | None:
         """As given, from the folder in which the training was made."""
-        return None if self._folder is None else self._base / self._folder
+        return None if self._folder is None else wanted(self._folder, self._base)
 
     @property
     def keeps_weights(self) -> bool:
