@@ -34,7 +34,7 @@ _WORDS = {
     "record",
     "pareto",
 }
-_WORDS |= {"printable"}
+_WORDS |= {"printable", "locks"}
 _PARTS = _WORDS | {"space", "facts", "drawing", "storage", "surrogate"}
 _WAYS = {"estimation", "training", "tasks", "data", "strategy", "benchmarks", "hub", "supernet"}
 # room -> the rooms it may import; doors open one way.
@@ -46,6 +46,7 @@ DOORS = {
     "passwords": set(),
     "seeds": set(),
     "printable": set(),
+    "locks": set(),
     "limits": set(),
     "answers": {"errors"},
     "record": {"limits", "answers", "trial", "errors", "private"},

@@ -2,68 +2,30 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytorch_lightning as pl
-from filelock import FileLock, Timeout
 
+from optnas import locks
 from optnas.estimation.settings import digest
 
-SECONDS_UNTIL_SAID = 10.0
 SECONDS_UNTIL_GIVEN_UP = 1800.0
 
-_log = logging.getLogger(__name__)
 
-
-@contextmanager
-def one_at_a_time(data: pl.LightningDataModule) -> Iterator[None]:
+def one_at_a_time(data: pl.LightningDataModule) -> AbstractContextManager[None]:
     """Wait until no other process prepares the same data: eight that download into one folder spoil files.
 
     Raises:
         TimeoutError: another process holds the lock for half an hour.
     """
-    user = getattr(os, "getuid", int)()
-    path = Path(tempfile.gettempdir(), f"optnas-data-{user}-{digest(_place(data))}.lock")
-    lock = FileLock(path)
-    try:
-        _acquire(lock, type(data).__name__)
-    except TimeoutError:
-        raise
-    except (OSError, NotImplementedError) as error:  # somebody else's file or folder, or no locks here
-        _log.warning(
-            "Cannot lock %s (%s), so processes that begin together may prepare %s at the same time.",
-            path,
-            error,
-            type(data).__name__,
-        )
-        yield
-        return
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _acquire(lock: FileLock, name: str) -> None:
-    try:
-        lock.acquire(timeout=SECONDS_UNTIL_SAID)
-        return
-    except Timeout:
-        _log.warning(
-            "Waiting for another process that is in %s.prepare_data(); it holds %s.", name, lock.lock_file
-        )
-    try:
-        lock.acquire(timeout=SECONDS_UNTIL_GIVEN_UP)
-    except Timeout:
-        raise TimeoutError(
-            f"Another process has been in {name}.prepare_data() for {SECONDS_UNTIL_GIVEN_UP / 60:.0f} "
-            f"minutes. If it hangs, end it: `fuser {lock.lock_file}` shows which one."
-        ) from None
+    name = type(data).__name__
+    return locks.one_at_a_time(
+        f"data-{locks.user()}-{digest(_place(data))}",
+        f"is in {name}.prepare_data()",
+        f"processes that begin together may prepare {name} at the same time",
+        SECONDS_UNTIL_GIVEN_UP,
+    )
 
 
 def _place(data: pl.LightningDataModule) -> object:

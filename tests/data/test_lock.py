@@ -6,6 +6,7 @@ import threading
 import pytest
 import pytorch_lightning as pl
 
+from optnas import locks
 from optnas.data import lock
 from optnas.data.lock import one_at_a_time
 
@@ -51,15 +52,15 @@ class Prepared(pl.LightningDataModule):
 
 
 @pytest.fixture
-def locks(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch):
     """The folder where locks lie."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return tmp_path
 
 
-def test_each_data_set_has_a_lock_of_its_own(locks):
+def test_each_data_set_has_a_lock_of_its_own(folder):
     def names():
-        return {path.name for path in locks.iterdir()}
+        return {path.name for path in folder.iterdir()}
 
     held = []
     for data in (Prepared(), Prepared(batch_size=16), Prepared("there")):
@@ -71,8 +72,8 @@ def test_each_data_set_has_a_lock_of_its_own(locks):
     assert len(set.union(*held)) == 3  # of here, there and elsewhere; the size of batches is no place
 
 
-def test_who_waits_says_so_and_goes_on(locks, monkeypatch, caplog):
-    monkeypatch.setattr(lock, "SECONDS_UNTIL_SAID", 0.1)
+def test_who_waits_says_so_and_goes_on(folder, monkeypatch, caplog):
+    monkeypatch.setattr(locks, "SECONDS_UNTIL_SAID", 0.1)
     begun, may_end = threading.Event(), threading.Event()
 
     def prepare():
@@ -90,8 +91,8 @@ def test_who_waits_says_so_and_goes_on(locks, monkeypatch, caplog):
     assert "Waiting for another process that is in Prepared.prepare_data()" in caplog.text
 
 
-def test_nobody_waits_for_ever(locks, monkeypatch):
-    monkeypatch.setattr(lock, "SECONDS_UNTIL_SAID", 0.1)
+def test_nobody_waits_for_ever(folder, monkeypatch):
+    monkeypatch.setattr(locks, "SECONDS_UNTIL_SAID", 0.1)
     monkeypatch.setattr(lock, "SECONDS_UNTIL_GIVEN_UP", 0.1)
     begun, may_end = threading.Event(), threading.Event()
 
@@ -110,11 +111,11 @@ def test_nobody_waits_for_ever(locks, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["folder", "link"])
-def test_what_is_in_the_place_of_the_lock_ends_no_search(locks, caplog, kind):
+def test_what_is_in_the_place_of_the_lock_ends_no_search(folder, caplog, kind):
     with one_at_a_time(Prepared()):
-        [path] = locks.iterdir()
+        [path] = folder.iterdir()
     path.unlink(missing_ok=True)
-    target = locks / "target"
+    target = folder / "target"
     path.mkdir() if kind == "folder" else path.symlink_to(target)
     done = []
     with one_at_a_time(Prepared()):
@@ -124,6 +125,6 @@ def test_what_is_in_the_place_of_the_lock_ends_no_search(locks, caplog, kind):
     assert not target.exists()
 
 
-def test_errors_of_the_users_preparation_pass(locks):
+def test_errors_of_the_users_preparation_pass(folder):
     with pytest.raises(OSError, match="no network"), one_at_a_time(Prepared()):
         raise OSError("no network")
