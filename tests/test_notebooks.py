@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import runpy
 import socket
 from pathlib import Path
@@ -21,6 +22,7 @@ SMALL = {
     "03_strategies_compared": {"n_trials": 30, "n_seeds": 2},
     "04_resume_and_parallel": {"n_trials": 7, "max_epochs": 3},
     "05_read_and_explain": {"n_trials": 12, "max_epochs": 1},
+    "06_pick_from_a_front": {"n_trials": 12, "max_epochs": 1},
 }
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -40,6 +42,10 @@ def test_runs(file: Path) -> None:
         assert "2 WAITING epochs reported: [0, 1]" in text
         rows = [line for line in text.splitlines() if "attempts:" in line]
         assert [row.split()[-1] for row in rows] == ["1", "1", "2", "1", "1", "2", "1"]
+    if file.stem.startswith("06"):  # the exported file computes what the picked network does
+        [tested] = re.findall(r"'test_acc': ([0-9.]+)", text)
+        [exported] = re.findall(r"([0-9.]+) of \d+ test images", text)
+        assert float(exported) == pytest.approx(float(tested), abs=1e-4)
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)

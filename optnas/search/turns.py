@@ -67,6 +67,8 @@ def _paused(study: optuna.Study, trials: list[FrozenTrial]) -> list[FrozenTrial]
     """What is paused, the most promising first."""
     pruner = study.pruner
     paused = [trial for trial in trials if trial.state == TrialState.WAITING and is_held(trial)]
+    if not paused:  # a pruner of one value cannot rank trials of several, nor does it pause any
+        return []
     return pruner.ranked(study, paused) if isinstance(pruner, PromotingPruner) else paused
 
 

@@ -76,6 +76,41 @@ def checks_rng(*seed):
     return np.random.default_rng(seed)
 
 
+class Both(Sound):
+    several = True
+
+
+class FirstOnly(Both):
+    def prepare(self, study, trial, rng):
+        best = max((t.value for t in sound_trials(study)), default=0.0)  # of several values there is no one
+        assert best < 1e9
+        return super().prepare(study, trial, rng)
+
+
+def test_a_sampler_that_claims_several_objectives_is_tried_with_two() -> None:
+    checks.check_sampler(Both)
+    with pytest.raises(Exception, match="multi-objective"):
+        checks.check_sampler(FirstOnly)
+    with pytest.raises(AssertionError, match="with two objectives, check_resume"):
+        checks.check_sampler(Forgetful)
+
+
+class Forgetful(Both):
+    """Keeps in its process how often it was asked, of two objectives."""
+
+    asked = 0
+
+    def prepare(self, study, trial, rng):
+        self.asked += len(study.directions) > 1
+        return super().prepare(study, trial, checks_rng(self.seed, trial.number, self.asked))
+
+
+def test_a_sampler_of_one_objective_refuses_two() -> None:
+    with pytest.raises(AssertionError, match="check_refusal"):
+        checks.check_refusal(lambda seed: RandomSampler(seed=seed))
+    checks.check_refusal(Sound)
+
+
 def test_a_sound_sampler_passes() -> None:
     checks.check_sampler(Sound)
 
