@@ -17,6 +17,7 @@ from optnas.search.optimize import optimize
 from optnas.search.study import create_study
 from optnas.strategy.cmaes import MixedCmaEsSampler
 from optnas.strategy.evolution import RegularizedEvolutionSampler
+from optnas.strategy.halving import HalvingPruner
 from optnas.strategy.local_search import LocalSearchSampler
 from optnas.strategy.padded import PaddedSampler
 
@@ -182,3 +183,12 @@ def test_workers_share_a_search_with_several_objectives(tmp_path):
     optimize(study, objective, n_trials=6, n_workers=2)
     assert record.n_counted(study.trials) == 6
     assert all(len(trial.values) == 2 for trial in study.trials)
+
+
+def test_the_default_pruner_of_trainings_lets_a_search_with_several_objectives_end():
+    """It ranks what is paused by one value, and with several nothing is."""
+    objective, _ = make()
+    study = create_study(objective, seed=0, pruner=HalvingPruner())
+    optimize(study, objective, n_trials=3)
+    optimize(study, objective, n_trials=4)
+    assert record.n_counted(study.trials) == 4
