@@ -79,6 +79,7 @@ DOORS = {
     | {"objective", "analysis", "progress", "launch", "search", "plots", "reports", "dashboard", "export"}
     | {"testing"},
     "testing": _PARTS | _WAYS | {"objective", "analysis", "search", "export"},
+    "sklearn": _PARTS | _WAYS | {"objective", "search"},
 }
 LIGHTNING = {"training", "tasks", "data", "supernet", "search"}
 OPTUNA_DISTRIBUTIONS_ONLY = {"trial", "space"}

@@ -44,6 +44,25 @@ def test_a_new_file_passes_its_check_and_searches(kind: Template, toy: Path, opt
     assert study.best_trial is not None
 
 
+def test_a_new_file_for_tables_takes_categories_and_numbers_to_predict(toy: Path, optnas_cli: Cli) -> None:
+    optnas_cli("new", "table", "mine.py")
+    lines = [
+        "color,size,price",
+        *(f"{'red' if i % 3 else 'blue'},{i % 7},{i / 3 + i % 7}" for i in range(90)),
+    ]
+    Path("houses.csv").write_text("\n".join(lines))
+    text = Path("mine.py").read_text()
+    for line, mine in (
+        ("table = columns", 'table = "houses.csv"'),
+        ('TARGET = "vineyard"', 'TARGET = "price"'),
+    ):
+        assert line in text
+        text = text.replace(line, mine)
+    Path("mine.py").write_text(text)
+    checked = optnas_cli("check", "mine.py")
+    assert checked.exit_code == 0, checked.output
+
+
 def test_new_files_keep_the_rules_of_ruff(toy: Path, optnas_cli: Cli) -> None:
     toy.unlink()
     for kind in Template:

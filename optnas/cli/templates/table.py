@@ -8,6 +8,8 @@ It runs as it stands, on the wines that scikit-learn brings along. For a table o
 lines that are marked 1, 2 and 3.
 """
 
+from typing import Any
+
 from sklearn.datasets import load_wine
 from torch import nn
 
@@ -27,7 +29,14 @@ data = TableData(table, TARGET, ignore=IGNORE, val=0.2, test=0.2, batch_size=32)
 
 # Text, true and false, and whole numbers with few values are classes; any other target is a number.
 n_classes = len(data.classes)
-task = Classification(n_classes=n_classes, lr=3e-3) if n_classes else Regression(lr=3e-3)
+
+
+def call(network: nn.Module, x: Any) -> Any:
+    """How a batch is given to a network: numbers alone, or with categories beside them."""
+    return network(x["numbers"], x["categories"]) if data.cardinalities else network(x)
+
+
+task = Classification(n_classes, lr=3e-3, call=call) if n_classes else Regression(lr=3e-3, call=call)
 
 
 def space(trial: Trial) -> nn.Module:
