@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from optnas.objective import Objective as Objective
     from optnas.reports.report import report as report
     from optnas.search.best import best as best
+    from optnas.search.copying import copy_study as copy_study
     from optnas.search.extend import extend as extend
     from optnas.search.front import front as front
     from optnas.search.front import knee as knee

@@ -37,11 +37,13 @@ __all__ = [
     "place",
     "ranks",
     "reopen_in_memory",
+    "set_study_system_attr",
     "set_system_attr",
     "stoppable",
     "storage",
     "stored",
     "study_id",
+    "study_system_attrs",
     "trial_id",
 ]
 
@@ -90,6 +92,16 @@ def place(study: optuna.Study, trial: FrozenTrial) -> tuple[int, int]:
 def set_system_attr(study: optuna.Study, trial: FrozenTrial, name: str, value: Any) -> None:
     """Write a system attribute of a trial that runs; Optuna keeps them apart from the user's."""
     study._storage.set_trial_system_attr(trial._trial_id, name, value)
+
+
+def study_system_attrs(study: optuna.Study) -> dict[str, Any]:
+    """What Optuna and samplers noted of a study."""
+    return study._storage.get_study_system_attrs(study._study_id)
+
+
+def set_study_system_attr(study: optuna.Study, name: str, value: Any) -> None:
+    """Note something of a study that people need not see."""
+    study._storage.set_study_system_attr(study._study_id, name, value)
 
 
 def is_stopped(study: optuna.Study) -> bool:

@@ -212,11 +212,15 @@ def export(
 def ls(storage: StorageUrl = DEFAULT_STORAGE) -> None:
     """List the studies of a storage, with the states of their trials and their best values."""
     import optuna
+    from rich.filesize import decimal
     from rich.table import Table
+
+    from optnas.estimation.folders import own_folder, size_of
+    from optnas.estimation.remote import is_remote
 
     opened = open_existing(storage, read_only=True)
     table = Table(
-        "study", "complete", "pruned", "failed", "running", "waiting", "best", "last trial", box=None
+        "study", "complete", "pruned", "failed", "running", "waiting", "best", "last trial", "files", box=None
     )
     for name in optuna.get_all_study_names(opened):
         study = optuna.load_study(study_name=name, storage=opened)
@@ -228,6 +232,7 @@ def ls(storage: StorageUrl = DEFAULT_STORAGE) -> None:
             *(str(states.count(state)) for state in ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")),
             best_values(study),
             f"{max(started):%Y-%m-%d %H:%M}" if started else "",
+            "" if (folder := own_folder(study)) is None or is_remote(folder) else decimal(size_of(folder)),
         )
     say(table if table.row_count else f"There is no study in {without_password(storage)}.")
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from optnas.cli.commands import app
-from optnas.cli.job import load_job
+from optnas.cli.job import DEFAULT_STORAGE, load_job, load_only_study, open_existing, open_storage
 from optnas.cli.messages import fail, say
-from optnas.cli.options import File, Storage, StudyName
+from optnas.cli.options import File, Storage, StorageUrl, StudyName
+from optnas.passwords import without_password
 
 
 @app.command()
@@ -59,6 +61,62 @@ def extend(
     options = ["--storage", storage] if storage else []
     command = ["optnas", "run", str(file), "--study-name", name, *options, "--trials", str(more)]
     say(f"\nNext, where what was carried counts toward --trials:\n  {shlex.join(command)}")
+
+
+@app.command()
+def copy(
+    to: Annotated[str, typer.Argument(metavar="TO_STORAGE", help="Such as sqlite:///copy.db.")],
+    storage: Storage = None,
+    study_name: Annotated[
+        str | None, typer.Option(help="Of the original; by default the only one of the storage.")
+    ] = None,
+    new_name: Annotated[str | None, typer.Option("--as", help="Of the copy; by default the same.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Of the copy's files; by default runs/NAME beside its database.")
+    ] = None,
+) -> None:
+    """Copy a study with its weights to another storage; then both go on independently."""
+    from optnas.errors import CheckpointError, ParamsMismatchError
+    from optnas.estimation.folders import own_folder
+    from optnas.search.copying import copy_study
+
+    study = load_only_study(storage or DEFAULT_STORAGE, study_name, read_only=True)
+    try:
+        new = copy_study(study, open_storage(to), study_name=new_name, folder=folder)
+    except (ParamsMismatchError, CheckpointError) as error:
+        fail(str(error))
+    say(f"Study {new.study_name!r} is in {without_password(to)}, with {len(new.trials)} trials.")
+    if (files := own_folder(new)) is not None:
+        say(f"  its files in {files}")
+
+
+@app.command()
+def clean(
+    storage: StorageUrl = DEFAULT_STORAGE,
+    folder: Annotated[
+        list[Path] | None, typer.Option(help="Where to look for folders of deleted studies, too.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete what no trial needs: states of trainings that have ended, folders of deleted studies.
+
+    It is listed first. Weights stay.
+    """
+    from rich.filesize import decimal
+
+    from optnas.search.leftovers import delete, leftovers
+
+    opened = open_existing(storage)
+    known = leftovers(opened, folder or [])
+    for path, why in known.spared.items():
+        say(f"stays    {path}: {why}")
+    for leftover in known.found:
+        say(f"{decimal(leftover.n_bytes):>8} {leftover.path}: {leftover.why}")
+    if not known.found:
+        say("There is nothing to delete.")
+    elif yes or typer.confirm(f"Delete {decimal(known.n_bytes)}?"):
+        deleted = delete(opened, known.found)
+        say(f"Deleted {len(deleted)} of {len(known.found)}.")
 
 
 def _answer(text: str) -> tuple[str, Any]:

@@ -35,7 +35,8 @@ from optnas.estimation import remote
 from optnas.storage.base import Place
 from optnas.storage.open import storage_of
 
-_MARKER = "study.json"
+MARKER = "study.json"
+"""The file in a study's folder that says whose it is."""
 OWNER = "owner"
 """The file in a trial's folder that says whose it is."""
 _LONGEST = 80  # bytes of a folder's name; file systems allow 255, paths often less
@@ -58,7 +59,7 @@ def own_folder(study: optuna.Study) -> Path | None:
     known = _known(study)
     if known is None:
         return None
-    marker = _read_marker(known)
+    marker = read_marker(known)
     return known if marker is None or _is_ours(study, known, marker) else None
 
 
@@ -162,6 +163,16 @@ def cannot_write(path: Path, error: OSError) -> CheckpointError:
     )
 
 
+def size_of(folder: Path) -> int:
+    """Bytes of all files in a folder; what others delete meanwhile is nothing."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
+
+
 # ---- which folder ----
 
 
@@ -212,7 +223,7 @@ def _means(known: Path, given: Path, asked: Path) -> bool:
 
 
 def _tell(study: optuna.Study, known: Path, folder: Path) -> None:
-    marker = _read_marker(known)
+    marker = read_marker(known)
     if marker is not None and not _is_ours(study, known, marker):
         _log.warning(
             "Study %r was copied: the files in %s stay with the original, study %r. Those of this one go to "
@@ -233,13 +244,13 @@ def _enter(study: optuna.Study, folder: Path) -> bool:
     """Make the folder the study's, if it is or may become that."""
     with told(folder):
         for _ in range(3):  # others may begin here at the same moment
-            marker = _read_marker(folder)
+            marker = read_marker(folder)
             if marker is None:
                 if folder != _known(study) and remote.names(folder, "trial-*"):
                     return False  # of a study from before there were markers
                 missing = not remote.exists(folder)
                 folder.mkdir(parents=True, exist_ok=True)
-                if _create(folder / _MARKER, json.dumps(_marker(study, folder))):
+                if _create(folder / MARKER, json.dumps(_marker(study, folder))):
                     if missing and folder == _known(study):
                         _log.warning(
                             "The folder %s of study %r is not on this machine (%s), and made anew: it was "
@@ -253,13 +264,13 @@ def _enter(study: optuna.Study, folder: Path) -> bool:
                     return True
             elif _is_ours(study, folder, marker):
                 if marker != _marker(study, folder):  # moved together with its database, or renamed
-                    _replace(folder / _MARKER, json.dumps(_marker(study, folder)))
+                    _replace(folder / MARKER, json.dumps(_marker(study, folder)))
                 _remember(study)
                 return True
-            elif _is_of_the_dead(marker):
+            elif is_of_the_dead(marker):
                 for name in remote.names(folder, "trial-*"):
                     remote.remove_tree(folder / name)
-                _replace(folder / _MARKER, json.dumps(_marker(study, folder)))
+                _replace(folder / MARKER, json.dumps(_marker(study, folder)))
             else:
                 return False
     return False
@@ -294,7 +305,7 @@ def _is_ours(study: optuna.Study, folder: Path, marker: Mapping[str, Any]) -> bo
     return marker.get("name") not in optuna.get_all_study_names(private.storage(study))  # renamed, not copied
 
 
-def _is_of_the_dead(marker: Mapping[str, Any]) -> bool:
+def is_of_the_dead(marker: Mapping[str, Any]) -> bool:
     """Whether the folder is of a study in memory that is gone with its process, or forgotten in this one."""
     match marker.get("process"):
         case [str(host), int(pid)] if host == socket.gethostname():
@@ -322,9 +333,10 @@ def _identity(study: optuna.Study) -> str:
     return known
 
 
-def _read_marker(folder: Path) -> Mapping[str, Any] | None:
+def read_marker(folder: Path) -> Mapping[str, Any] | None:
+    """What a folder says of the study that it belongs to: `{}` if that cannot be read, None if nothing."""
     try:
-        marker = json.loads(remote.fetch(folder / _MARKER).read_text(encoding="utf-8"))
+        marker = json.loads(remote.fetch(folder / MARKER).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError):

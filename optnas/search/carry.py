@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 from optnas import private, record
 from optnas.errors import ParamsMismatchError
 from optnas.estimation import remote
-from optnas.estimation.folders import OWNER, cannot_write, claim, folder_of, own_folder
+from optnas.estimation.folders import MARKER, OWNER, cannot_write, claim, folder_of, own_folder
 from optnas.training.checkpoints import PASSING
 
 _KEPT = ("constraints", record.PARENT.name, record.CHANGED.name)
@@ -69,7 +69,7 @@ def add(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]
     """
     there = study.get_trials(deepcopy=False)
     for trial, known in zip(trials, there, strict=False):
-        if record.CARRIED.of(known) != record.CARRIED.of(trial):
+        if _came_from(known) != _came_from(trial):
             break
     else:
         if len(there) <= len(trials):
@@ -81,6 +81,11 @@ def add(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]
         "other trials. Choose another name, or delete it: "
         f"optuna.delete_study(study_name={study.study_name!r}, storage=...)."
     )
+
+
+def _came_from(trial: FrozenTrial) -> tuple[Any, Any]:
+    carried = record.CARRIED.of(trial) or {}
+    return carried.get("study"), carried.get("number")
 
 
 def copy_files(study: optuna.Study, trial: FrozenTrial, folder: Path, copied: FrozenTrial) -> None:
@@ -102,26 +107,41 @@ def copy_files(study: optuna.Study, trial: FrozenTrial, folder: Path, copied: Fr
     if not source.is_dir():
         return
     for path in [path for path in source.iterdir() if path.name != OWNER]:
-        target = claim(folder, copied) / path.name
-        if target.exists():
-            continue
-        aside = target.with_name(f".{path.name}.part")
-        if aside.is_dir():  # of a try that was interrupted
-            shutil.rmtree(aside, ignore_errors=True)
-        try:
-            if path.is_dir():
-                shutil.copytree(path, aside, ignore=shutil.ignore_patterns(*PASSING))
-            else:
-                shutil.copy2(path, aside)
-            if aside.is_file() or any(aside.iterdir()):
-                aside.replace(target)
-            else:
-                aside.rmdir()
-        except OSError as error:
-            with suppress(OSError):
-                shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
-            if path.exists() and not _is_gone(error):
-                raise cannot_write(target, error) from error
+        _copy(path, claim(folder, copied) / path.name)
+
+
+def copy_rest(source: Path, target: Path) -> None:
+    """Copy what lies in a study's folder beside the folders of its trials, such as drawings.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    for path in [path for path in source.iterdir() if path.name != MARKER]:
+        if not path.name.startswith("trial-"):
+            _copy(path, target / path.name)
+
+
+def _copy(path: Path, target: Path) -> None:
+    """Copy a file or a folder, which appears with all that is in it, or not at all where it is gone."""
+    if target.exists():
+        return
+    aside = target.with_name(f".{path.name}.part")
+    if aside.is_dir():  # of a try that was interrupted
+        shutil.rmtree(aside, ignore_errors=True)
+    try:
+        if path.is_dir():
+            shutil.copytree(path, aside, ignore=shutil.ignore_patterns(*PASSING))
+        else:
+            shutil.copy2(path, aside)
+        if aside.is_file() or any(aside.iterdir()):
+            aside.replace(target)
+        else:
+            aside.rmdir()
+    except OSError as error:
+        with suppress(OSError):
+            shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
+        if path.exists() and not _is_gone(error):
+            raise cannot_write(target, error) from error
 
 
 def _copy_remote(source: Path, target: Path) -> None:

@@ -115,6 +115,17 @@ def has_states(study: optuna.Study, beside: Path) -> bool:
     return any(path != beside for path, _ in _files(study_folder(study), _STATES))
 
 
+def passing(study: optuna.Study) -> list[tuple[FrozenTrial, Path, list[Path]]]:
+    """Every trial that has states of trainings, with its folder and these files."""
+    folder = own_folder(study)
+    files: dict[Path, list[Path]] = {}
+    if folder is not None:
+        for path, file in (found for pattern in PASSING for found in _files(folder, pattern)):
+            files.setdefault(path, []).append(file)
+    held = _held(study, study.get_trials(deepcopy=False), *PASSING)
+    return [(trial, path, files.get(path, [])) for trial, path in held]
+
+
 def tidy(study: optuna.Study, keep: int) -> list[int]:
     """Delete what finished trials left behind, except the weights of the best `keep`, feasible ones first.
 

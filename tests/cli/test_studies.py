@@ -33,3 +33,28 @@ def test_extend_says_what_goes_on_and_what_is_left_behind(toy: Path, optnas_cli:
     assert all(t.params["bias"] is True for t in optuna.load_study(study_name="wider", storage=URL).trials)
     more = optnas_cli("run", toy, "--study-name", "wider", "--trials", 6)
     assert more.exit_code == 0, more.output
+
+
+def test_copy_and_clean_from_the_shell(trained: Path, optnas_cli: Cli) -> None:
+    assert optnas_cli("run", trained, "--trials", 2, "--finalists", 0).exit_code == 0
+    listed = optnas_cli("ls", URL).stdout
+    assert "files" in listed
+    assert "kB" in listed
+    copied = optnas_cli("copy", "sqlite:///copy.db", "--folder", "kept")
+    assert copied.exit_code == 0, copied.output
+    assert "Study 'trained' is in sqlite:///copy.db, with 2 trials." in copied.stdout
+    assert "there is a study of that name" in optnas_cli("copy", "sqlite:///copy.db").stderr
+    optuna.delete_study(study_name="trained", storage=URL)
+    best = optnas_cli("best", trained, "--storage", "sqlite:///copy.db")
+    assert "as searched" in best.stdout
+    assert "test_acc" in best.stdout
+
+    folder = Path("runs/trained")
+    asked = optnas_cli("clean", URL)  # nobody answers
+    assert f"{folder.absolute()}: its study was deleted" in asked.stdout
+    assert folder.is_dir()
+    assert "Deleted 1 of 1." in optnas_cli("clean", URL, "--yes").stdout
+    assert not folder.exists()
+    assert "There is nothing to delete." in optnas_cli("clean", URL).stdout
+    assert "There is nothing to delete." in optnas_cli("clean", "sqlite:///copy.db").stdout
+    assert Path("kept").is_dir()

@@ -1,0 +1,150 @@
+"""What lies in the folders of studies and no trial needs: found, told, and then deleted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import optuna
+from optuna.storages import BaseStorage
+
+from optnas import record
+from optnas.estimation import remote
+from optnas.estimation.folders import is_of_the_dead, own_folder, read_marker, size_of
+from optnas.storage.base import Storage, is_held
+from optnas.storage.open import open_storage
+from optnas.training.checkpoints import clean, passing
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something that may be deleted.
+
+    Attributes:
+        path: of a study's folder, or of a trial's.
+        n_bytes: that deleting it frees.
+        why: nobody needs it.
+        of_trial: whether it is what a trial has left beside its weights, and not a whole folder.
+    """
+
+    path: Path
+    n_bytes: int
+    why: str
+    of_trial: bool = False
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """What may be deleted, and of what looked like it, why it may not: path to reason."""
+
+    found: list[Leftover]
+    spared: dict[Path, str]
+
+    @property
+    def n_bytes(self) -> int:
+        """Of all that may be deleted."""
+        return sum(leftover.n_bytes for leftover in self.found)
+
+
+class Standing(Enum):
+    """Whether anybody needs a study's folder."""
+
+    NEEDED = "it is needed"
+    GONE = "its study was deleted"
+    DEAD = "its study was in the memory of a process that has ended"
+    UNKNOWN = "nobody can tell from here whether its study was deleted"
+    OTHERS = "its study was deleted, but it belongs to another user"
+
+
+def standing(folder: Path, storage: Storage) -> Standing:
+    """How a folder stands to the studies of a storage, as these are now."""
+    marker = read_marker(folder)
+    if not marker:
+        return Standing.NEEDED  # nobody knows by whom
+    if "process" in marker:
+        dead = is_of_the_dead(marker)
+        return Standing.NEEDED if not dead else Standing.DEAD if _is_mine(folder) else Standing.OTHERS
+    file = marker.get("file")
+    if isinstance(file, str):
+        database = Path(os.path.realpath(folder), file)
+        if not database.exists():
+            return Standing.UNKNOWN  # moved, or on a disk that is not here
+        if storage.place.file is None or not os.path.samefile(database, storage.place.file):
+            return Standing.NEEDED  # by a study of another database
+    elif marker.get("server") != storage.place.server or storage.place.server is None:
+        return Standing.NEEDED
+    studies = [optuna.load_study(study_name=n, storage=storage) for n in optuna.get_all_study_names(storage)]
+    if marker.get("study") in {record.IDENTITY.of(study) for study in studies}:
+        return Standing.NEEDED
+    if not isinstance(file, str):
+        return Standing.UNKNOWN  # databases of several servers may have one name
+    return Standing.GONE if _is_mine(folder) else Standing.OTHERS
+
+
+def _is_mine(folder: Path) -> bool:
+    return os.lstat(folder).st_uid == os.getuid()
+
+
+def leftovers(storage: str | BaseStorage, also_in: Sequence[Path] = ()) -> Leftovers:
+    """What no trial of a storage needs, on this machine.
+
+    That is how far trainings got whose trials have ended, and folders of studies that were deleted. Folders
+    are looked for beside those of the studies, in `runs` beside a SQLite file and in the working directory,
+    and in `also_in`. Weights of a study that exists are never among it, nor what a trial that runs, waits or
+    is paused may go on from, nor a folder of a study of another storage, of a process that lives, or of
+    another user.
+    """
+    opened = open_storage(storage)
+    names = optuna.get_all_study_names(opened)
+    studies = [optuna.load_study(study_name=name, storage=opened) for name in names]
+    found, spared = list(_states(studies)), {}
+    for folder in _folders(opened, studies, also_in):
+        # Looked up after the folder was found: a study is known to its database before it makes a folder.
+        how = standing(folder, opened)
+        if how in _TO_GO:
+            found.append(Leftover(folder, size_of(folder), how.value))
+        elif how is not Standing.NEEDED:
+            spared[folder] = how.value
+    return Leftovers(found, spared)
+
+
+_TO_GO = (Standing.GONE, Standing.DEAD)
+
+
+def delete(storage: str | BaseStorage, found: Iterable[Leftover]) -> list[Path]:
+    """Delete leftovers, each if it still is one; returns which were."""
+    opened, deleted = open_storage(storage), []
+    for leftover in found:
+        if leftover.of_trial:
+            clean(leftover.path, keep_weights=True)
+        elif standing(leftover.path, opened) in _TO_GO:
+            shutil.rmtree(leftover.path)
+        else:
+            continue
+        deleted.append(leftover.path)
+    return deleted
+
+
+def _states(studies: Iterable[optuna.Study]) -> Iterator[Leftover]:
+    """How far trainings got whose trials have ended."""
+    for study in studies:
+        for trial, path, files in passing(study):
+            if trial.state.is_finished() and not is_held(trial) and not remote.is_remote(path):
+                n_bytes = sum(file.stat().st_size for file in files if file.exists())
+                why = f"trial {trial.number} of study {study.study_name!r} has ended"
+                yield Leftover(path, n_bytes, why, of_trial=True)
+
+
+def _folders(storage: Storage, studies: Iterable[optuna.Study], also_in: Sequence[Path]) -> list[Path]:
+    """Folders of any studies, in the places where those of a storage lie."""
+    own = [folder for study in studies if (folder := own_folder(study)) is not None]
+    own = [folder for folder in own if not remote.is_remote(folder)]
+    places = {Path("runs").absolute(), *(folder.parent for folder in own), *(p.absolute() for p in also_in)}
+    if storage.place.file is not None:
+        places.add(storage.place.file.parent / "runs")
+    folders = {path for place in places if place.is_dir() for path in place.iterdir()}
+    return sorted(path for path in folders if path.is_dir() and not path.is_symlink())
