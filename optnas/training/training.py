@@ -83,8 +83,9 @@ class Training(Estimator):
             begins anew: let `keep` be as large as the population.
         time_limit: seconds (or a timedelta) of training after which a trial ends with what it has.
         callbacks: Lightning callbacks, copied for every trial; or a function of the trial that makes them.
-        logger: a function of the trial that makes a Lightning logger; `trial_folder(trial.study,
-            trial.number)` is a place for its files. True is Lightning's default logger in that place.
+        logger: a function of the trial that makes a Lightning logger; `optnas.training.loggers` has such for
+            TensorBoard, MLflow and Weights & Biases. `trial_folder(trial.study, trial.number)` is a place
+            for its files. True is Lightning's default logger in that place.
         **trainer: further arguments of `pytorch_lightning.Trainer`.
     """
 
@@ -101,7 +102,7 @@ class Training(Estimator):
         inherit: Inherit | None = None,
         time_limit: float | timedelta | None = None,
         callbacks: Callbacks = (),
-        logger: Callable[[Any], Logger] | bool = False,
+        logger: Callable[[Any], Logger | bool] | bool = False,
         **trainer: Any,
     ) -> None:
         if mode not in ("max", "min"):
