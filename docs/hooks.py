@@ -1,4 +1,4 @@
-"""Pages that include files of the repository: links in these are relative to where the file lies."""
+"""Pages that show files of the repository, whose links are relative to the file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?://|#)([^)#\s]+)(#[^)\s]*)?\)"
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """The file itself, with its links leading to the pages that show what they lead to.
+    """The file itself; its links lead to the pages that show what they led to.
 
     A link to a file that no page shows becomes its text and the file's name.
     """
@@ -34,7 +34,11 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
         if path in _SITE:
             there = posixpath.relpath(_SITE[path], posixpath.dirname(source) or ".")
             return f"[{text}]({there}{anchor})"
-        return text if path.endswith(text) or text.startswith("`") else f"{text} (`{path}`)"
+        return (
+            text
+            if path.endswith(text) or text.startswith("`")
+            else f"{text} (`{path}`)"
+        )
 
     with open(file, encoding="utf-8") as lines:
         return _LINK.sub(lead, lines.read())

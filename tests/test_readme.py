@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 import typer
+from fixtures import pages
 
 from optnas.cli.commands import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "studies/README.md", "studies/cluster/README.md")
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "studies/README.md", "studies/JOURNAL.md")
+PAGES = (*PAGES, "studies/benchmarks/README.md", "studies/cluster/README.md")
 
 
 def blocks(page: str, *languages: str) -> list[str]:
-    return [text for language, text in BLOCK.findall((ROOT / page).read_text()) if language in languages]
+    return [block.code for block in pages.blocks(page) if block.language in languages]
 
 
 def shell_lines() -> list[tuple[str, str]]:
