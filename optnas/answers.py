@@ -66,7 +66,7 @@ def index(choices: Sequence[Any], value: Any) -> int:
     for i, choice in enumerate(choices):
         if same(choice, value):
             return i
-    raise ValueError(f"{value!r} is none of {tuple(choices)}.")
+    raise ValueError(f"{value!r} is not one of {tuple(choices)}.")
 
 
 def contains(distribution: BaseDistribution, value: Any) -> bool:

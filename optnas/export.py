@@ -74,7 +74,7 @@ def to_onnx(
         numbers = [spec.arg.value for spec in outputs if isinstance(spec.arg, ConstantArgument)]
         if any(number is not None for number in numbers):
             raise ValueError(
-                f"{type(model).__name__} returns {numbers} beside tensors, which ONNX cannot; return tensors."
+                f"{type(model).__name__} returns {numbers} beside tensors; ONNX has tensors only."
             )
         torch.onnx.export(program, f=file, dynamo=True, external_data=False, verbose=False)
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
@@ -169,12 +169,12 @@ class _Batch:
         arguments: list[tuple[int | str, Any]] = [*enumerate(inputs[0]), *inputs[1].items()]
         given = dict(arguments)
         if unknown := [key for key in batch_dims if key not in given]:
-            raise ValueError(f"batch_dims names {unknown[0]!r}, which is no argument of the example.")
+            raise ValueError(f"batch_dims names {unknown[0]!r}, which is not an argument of the example.")
         for leaf in _leaves(inputs):
             if not isinstance(leaf, Tensor | bool | int | float | str | None):
                 raise ValueError(
-                    f"{name} takes a {type(leaf).__name__}, which no file can: export a module that is "
-                    "called with the tensors in it."
+                    f"{name} takes a {type(leaf).__name__}, but a file takes tensors and plain values: "
+                    "export a module called with the tensors in it."
                 )
         told = [(value, dim) for key, dim in batch_dims.items() for value in _leaves(given[key])]
         sizes = {value.shape[dim] for value, dim in told if isinstance(value, Tensor) and dim is not None}

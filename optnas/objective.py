@@ -114,7 +114,7 @@ class Objective:
             )
         names = [fact.name for fact in (*USUAL, *facts)]
         if len(set(names)) < len(names):
-            raise ValueError(f"facts: {', '.join(names)} are not all different; give each a name of its own.")
+            raise ValueError(f"facts: {', '.join(names)} share a name; give each its own.")
         self.space = space
         self.values = MappingProxyType(dict(values))
         self.example = example
@@ -370,7 +370,8 @@ class Objective:
 
     def _estimate(self, run: Run, model: nn.Module, counts: bool) -> dict[str, float]:
         record.COUNTS.write(run, counts)
-        storage_of(run.study).flush(private.trial_id(run))  # what is known survives a crash of the training
+        # Write the facts now, so that they are kept if the training crashes.
+        storage_of(run.study).flush(private.trial_id(run))
         started = time.perf_counter()
         estimate: Any = self.estimator(model, run)
         if not isinstance(estimate, Mapping):
@@ -437,7 +438,7 @@ class Objective:
         for limit in self.limits:
             if limit.name in names and limit.name not in facts:
                 why = missing.get(limit.name) or missing.get("sketch", "nothing was measured")
-                run.refuse(limit.name, 1.0, f"nobody can tell whether {limit}: {why}")
+                run.refuse(limit.name, 1.0, f"it is unknown whether {limit}: {why}")
 
     def _judge_limits(self, run: Run, measured: Mapping[str, float]) -> None:
         """Say of a network that has its value which limits it breaks.

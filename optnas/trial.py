@@ -22,7 +22,7 @@ from optnas.errors import ParamsMismatchError
 T_co = TypeVar("T_co", covariant=True)
 
 _STORABLE = (str, int, float, bool, type(None))
-_CHANGED = "The space has changed since; start a study of another name, or use the space of that time."
+_CHANGED = "The space has changed since; start a study of another name, or use the old space."
 
 
 class Trial(Protocol):

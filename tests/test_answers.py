@@ -119,7 +119,7 @@ def test_a_choice_is_found_where_it_stands(choices: list[Any], value: Any) -> No
         assert contains(CategoricalDistribution(choices), value)
     else:
         assert not contains(CategoricalDistribution(choices), value)
-        with pytest.raises(ValueError, match="is none of"):
+        with pytest.raises(ValueError, match="is not one of"):
             index(choices, value)
 
 

@@ -249,7 +249,7 @@ def test_an_argument_that_no_file_can_take_is_said(tmp_path: Path) -> None:
         def forward(self, thing: Thing) -> Tensor:
             return thing.x * 2
 
-    with pytest.raises(ValueError, match="Taking takes a Thing, which no file can"):
+    with pytest.raises(ValueError, match="Taking takes a Thing, but a file takes tensors and plain"):
         to_torch_export(Taking(), Arguments(Thing()), tmp_path / "model.pt2")
 
 

@@ -438,7 +438,7 @@ def test_where_a_limited_fact_cannot_be_had_nothing_is_trained():
     study = run(objective, widths(3))
     assert estimator.calls == []
     assert record.end(study.trials[0]) is record.End.INFEASIBLE
-    assert "nobody can tell whether energy <= 1: RuntimeError" in record.why(study.trials[0])
+    assert "it is unknown whether energy <= 1: RuntimeError" in record.why(study.trials[0])
     assert "no meter" in record.why(study.trials[0])
 
 

@@ -120,7 +120,7 @@ def best_trials(study: Study) -> list[FrozenTrial]:
 
 @dataclass(frozen=True)
 class Hypervolumes:
-    """How much of what values could be is dominated, after each trial that had values.
+    """The hypervolume that the front dominates, after each trial that has values.
 
     Attributes:
         reference: the corner up to which it is counted, a value for each objective.

@@ -60,7 +60,7 @@ class Table:
                     f"Table {self.name!r}: column {name!r} has {len(column)} rows for {len(self.keys)} keys."
                 )
         if len(self._rows) != len(self.keys):
-            raise ValueError(f"Table {self.name!r}: {len(self.keys) - len(self._rows)} keys stand twice.")
+            raise ValueError(f"Table {self.name!r}: {len(self.keys) - len(self._rows)} keys appear twice.")
 
     @cached_property
     def _rows(self) -> dict[Hashable, int]:

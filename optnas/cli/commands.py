@@ -409,7 +409,10 @@ def _winner(
 
     if len(study.directions) > 1:
         if finalists > 1:
-            fail("--finalists: several objectives have no one best; name one of the front with --pick.")
+            fail(
+                "--finalists: with several objectives no trial is the best in all; "
+                "name one of the front with --pick."
+            )
         try:
             return find_picked(study, job.objective, pick or [])
         except ValueError as error:

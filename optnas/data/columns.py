@@ -64,7 +64,7 @@ class ColumnData(TensorData):
 
 
 def padded(rows: Sequence[Any], value: int = 0, length: int = 0) -> Tensor:
-    """Sequences of different lengths as one tensor, with `value` behind their ends.
+    """Sequences of different lengths as one tensor, in which `value` fills up the shorter ones.
 
     Args:
         rows: sequences of numbers, or of rows of numbers; or numbers, which stay as they are.

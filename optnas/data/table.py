@@ -64,7 +64,7 @@ class TableData(TensorData):
         columns = _columns(table)
         for name in (target, *ignore, *categories):
             if name not in columns:
-                raise KeyError(f"The table has no column {name!r}, but {', '.join(columns)}.")
+                raise KeyError(f"The table has no column {name!r}; its columns are {', '.join(columns)}.")
         groups = options.get("groups")
         if isinstance(groups, str):
             options["groups"] = columns[groups]
@@ -82,7 +82,7 @@ class TableData(TensorData):
                 codes[name], n = _codes(column)
                 self.cardinalities.append(n)
         if not numbers and not codes:
-            raise ValueError(f"The table has no column beside {target!r} and those that are ignored.")
+            raise ValueError(f"There are no inputs: the table has only {target!r} and ignored columns.")
         self.number_names, self.category_names = list(numbers), list(codes)
         n_rows = len(columns[target])
         x: Any = np.stack(list(numbers.values()), 1) if numbers else np.zeros((n_rows, 0), np.float32)

@@ -72,7 +72,9 @@ class TensorData(LightningDataModule):
         n_samples = _length(rest)
         n_grouped = n_samples + (_length(held_out["val"]) if "val" in held_out else 0)
         if self.groups is not None and len(self.groups) != n_grouped:
-            raise ValueError(f"groups has {len(self.groups)} entries, one a row would be {n_grouped}.")
+            raise ValueError(
+                f"groups has {len(self.groups)} entries for {n_grouped} rows; give one for each."
+            )
         kept = np.arange(n_samples)  # of which rows of `train` the rest consists
         # In which row of `train`, continued by a given `val`, the rows of both lie.
         validated = n_samples + np.arange(n_grouped - n_samples)
@@ -196,7 +198,7 @@ def _tensors(name: str, split: Split) -> Split:
         raise ValueError(f"{name} must be a pair of inputs and targets, as in TensorData((x, y)).")
     x, y = (_map(part, _tensor) for part in split)
     if not _leaves(x) or not all(part.ndim for part in _leaves((x, y))):
-        raise ValueError(f"{name} must hold inputs, and tensors whose first dimension is the sample.")
+        raise ValueError(f"{name} must hold tensors whose first dimension counts the samples.")
     lengths = [len(part) for part in _leaves((x, y))]
     if len(set(lengths)) != 1:
         raise ValueError(f"{name} holds inputs and targets of different lengths: {lengths}.")

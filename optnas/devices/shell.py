@@ -36,7 +36,7 @@ def command(
     timeout: float = 300.0,
     retries: int = 2,
 ) -> Fact:
-    """What a command says of a network, as a fact: `command("ssh board ./bench {onnx}")`.
+    """A fact that a command of yours measures: `command("ssh board ./bench {onnx}")`.
 
     The untrained network is exported to a file, whose path stands for `{onnx}` (or `{pt2}`, a `torch.export`
     program) in the command; the shell runs it, one at a time on a machine. The last word that it prints is

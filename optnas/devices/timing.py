@@ -36,7 +36,8 @@ _BLOCKS = 10  # at least, of each the median counts
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds of a forward pass: the median, and where that of another measurement lies nine times in ten.
+    """Seconds of a forward pass: the median, and the range in which a repeated measurement has its median
+    nine times in ten.
 
     `narrow` tells whether the interval got as narrow as was asked for before the time was over.
     """

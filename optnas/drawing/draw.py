@@ -67,7 +67,7 @@ def network(model: Any, example: Example | Builder | None) -> tuple[nn.Module, E
         return model, None if builder else example
     if builder is None:
         raise TypeError(
-            f"{type(model).__name__} is no module; to draw a trial, pass the objective too: "
+            f"{type(model).__name__} is not a module; to draw a trial, pass the objective too: "
             "draw(study.best_trial, objective)."
         )
     try:

@@ -21,7 +21,7 @@ from optnas.trial import Draw, Trial, ask
 
 _WAY_OUT = (
     "Put what the choices depend on into the name, for example with scope(trial, ...); if the code has "
-    "changed, start a study of another name or use the choices of that time."
+    "changed, start a study of another name or use the choices that this one began with."
 )
 
 

@@ -85,14 +85,14 @@ class Probe:
         """The loss on the batch.
 
         Raises:
-            ValueError: no targets are given, and the outputs are no scores of classes.
+            ValueError: no targets are given, and the outputs are not class scores.
         """
         output = self.output(model)
         if self.targets is not None:
             return self.loss(output, self.targets)
         if output.dim() < 2 or output.shape[1] < 2:
             raise ValueError(
-                f"Outputs of shape {tuple(output.shape)} are no scores of classes: give targets= and loss=, "
+                f"Outputs of shape {tuple(output.shape)} are not class scores: give targets= and loss=, "
                 "for example zero_cost(snip, x, y, loss=torch.nn.functional.mse_loss)."
             )
         generator = torch.Generator().manual_seed(self.seed)
@@ -151,7 +151,7 @@ def weights(model: nn.Module) -> list[nn.Parameter]:
     """
     found = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
     if not found:
-        raise ValueError(f"{type(model).__name__} trains no matrix and no kernel.")
+        raise ValueError(f"{type(model).__name__} has no trainable matrix or kernel.")
     return found
 
 

@@ -201,7 +201,7 @@ def jacob_cov(model: nn.Module, probe: Probe) -> float:
     rows = [g.flatten(1).double() for _, g in gradients(probe.output(model).sum(), leaves)]
     correlation = torch.corrcoef(torch.cat(rows, 1))
     if not correlation.isfinite().all():
-        raise ValueError("The outputs of some sample do not change with the inputs.")
+        raise ValueError("The outputs of at least one sample do not depend on its inputs.")
     v = torch.linalg.eigvalsh(correlation).clamp(min=0) + 1e-5
     return -float((v.log() + 1 / v).sum())
 

@@ -50,7 +50,7 @@ def params_of(genotype: Genotype) -> dict[str, Any]:
     """The answers that lead to a genotype, `space(replay(params_of(genotype)))`.
 
     Raises:
-        ValueError: it is none of the space.
+        ValueError: it is not in the space.
     """
     params: dict[str, Any] = {}
     cells: dict[str, Sequence[tuple[str, int]]] = {"normal": genotype.normal, "reduce": genotype.reduce}

@@ -44,7 +44,7 @@ def params_of(architecture: Architecture) -> dict[str, Any]:
     links, ops = "".join(map(str, architecture.links)), architecture.ops
     if links not in LINKS or len(ops) != 4 or not all(op in OPS for op in ops):
         raise ValueError(
-            f"{architecture} is none of the space: links are one of {', '.join(LINKS)}, operations four of "
+            f"{architecture} is not in the space: links are one of {', '.join(LINKS)}, operations four of "
             f"{', '.join(OPS)}."
         )
     return {"links": links, **{f"op.{i}": op for i, op in enumerate(ops, 1)}}

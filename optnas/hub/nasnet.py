@@ -49,7 +49,7 @@ def params_of(genotype: Genotype) -> dict[str, Any]:
     """The answers that lead to a genotype.
 
     Raises:
-        ValueError: it is none of the space.
+        ValueError: it is not in the space.
     """
     params: dict[str, Any] = {}
     for kind, edges, concat in (

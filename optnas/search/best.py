@@ -131,14 +131,14 @@ def best(study: optuna.Study, objective: Objective, finalists: int = 1, n_seeds:
 
     Raises:
         ValueError: no trial is COMPLETE yet; `finalists` or `n_seeds` is less than 1; or the study has
-            several objectives, which have no one best: see `front` and `pick`.
+            several objectives, of which no trial is the best in all: see `front` and `pick`.
         ParamsMismatchError: the study optimizes something else than the objective.
     """
     check_values(study, objective)
     if len(study.directions) > 1:
         raise ValueError(
-            f"Study {study.study_name!r} has {len(study.directions)} objectives, and no one best trial; take "
-            "optnas.pick(optnas.front(study, objective)), or pick(..., limits={'flops': 2e6})."
+            f"Study {study.study_name!r} has {len(study.directions)} objectives, and no single best trial; "
+            "take optnas.pick(optnas.front(study, objective)), or pick(..., limits={'flops': 2e6})."
         )
     if finalists < 1 or n_seeds < 1:
         raise ValueError(f"finalists={finalists} and n_seeds={n_seeds} must both be at least 1.")

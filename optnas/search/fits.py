@@ -19,10 +19,13 @@ from optnas.space.explore import walk
 from optnas.strategy.base import fixed_params
 from optnas.trial import Draw, replay
 
-# Trials to build for an answer that the space did not ask for: it may, where other answers are others.
+# How many waiting trials to build before an answer that the space never asked for is called wrong; other
+# answers may lead to that question, so one build proves nothing.
 _TRIES = 3
 
-_NEW_STUDY = "Start a study of another name, use the choices of that time, or give the new ones a new name."
+_NEW_STUDY = (
+    "Start a study of another name, use the choices that it began with, or give the new ones a new name."
+)
 
 # Architectures drawn to see whether one name has the same choices in all of them.
 _PROBES = 20
@@ -112,7 +115,7 @@ def _check_all_asked(trial: FrozenTrial, answers: Draw) -> None:
     if more:
         raise ParamsMismatchError(
             f"The space no longer asks for {', '.join(map(repr, sorted(more)))} and would build another "
-            "model. Start a study of another name, or use the space of that time."
+            "model. Start a study of another name, or use the space that it began with."
         )
 
 

@@ -258,8 +258,8 @@ class _Unasked:
         if names:
             self._told.update(names)
             logger.warning(
-                "Trial %d was given answers that nothing asked for: %s. Names are whole paths, such as "
-                "'block.0.op'; a name that only other answers lead to is asked only with those.",
+                "Trial %d has answers that the space never asked for: %s. Names are whole paths, such as "
+                "'block.0.op'; a conditional question is asked only after certain answers to others.",
                 trial.number,
                 ", ".join(map(repr, names)),
             )
@@ -351,7 +351,7 @@ def _tell_of_own_trials(study: optuna.Study) -> None:
     mine = [t.number for t in running if storage.owns(private.trial_id(t))]
     if mine:
         logger.warning(
-            "The search waits for trial %s, which this very process runs. Where it was asked for with "
+            "The search waits for trial %s, which this process itself runs. If it was created with "
             "study.ask(), nobody else will end it: tell its result, "
             "or study.tell(%d, state=optuna.trial.TrialState.FAIL).",
             ", ".join(map(str, mine)),

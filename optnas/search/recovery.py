@@ -92,7 +92,7 @@ def requeue_or_give_up(study: optuna.Study, trial_id: int, error: BaseException)
     except StorageInternalError:  # whatever ails the storage, it is not the trial
         return _without_storage(storage, trial_id)
     logger.warning(
-        "Trial %d is queued again; an attempt at it ended by %s. After %d at the same point it fails.",
+        "Trial %d is queued again; an attempt at it ended by %s. After %d such ends at one point it fails.",
         trial.number,
         told,
         MAX_KILLS,

@@ -135,7 +135,7 @@ def make_job(study: optuna.Study, objective: Objective, search: Search) -> Itera
         except (TypeError, AttributeError, ValueError, ImportError) as error:
             raise ValueError(
                 f"The objective, the sampler, the pruner or a callback cannot be handed to workers: {error}. "
-                "What holds a lock, a file or a connection must be made where it is used, such as in a "
+                "Create what holds a lock, a file or a connection where it is used, such as in a "
                 "function of the trial."
             ) from error
         body.flush()

@@ -326,8 +326,8 @@ class Ledger:
         """RUNNING trials whose process is dead, or whose lease has ended.
 
         Of leases that ended, those that this process has seen so for half a lease in which the database could
-        be written. Where it could not for a while, or its clock was set, all have ended, and who lives renews
-        them now.
+        be written. Where it could not for a while, or its clock was set, all leases have ended, and live
+        owners renew theirs now.
         """
         rows = self._database.read(
             lambda connection: owners.running(connection, self._database.now(), study_id=study_id)

@@ -15,11 +15,11 @@ Atomic. Taking a WAITING trial, and `claim` with its budget, are one transaction
     the file (SQLite) or the row of the study, which Optuna locks too (Postgres).
 Owned. Who runs a trial is stored beside it, with a lease that a thread renews. A trial may be taken over
     at once when its process is dead, or when its lease has ended and is not renewed for half as long again
-    (all end where the database is away, and who lives renews them when it is back). From then on the
-    former owner's writes raise TrialTakenError and change nothing: token and data are compared and written
-    in one transaction. A process that never owned the trial may write to it as in Optuna (a person who tells
-    its result, say). The owner reads its trial from memory, so it does not see attributes that others give
-    to it.
+    (while the database cannot be reached all leases end; live owners renew theirs once it is reachable
+    again). From then on the former owner's writes raise TrialTakenError and change nothing: token and data
+    are compared and written in one transaction. A process that never owned the trial may write to it as in
+    Optuna (a person who tells its result, say). The owner reads its trial from memory, so it does not see
+    attributes that others give to it.
 Patient. A lock, a restarted server or a vanished file is waited for, `patience` seconds at most.
 
 One study. A study that was deleted and begun anew, and a database that was put back to an older copy, are

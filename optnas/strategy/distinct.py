@@ -39,7 +39,7 @@ class _Found:
 
 
 class DistinctSampler(PlanningSampler):
-    """Any sampler, without repeats.
+    """Asks any sampler again where its answers would repeat a network of the study.
 
     Before a trial asks its first question, the space is replayed through the inner sampler. If what comes out
     has been seen, it is drawn again, up to `redraws` times; then the nearest architecture not yet seen is

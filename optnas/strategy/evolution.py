@@ -16,7 +16,7 @@ from optnas.strategy.base import TrialSampler, fixed_params, sound_trials
 
 
 class RegularizedEvolutionSampler(TrialSampler):
-    """Change one decision of the best of a few recent trials; the oldest die, however good they are.
+    """Changes one decision of the best of a few recent trials; the oldest are dropped, however good.
 
     The population is the latest `population_size` COMPLETE trials that keep their constraints; until there
     are that many, trials are random. A parent is the best of `tournament_size` of them, drawn at random. The

@@ -13,7 +13,7 @@ from optnas.pareto import MultiObjectivePruner
 
 
 class FrontPruner(MultiObjectivePruner):
-    """Any pruner of one objective, on the one that changes during training, among the rivals of a trial.
+    """Lets a pruner of one objective stop the trials of a search with several, compared with their rivals.
 
     All other objectives must be facts, which are known before training. The rivals of a trial are those that
     are as good in all of them: such networks, and no others, keep it off the front. So a cheap network is

@@ -28,7 +28,7 @@ STEPS = 4
 
 
 class PromotingPruner(BasePruner, ABC):
-    """A pruner that also answers which paused trial goes on next.
+    """The base class of pruners that pause a training, and say which paused one goes on next.
 
     `optnas.optimize` asks it before each new trial. Under `study.optimize`, and with an estimator that cannot
     go on, what it stops is pruned for good.
@@ -54,7 +54,7 @@ class PromotingPruner(BasePruner, ABC):
 
 
 class HalvingPruner(PromotingPruner):
-    """Stop all but the best third at each rung, and let those go on that turn out to be among them.
+    """Pauses all but the best third at each rung; a paused training goes on once it is among that third.
 
     Rungs are numbers of reports: the first, `spacing` times as many, and so on. The first is where a report
     begins to say something: a report before training, or in a warm-up, whose order has little to do with that

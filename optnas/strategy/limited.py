@@ -26,7 +26,7 @@ STUBBORN = 3
 
 
 class LimitedSampler(PlanningSampler):
-    """Any sampler, within limits that are known before a trial begins.
+    """Lets any sampler propose only networks within the limits that can be computed before training.
 
     Before a trial asks its first question, the space is replayed through the inner sampler. If what comes out
     breaks a limit, it is drawn again, at most 30 times, or until the same came three times in a row; then

@@ -21,7 +21,7 @@ RANDOM_STEPS = 4
 
 
 class LocalSearchSampler(TrialSampler):
-    """Try the neighbors of the best architecture in random order; move as soon as one is better.
+    """Tries the neighbors of the best architecture in random order, and moves as soon as one is better.
 
     The first `n_start` trials are random; the search starts from the best of them. A neighbor differs in one
     decision (one with more than 32 answers is changed to four random ones); decisions that still appear keep

@@ -39,7 +39,7 @@ FEWEST = 3
 
 
 class PredictorSampler(TrialSampler):
-    """Try next where a surrogate of the finished trials expects the largest improvement.
+    """Proposes the network of which a surrogate of the finished trials expects the largest improvement.
 
     Of several objectives that is the improvement of the hypervolume (`optnas.surrogate.front`).
 

@@ -32,7 +32,7 @@ Answered = list[tuple[str, BaseDistribution, Any]]
 
 
 class ReinforceSampler(TrialSampler):
-    """An LSTM answers question after question, knowing its earlier answers; trials that end teach it.
+    """An LSTM answers one question after the other, given its earlier answers; finished trials train it.
 
     The reward of a trial is the share of the trials before it that are worse (so no scale of the objective
     matters); pruned and infeasible trials have none. The update is `(reward - baseline) * grad log p` plus an

@@ -17,7 +17,7 @@ from optnas import private
 
 
 class SeededSampler(BaseSampler):
-    """For each trial a new sampler, made by `make` with a seed derived from ours and the trial's number.
+    """Makes a new sampler for each trial, with a seed derived from `seed` and the trial's number.
 
     Optuna's samplers keep a random generator in the process and cannot be reseeded: a resumed study, or a
     second worker, that uses the same seed repeats the first random points. Here trial n is answered from

@@ -36,7 +36,7 @@ VALIDATED = 4
 
 @dataclass(frozen=True)
 class SinglePath:
-    """A step trains one sub-network, each decision drawn uniformly.
+    """Each step trains one sub-network, whose decisions are drawn uniformly.
 
     Validation metrics are those of four sub-networks together, drawn at random once, each normalized by the
     statistics of the batch.
@@ -63,7 +63,7 @@ class SinglePath:
 
 @dataclass(frozen=True)
 class Fair:
-    """A step trains as many sub-networks as the `Choice` with the most candidates has of them.
+    """Each step trains several sub-networks, in which every candidate of a `Choice` occurs equally often.
 
     Each decision deals its answers like cards: no answer comes again before all others have come. So every
     candidate of a choice of that many is trained exactly once in every step, if the choice is reached by
@@ -90,7 +90,7 @@ class Fair:
 
 @dataclass(frozen=True)
 class Sandwich:
-    """A step trains the largest sub-network, the smallest and some drawn at random.
+    """Each step trains the largest sub-network, the smallest, and some drawn at random.
 
     The largest learns from the targets, the others from what the largest says (in-place distillation). The
     largest and the smallest are by number of parameters, as found by improving one decision after the other.

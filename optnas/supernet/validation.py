@@ -55,7 +55,7 @@ class Validation(Estimator):
         """
         if not self.supernet.passes:
             raise ValueError(
-                "The weights of this supernet are as they were drawn: nobody has trained it. Train one with "
+                "This supernet is untrained: its weights are as they were initialized. Train one with "
                 "Objective(supernet.untrained, Training(SinglePath(task), ...)), and take the trained one "
                 "from there: best(study, objective).model()."
             )
@@ -110,7 +110,7 @@ class Validation(Estimator):
             UntestableError: always.
         """
         raise UntestableError(
-            f"Trial {trial.number} was scored with shared weights, with which nobody will use it. Train it "
+            f"Trial {trial.number} was scored with shared weights and has none of its own. Train it "
             "anew: best(...).retrain(), or `optnas best --retrain 3`."
         )
 

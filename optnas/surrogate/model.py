@@ -53,7 +53,7 @@ Features = Callable[[Params], Mapping[str, float]]
 
 
 class Surrogate:
-    """Predicts the values of trials from what others came to, or reported so far.
+    """Predicts the values of trials from those of other trials, or from what these have reported so far.
 
     Where all that is known are values of COMPLETE trials, these are modeled. Where others have reported (they
     stopped early, run or are paused), all are ranked, two by two at their last common report, and how they

@@ -20,7 +20,7 @@ from optnas.trial import Trial
 
 @dataclass(frozen=True)
 class Contrastive(Task):
-    """Two views of each sample find each other among the batch (NT-Xent of SimCLR, arXiv:2002.05709).
+    """Embeddings in which two views of a sample are near, other samples far (SimCLR, arXiv:2002.05709).
 
     Batches are `((view, other view), anything)`, and the model is called once for each view; it returns
     embeddings `(n, size)`. Logs the loss and `acc`, the share of views whose nearest is their other view.
@@ -60,7 +60,7 @@ class Siamese(Task):
 class _TwoCalls(Supervised):
     def forward(self, x: Any) -> Any:
         if not isinstance(x, tuple | list) or len(x) != 2:
-            raise TypeError(f"{type(self).__name__[1:]}: inputs are two, ((one, other), target).")
+            raise TypeError(f"{type(self).__name__[1:]}: a batch must be ((one, other), target).")
         one, other = (batches.main(super(_TwoCalls, self).forward(part)) for part in x)
         return one, other
 

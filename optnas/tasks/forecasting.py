@@ -43,7 +43,7 @@ class Forecasting(Task):
         if not ordered or not all(0 < q < 1 for q in self.quantiles) or self.season < 1:
             raise ValueError(
                 f"Forecasting(quantiles={self.quantiles!r}, season={self.season}): quantiles rise and lie "
-                "between 0 and 1, and a season has a step or more."
+                "between 0 and 1, and a season has at least one step."
             )
 
     def __call__(self, model: nn.Module, trial: Trial) -> LightningModule:

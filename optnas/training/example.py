@@ -224,7 +224,7 @@ def _as_example(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Two samples of a call's arguments, in a form that `Objective(example=...)` takes."""
     values = [*args, *kwargs.values()]
     if not values:
-        raise TypeError(f"The model is called with nothing, of which no sample can be taken. {WAY_OUT}")
+        raise TypeError(f"The model is called without arguments, so no example can be taken. {WAY_OUT}")
     plain = all(isinstance(value, Tensor | bool | int | float | str | None) for value in values)
     sizes = {len(value) for value in values if isinstance(value, Tensor) and value.ndim}
     # What differs in its first dimension has no rows in common, and what an object holds nobody knows.

@@ -70,7 +70,7 @@ class Training(Estimator):
         data: a LightningDataModule, set up once per process; or a function of the trial that makes one, kept
             as long as its questions get the same answers.
         monitor: name of the logged metric that makes an epoch the best, such as `val_acc`.
-        mode: "max" or "min", what is good for `monitor`.
+        mode: "max" if a high `monitor` is good, "min" if a low one is.
         max_epochs: epochs a trial; None or -1 where something else ends it (`max_steps`, a time, a callback).
         folder: where to keep checkpoints; recorded in the study. A path, or a URL of a place that machines
             share, such as `s3://bucket/folder` (`pip install s3fs`). None: `runs/<study name>` beside the
@@ -106,7 +106,7 @@ class Training(Estimator):
         **trainer: Any,
     ) -> None:
         if mode not in ("max", "min"):
-            raise ValueError(f"mode={mode!r}: what is good for {monitor}? Give 'max' or 'min'.")
+            raise ValueError(f"mode={mode!r}: is a high or a low {monitor} good? Give 'max' or 'min'.")
         if isinstance(logger, Logger):
             raise TypeError(
                 "logger= takes a function of the trial, so that trials do not log into one run: "
@@ -412,7 +412,7 @@ class Training(Estimator):
         except RuntimeError as error:
             raise ParamsMismatchError(
                 f"The task or a callback altered the network of trial {trial.number} in training, and the "
-                "task alone does not make it so again: "
+                "task alone does not do so again: "
                 + next(iter(line.strip() for line in str(error).splitlines()[1:]), str(error))
             ) from error
         return module

@@ -74,7 +74,7 @@ def test_unknown_key_and_wrong_columns_say_what_to_do() -> None:
         make_table().row("c")
     with pytest.raises(ValueError, match="column 'test' has 3 rows for 4 keys"):
         make_table(test=np.zeros(3))
-    with pytest.raises(ValueError, match="1 keys stand twice"):
+    with pytest.raises(ValueError, match="1 keys appear twice"):
         Table("toy", choose, [*KEYS[:3], KEYS[0]], "loss", "minimize", np.zeros((4, 1)))
 
 

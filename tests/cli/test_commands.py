@@ -317,4 +317,4 @@ def test_of_several_objectives_one_of_the_front_is_picked(
         refused = optnas_cli("best", toy, "--pick", wrong)
         assert refused.exit_code == 2
         assert words in refused.output
-    assert "no one best" in optnas_cli("best", toy, "--finalists", 2).output
+    assert "no trial is the best in all" in optnas_cli("best", toy, "--finalists", 2).output

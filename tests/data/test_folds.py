@@ -75,5 +75,5 @@ def test_folds_that_cannot_be():
     data = TensorData((X, X))
     with pytest.raises(ValueError, match=r"fold\(5, 5\): there are folds 0 to 4"):
         data.fold(5, 5)
-    with pytest.raises(ValueError, match="groups has 3 entries, one a row would be 60"):
+    with pytest.raises(ValueError, match="groups has 3 entries for 60 rows"):
         TensorData((X, X), groups=[1, 2, 3])

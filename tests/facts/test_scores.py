@@ -259,7 +259,7 @@ def test_what_cannot_be_scored_says_why() -> None:
         of(naswot, plain(), (1, 3))
     with pytest.raises(ValueError, match=r"give targets= and loss="):
         of(snip, nn.Linear(3, 1))
-    with pytest.raises(ValueError, match="trains no matrix"):
+    with pytest.raises(ValueError, match="has no trainable matrix"):
         of(snip, nn.BatchNorm1d(3))
     with pytest.raises(ValueError, match=r"broken of this network is nan"):
         zero_cost(lambda m, probe: math.nan, name="broken").of(plain(), (2, 3))

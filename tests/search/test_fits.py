@@ -190,7 +190,7 @@ def test_a_name_that_nothing_asked_for_is_told_once(caplog: pytest.LogCaptureFix
     study.enqueue_trial({"width": 7})
     with caplog.at_level(logging.WARNING):
         optimize(study, objective, n_trials=4)
-    told = [r.getMessage() for r in caplog.records if "nothing asked for" in r.getMessage()]
+    told = [r.getMessage() for r in caplog.records if "never asked for" in r.getMessage()]
     assert [message.split(": ")[1].split(".")[0] for message in told] == ["'widht'", "'heads'"]
     assert [never_asked(trial) for trial in study.trials] == [["widht"], ["heads", "widht"], [], []]
 

@@ -87,7 +87,7 @@ def test_where_there_is_no_front_it_says_why():
 
 
 def test_several_objectives_have_no_one_best(study):
-    with pytest.raises(ValueError, match=r"2 objectives, and no one best trial; take optnas.pick"):
+    with pytest.raises(ValueError, match=r"2 objectives, and no single best trial; take optnas.pick"):
         best(study, OBJECTIVE)
 
 

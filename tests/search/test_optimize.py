@@ -260,7 +260,7 @@ def test_a_search_says_that_it_waits_for_a_trial_that_its_user_asked_for(tmp_pat
     finally:
         module.logger.removeHandler(handler)
     [message] = told
-    assert "waits for trial 0, which this very process runs" in message
+    assert "waits for trial 0, which this process itself runs" in message
     assert "study.tell(0, state=optuna.trial.TrialState.FAIL)" in message
     assert states(study) == [TrialState.FAIL, TrialState.COMPLETE, TrialState.COMPLETE]
 

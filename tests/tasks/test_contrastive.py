@@ -42,5 +42,5 @@ def test_siamese_pairs():
 
 
 def test_one_input_is_no_pair():
-    with pytest.raises(TypeError, match="inputs are two"):
+    with pytest.raises(TypeError, match="a batch must be"):
         Siamese()(nn.Identity(), no_questions()).training_step((A, A), 0)

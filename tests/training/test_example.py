@@ -265,7 +265,7 @@ def test_a_task_that_needs_the_real_model_gets_the_inputs_of_the_batch(tmp_path,
     ("data", "call", "message"),
     [
         (Data(lambda x, y: Locked(x)), lambda model, batch: model(batch), "type Locked cannot be copied"),
-        (Data(), lambda model, batch: model(), "called with nothing.*example="),
+        (Data(), lambda model, batch: model(), "called without arguments.*example="),
         (Data(Pair), lambda model, batch: model.encode(batch.x), "type Pair.*stand-in.*encode.*example="),
     ],
 )
