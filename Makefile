@@ -19,6 +19,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(MAKE) docs
 	$(MAKE) test
 
 # Into build/site; open build/site/index.html. Nothing is loaded from the network.
