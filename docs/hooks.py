@@ -6,6 +6,8 @@ import posixpath
 import re
 from typing import Any
 
+from mkdocs.structure.files import File, Files
+
 # page of the site -> the file that it includes
 INCLUDED = {
     "changelog.md": "CHANGELOG.md",
@@ -16,6 +18,15 @@ INCLUDED = {
 }
 _SITE = {file: page for page, file in INCLUDED.items()}
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?://|#)([^)#\s]+)(#[^)\s]*)?\)")
+
+
+def on_files(files: Files, *, config: Any) -> Files:
+    """The picture of the dashboard, which the README shows too."""
+    picture = "studies/images/dashboard.png"
+    files.append(
+        File.generated(config, "images/dashboard.png", abs_src_path=picture)
+    )
+    return files
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
