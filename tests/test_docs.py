@@ -36,7 +36,7 @@ _BUDGETS = (
 )
 
 # Not run: what installs, what serves until it is stopped, what another machine runs.
-_ELSEWHERE = {"pip", "make", "git", "ssh", "sbatch", "kubectl"}
+_ELSEWHERE = {"pip", "make", "git", "ssh", "sbatch", "kubectl", "docker", "export"}
 _SERVES = {"dashboard", "worker"}
 
 
