@@ -200,6 +200,17 @@ def _in_words(distribution: BaseDistribution) -> str:
     return f"{kind} in {distribution.low}..{distribution.high}{scale}"
 
 
+def widest(one: BaseDistribution, other: BaseDistribution) -> BaseDistribution:
+    """A question that takes the answers to both; the first where they are no ranges of one kind."""
+    if isinstance(one, IntDistribution) and isinstance(other, IntDistribution) and one.log == other.log:
+        low, high = min(one.low, other.low), max(one.high, other.high)
+        return one if one == other else IntDistribution(low, high, log=one.log)
+    if isinstance(one, FloatDistribution) and isinstance(other, FloatDistribution) and one.log == other.log:
+        low_, high_ = min(one.low, other.low), max(one.high, other.high)
+        return one if one == other else FloatDistribution(low_, high_, log=one.log)
+    return one
+
+
 def draw(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
     """One uniformly random answer (in the logarithm where the question says so)."""
     if isinstance(distribution, CategoricalDistribution):

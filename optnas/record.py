@@ -16,10 +16,12 @@ from math import isfinite
 from time import time
 from typing import Any, Generic, Protocol, TypeVar
 
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas import private
+from optnas.answers import widest
 from optnas.limits import Limit
 
 PREFIX = "optnas:"
@@ -105,6 +107,49 @@ TRIED = SystemKey(f"{PREFIX}tried", object)
 
 LET_GO_ON = SystemKey(f"{PREFIX}let_go_on", int)
 """How many reports it had made when the pruner let it go on, after it had been paused."""
+
+# ---- of a study, among its system attributes ----
+
+_HEARD = f"{PREFIX}heard"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a study was told of another one, on other data: answers with normal scores, lower is better.
+
+    It stands in the study that was told, so whoever works on it knows it, whatever becomes of the other one.
+
+    Attributes:
+        study: the name of the other one.
+        params: of each of its trials, beside `scores`.
+        distributions: how each name was asked there, as Optuna's JSON.
+    """
+
+    study: str
+    params: list[dict[str, Any]]
+    scores: list[float]
+    distributions: dict[str, str]
+
+    @classmethod
+    def of(cls, study: str, trials: Sequence[FrozenTrial], scores: Sequence[float]) -> Heard:
+        """What these trials say; a name whose range changed has the widest."""
+        asked: dict[str, BaseDistribution] = {}
+        for trial in trials:
+            for name, distribution in trial.distributions.items():
+                asked[name] = widest(asked.get(name, distribution), distribution)
+        kept = {name: distribution_to_json(distribution) for name, distribution in asked.items()}
+        return cls(study, [dict(trial.params) for trial in trials], list(scores), kept)
+
+
+def heard(study: Study) -> list[Heard]:
+    """What a study was told of others when it began."""
+    return [Heard(**told) for told in private.study_system_attrs(study).get(_HEARD, [])]
+
+
+def write_heard(study: Study, told: Sequence[Heard]) -> None:
+    """Tell a study of others."""
+    private.set_study_system_attr(study, _HEARD, [asdict(one) for one in told])
+
 
 # ---- of a study, and SEED of a trial too ----
 

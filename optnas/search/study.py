@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from optnas.estimation.estimator import Estimator
 from optnas.facts.fact import USUAL
 from optnas.limits import Within
 from optnas.objective import Objective
+from optnas.search.hearsay import listen
 from optnas.search.provenance import changes, provenance
 from optnas.seeds import derive_seed
 from optnas.storage.open import open_storage, storage_of
@@ -39,6 +40,8 @@ def create_study(
     sampler: BaseSampler | SamplerFactory | None = None,
     pruner: optuna.pruners.BasePruner | None = None,
     seed: int | None = None,
+    learn_from: Sequence[optuna.Study] = (),
+    try_first: int = 0,
 ) -> optuna.Study:
     """Create a study, or go on with the one of that name in that storage.
 
@@ -52,8 +55,16 @@ def create_study(
         pruner: by default `default_pruner` for the estimator.
         seed: of the study, from which every trial's seed is derived; random when None. A study that exists
             keeps the seed that it began with.
+        learn_from: finished studies on other data or tasks, of spaces that ask the same, at least in part.
+            What they let expect is where the sampler begins, and counts as far as it predicts the trials; a
+            study that does not even predict itself is not heard. It is written into this study, which needs
+            the others no more; a study that exists keeps what it was told.
+        try_first: so many of their best architectures are enqueued when this study begins, those of each
+            study in turn.
 
     Raises:
+        ValueError: `learn_from` has a study with several objectives, with fewer than five trials that tell
+            anything, or of which no question is asked here; or the sampler cannot learn from others.
         ParamsMismatchError: the study of that name optimizes another metric, or in the other direction; or an
             older optnas began it.
 
@@ -83,6 +94,10 @@ def create_study(
     if changed := _describe_changes(study, began, now):
         warnings.warn(changed, stacklevel=2)
     made = _make_sampler(study, sampler or _default_sampler(objective))
+    if learn_from:
+        listen(study, objective, learn_from, try_first, learns=isinstance(made, TrialSampler) and made.hears)
+    elif try_first:
+        raise ValueError(f"try_first={try_first}: of which studies? Name them with learn_from.")
     study.sampler = limited(study, objective, made, objective.within)
     return study
 

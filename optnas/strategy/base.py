@@ -34,9 +34,11 @@ class TrialSampler(BaseSampler, ABC):
         within: Which params keep the limits of the objective. `create_study` and `optimize` set it and see to
             it that limits are kept; a sampler that makes candidates saves time by looking itself.
         several: Whether it can search for several values at once.
+        hears: Whether it learns from what a study was told of others (`record.heard`).
     """
 
     several = False
+    hears = False
 
     def __init__(self, seed: int | None = None) -> None:
         self.within: Within | None = None

@@ -7,7 +7,7 @@ et al. 2021); the model and what it maximizes were chosen by experiment (studies
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,10 @@ from optnas.pareto import losses, standing
 from optnas.strategy.base import TrialSampler, expected_params, fixed_params, is_sound
 from optnas.strategy.candidates import Candidates, Params, Questions
 from optnas.strategy.structures import Structures
+from optnas.surrogate.encoder import Features
 from optnas.surrogate.front import Costs, FrontSurrogate
-from optnas.surrogate.model import Features, Surrogate
+from optnas.surrogate.model import Surrogate
+from optnas.surrogate.prior import Prior
 from optnas.surrogate.standing import observe, standings
 from optnas.trial import Space, Trial
 
@@ -36,6 +38,10 @@ ROUNDS = 3
 LOOKED = 24
 STARTUP = 0.2  # of the budget, after which a surrogate of FEWEST trials is asked
 FEWEST = 3
+HEARD_FIRST = (0, 1, 3)
+"""Where a study was told of others, these of its first five trials try what those let expect to be best; the
+other two are random, or nobody could tell whether that is so here."""
+N_HEARD_FIRST = 5
 
 
 class PredictorSampler(TrialSampler):
@@ -48,6 +54,9 @@ class PredictorSampler(TrialSampler):
     candidate repeats the answers of a trial unless nothing else is left. Questions that the space does not
     ask, such as a task's learning rate, are learned from the trials and searched jointly. The whole plan
     stands in the trial's system attribute `optnas:plan`, where other workers see it before it is asked.
+
+    In a study that was told of others (`create_study(learn_from=...)`), what those let expect is the mean of
+    the surrogate, as far as it predicts the trials.
 
     Args:
         space: Of the study; it is called with other trials, on the meta device, some hundred times for a
@@ -69,6 +78,7 @@ class PredictorSampler(TrialSampler):
     """
 
     several = True
+    hears = True
 
     def __init__(
         self,
@@ -87,6 +97,7 @@ class PredictorSampler(TrialSampler):
         self._questions = Questions(space if self._structures is None else self._structures.space)
         self._features = features
         self._costs = costs
+        self._priors: dict[int, Prior | None] = {}
         self._known_features: dict[ParamsKey, Mapping[str, float]] = {}
         self._proposed: dict[tuple[int, int], list[Params]] = {}
         self._finished: dict[tuple[int, int], ParamsKey] = {}  # (study, trial) to its answers
@@ -124,12 +135,21 @@ class PredictorSampler(TrialSampler):
         n_started, n_startup = len(told) + len(running), self.n_startup_trials
         if record.spent(study, others) >= STARTUP:
             n_startup = min(n_startup, FEWEST)
+        prior = self._prior(study)
+        parents: list[Params] = [trial.params for trial in best]
+        if prior is not None:
+            n_startup = min(n_startup, N_HEARD_FIRST)
+            parents += [params for p in prior.best if (params := candidates.asked(p)) is not None]
         if n_started < n_startup or len(told) < max(2, n_startup / 2):
+            if prior is not None and len(others) in HEARD_FIRST:
+                pool = _Pool(prior, candidates, seen, self.within, None)
+                pool.add(parents)
+                return _climb(pool, candidates, parents) or _most_different(candidates, seen, self.within)
             return _most_different(candidates, seen, self.within)
         surrogate = (
             FrontSurrogate(study, self._looked_at, self._costs)
             if len(study.directions) > 1
-            else Surrogate(study.direction, self._looked_at)
+            else Surrogate(study.direction, self._looked_at, prior=prior)
         ).fit(others)
         surrogate = surrogate.believe([params for params in (*running, *proposed) if params])
         if self._structures is not None:
@@ -137,15 +157,18 @@ class PredictorSampler(TrialSampler):
         # Features and costs of the user's own are taken to be quick.
         looked = None if self._structures is None else LOOKED
         pool = _Pool(surrogate, candidates, seen, self.within, looked)
-        pool.add(candidates.random() for _ in range(N_RANDOM))
-        parents: list[Params] = [trial.params for trial in best]
-        for _ in range(ROUNDS):
-            before = pool.top(1)
-            pool.add(candidates.mutation(params) for params in parents for _ in range(N_MUTATIONS))
-            parents = pool.top(len(best))
-            if parents[:1] == before:
-                break
-        return pool.best() or _most_different(candidates, seen, self.within)
+        if prior is not None:
+            pool.add(parents)
+        return _climb(pool, candidates, parents) or _most_different(candidates, seen, self.within)
+
+    def _prior(self, study: Study) -> Prior | None:
+        """What the study was told of others, if that makes sense; it does not change."""
+        study_id = private.study_id(study)
+        if study_id not in self._priors:
+            told = record.heard(study)
+            prior = Prior(told) if told else None
+            self._priors[study_id] = prior or None
+        return self._priors[study_id]
 
     def _ranked(self, study: Study, trials: list[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
         """The trials that tell something, and those of which candidates are bred, the best first."""
@@ -191,7 +214,7 @@ class _Pool:
 
     def __init__(
         self,
-        surrogate: Surrogate | FrontSurrogate,
+        surrogate: Surrogate | FrontSurrogate | Prior,
         candidates: Candidates,
         seen: set[ParamsKey],
         within: Within | None,
@@ -238,6 +261,19 @@ class _Pool:
         if asked is None or params_key(asked) == params_key(params) or self._is_new(asked):
             return asked
         return None
+
+
+def _climb(pool: _Pool, candidates: Candidates, parents: Sequence[Params]) -> Params | None:
+    """The best candidate of a local search from `parents`; None where there is nothing new."""
+    pool.add(candidates.random() for _ in range(N_RANDOM))
+    n = len(parents)
+    for _ in range(ROUNDS):
+        before = pool.top(1)
+        pool.add(candidates.mutation(params) for params in parents for _ in range(N_MUTATIONS))
+        parents = pool.top(n)
+        if parents[:1] == before:
+            break
+    return pool.best()
 
 
 def _most_different(candidates: Candidates, seen: Iterable[ParamsKey], within: Within | None) -> Params:

@@ -18,7 +18,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas import pareto, private
-from optnas.surrogate.model import Encoder, Features, Params, Surrogate
+from optnas.surrogate.encoder import Encoder, Features, Params
+from optnas.surrogate.model import Surrogate
 from optnas.surrogate.standing import is_feasible
 
 Array = NDArray[np.float64]

@@ -102,14 +102,19 @@ class GaussianProcess:
         return fitted
 
     def surprise(self) -> float:
-        """How badly each target is predicted from all others: the mean of -log of its predicted density.
+        """How badly each target is predicted from all others: the mean of -log of its predicted density."""
+        mean, variance = self.left_out()
+        return float(0.5 * (np.log(2 * np.pi * variance) + (self._targets - mean) ** 2 / variance).mean())
+
+    def left_out(self) -> tuple[Array, Array]:
+        """Mean and variance of each target, predicted from all others, each `(n,)`.
 
         In closed form (Rasmussen & Williams, Gaussian Processes for Machine Learning, 2006, section 5.4.2).
         """
         with _one_thread():
             inverse = _inverse(self._factor)
         variance = 1 / np.diag(inverse)
-        return float(0.5 * (np.log(2 * np.pi * variance) + self._alpha**2 * variance).mean())
+        return self._targets - self._alpha * variance, variance
 
     def believe(self, rows: Array) -> GaussianProcess:
         """A copy that takes its own predictions for `rows` as observed."""

@@ -9,28 +9,23 @@ the best one: among architectures the good ones are close together, and the bad 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from scipy.special import ndtr
 
-from optnas.answers import key
+from optnas.surrogate.encoder import Encoder, Features, Params
 from optnas.surrogate.gaussian_process import NOISE, GaussianProcess
 from optnas.surrogate.standing import Observed, observe, standings
 
+if TYPE_CHECKING:
+    from optnas.surrogate.prior import Prior
+
 Array = NDArray[np.float64]
-Params = Mapping[str, Any]
 MOST_TRIALS = 300
 """Predictions rest on at most so many trials."""
 
@@ -48,8 +43,9 @@ GAIN = 0.05
 """How much features must lower the mean of -log of the density that trials are predicted with, each from all
 others. Where the answers say it all, chance makes smaller differences."""
 
-Features = Callable[[Params], Mapping[str, float]]
-"""Numbers about an architecture that cost no training, by name: FLOPs, parameters, zero-cost scores."""
+
+BELIEF = 0.5
+"""What is believed of the share of what other studies say that holds here: 1, with this deviation."""
 
 
 class Surrogate:
@@ -66,6 +62,8 @@ class Surrogate:
         headroom: How much better than the best trial a value can be, as a share of the distance from there to
             the median. Near its end, values are told apart best.
         noise: What is believed of single values; see `GaussianProcess.fit`.
+        prior: What studies on other data let expect. It is the mean of the process, as far as trials are
+            predicted better with it, each from all others: all of it, half, or none.
 
     Attributes:
         looks: Once it is fitted, whether it looks at features.
@@ -77,7 +75,9 @@ class Surrogate:
         features: Features | None = None,
         headroom: float = 0.2,
         noise: tuple[float, float] = NOISE,
+        prior: Prior | None = None,
     ) -> None:
+        self._prior = prior
         self._noise = noise
         self._headroom = headroom
         self._sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
@@ -96,37 +96,51 @@ class Surrogate:
                 f"there are {len(observed)}. Run more trials first."
             )
         self._warp, latent = _warped(observed, self._headroom)
-        kept = _most_telling(latent)[:MOST_TRIALS]
+        kept = most_telling(latent)[:MOST_TRIALS]
         params = [observed[i].trial.params for i in kept]
-        models: list[tuple[GaussianProcess, Encoder]] = []
-        for features in dict.fromkeys((None, self._features)):
-            encoder = Encoder([o.trial for o in observed], features)
-            if not models or encoder.has_features:
-                models.append(
-                    (GaussianProcess().fit(encoder.encode(params), latent[kept], noise=self._noise), encoder)
-                )
-        plain, richer = models[0], models[-1]
-        wins = plain[0].surprise() - richer[0].surprise() > GAIN
-        self._gp, self._encoder = richer if wins else plain
-        self._plain = plain
-        self.looks = wins
-        self._best = float(self._gp.fitted().min())
+        trials = [o.trial for o in observed]
+        self._weights, expected = np.zeros(0), np.zeros(len(kept))
+        if self._prior is not None:
+            heard = self._prior.scores(params)
+            self._weights = self._prior.weigh(heard, latent[kept])
+            expected = heard @ self._weights
+        fits = []
+        for share in (0.0,) if self._prior is None else (1.0, 0.5, 0.0):
+            fit = fit_process(trials, params, latent[kept] - share * expected, self._features, self._noise)
+            surprise = len(kept) * fit[0] + 0.5 * ((1 - share) / BELIEF) ** 2
+            fits.append((surprise, share, *fit[1:]))
+        _, self.share, (self._gp, self._encoder), self._plain = min(fits, key=lambda fit: fit[0])
+        self.looks = self._encoder.has_features
+        self._heard = self.share * expected
+        self._best = float((self._gp.fitted() + self._heard).min())
         return self
+
+    def _expected(self, params: Sequence[Params]) -> Array:
+        """What other studies let expect, as values are modeled, `(n,)`."""
+        if self._prior is None or not self.share:
+            return np.zeros(len(params))
+        expected: Array = self.share * (self._prior.scores(params) @ self._weights)
+        return expected
+
+    def _latent(self, params: Sequence[Params]) -> tuple[Array, Array]:
+        mean, std = self._gp.predict(self._encoder.encode(params))
+        return mean + self._expected(params), std
 
     def predict(self, params: Sequence[Params]) -> tuple[Array, Array]:
         """Mean and standard deviation of the values, without noise, each `(n,)`, in the study's units."""
-        mean, std = self._warp.to_losses(*self._gp.predict(self._encoder.encode(params)))
+        mean, std = self._warp.to_losses(*self._latent(params))
         return self._sign * mean, std
 
     def draws(self, params: Sequence[Params], n: int, seed: int) -> Array:
         """Values, without noise, that all may have at once, `(n, len(params))`."""
-        return self._sign * self._warp.to_loss(self._gp.draws(self._encoder.encode(params), n, seed))
+        latent = self._gp.draws(self._encoder.encode(params), n, seed) + self._expected(params)
+        return self._sign * self._warp.to_loss(latent)
 
     def without_features(self) -> Surrogate:
         """A copy that goes by the answers alone: in no time, and not as well."""
         other = copy.copy(self)
         (other._gp, other._encoder), other.looks = self._plain, False
-        other._best = float(other._gp.fitted().min())
+        other._best = float((other._gp.fitted() + self._heard).min())
         return other
 
     def outcomes(self, params: Sequence[Params]) -> tuple[Array, Array]:
@@ -134,7 +148,7 @@ class Surrogate:
 
         They are more doubtful than those of `predict`, by `DOUBT`: for who chooses by them.
         """
-        mean, std = self._gp.predict(self._encoder.encode(params))
+        mean, std = self._latent(params)
         points = self._warp.to_loss(mean[:, None] + DOUBT * std[:, None] * _NODES)
         return self._sign * points, _WEIGHTS
 
@@ -157,12 +171,39 @@ class Surrogate:
         It is taken on the scale on which values are modeled, and what is less than `MARGIN` better is none
         (Lizotte 2008): else variations of the best trial that change nothing are tried one by one.
         """
-        mean, std = self._gp.predict(self._encoder.encode(params))
+        mean, std = self._latent(params)
         std *= DOUBT
         return _log_improvement((self._best - MARGIN - mean) / std) + np.log(std)
 
 
-def _most_telling(losses: Array) -> NDArray[np.intp]:
+Fitted: TypeAlias = tuple[GaussianProcess, Encoder]
+
+
+def fit_process(
+    trials: Sequence[FrozenTrial],
+    params: Sequence[Params],
+    targets: Array,
+    features: Features | None,
+    noise: tuple[float, float] = NOISE,
+) -> tuple[float, Fitted, Fitted]:
+    """The surprise of a process with features if they predict better, and without if not; it; that without.
+
+    Args:
+        trials: Say what is asked.
+        params: Those that `targets`, `(n,)`, are of.
+    """
+    fits: list[tuple[float, Fitted]] = []
+    for seen in dict.fromkeys((None, features)):
+        encoder = Encoder(trials, seen)
+        if not fits or encoder.has_features:
+            process = GaussianProcess().fit(encoder.encode(params), targets, noise=noise)
+            fits.append((process.surprise(), (process, encoder)))
+    plain, richer = fits[0], fits[-1]
+    best = richer if plain[0] - richer[0] > GAIN else plain
+    return *best, plain[1]
+
+
+def most_telling(losses: Array) -> NDArray[np.intp]:
     """All indices, the best and the latest taking turns."""
     turns = np.column_stack([np.argsort(losses, kind="stable"), np.arange(len(losses))[::-1]]).ravel()
     _, first = np.unique(turns, return_index=True)
@@ -225,114 +266,6 @@ class _Standings:
     def to_loss(self, scores: Array) -> Array:
         losses: Array = np.interp(scores, self._scores, self._losses)
         return losses
-
-
-class Encoder:
-    """Params to rows: two trials are as different as their rows are apart, column by column.
-
-    There is a column for each answer of a categorical decision and one for a number, so that the surrogate
-    can learn that one answer of one decision is special; for each family, the decisions that have the same
-    distribution (operations of the edges of a cell, widths of layers), the sums of these columns, which say
-    how often an answer was given and tell much from few trials; and one for each feature.
-    """
-
-    def __init__(self, trials: Sequence[FrozenTrial], features: Features | None) -> None:
-        distributions: dict[str, BaseDistribution] = {}
-        for trial in trials:
-            distributions |= trial.distributions
-        self._columns: dict[str, Callable[[Any], tuple[int, float]]] = {}
-        self._first: dict[str, int] = {}
-        self._width = 0
-        for name, distribution in distributions.items():
-            self._first[name] = self._width
-            self._columns[name] = _column(distribution, self._width)
-            self._width += _width(distribution)
-        self._sums = self._sum_matrix(distributions)
-        self._features = None if features is None else _Standardized(features, trials)
-
-    @property
-    def has_features(self) -> bool:
-        """Whether any feature differs between the trials."""
-        return self._features is not None and bool(self._features.names)
-
-    def encode(self, params: Sequence[Params]) -> Array:
-        rows = np.zeros((len(params), self._width))
-        for row, answers in zip(rows, params, strict=True):
-            for name, value in answers.items():
-                if name in self._columns:
-                    column, number = self._columns[name](value)
-                    row[column] = number
-        parts = [rows, rows @ self._sums]
-        if self._features is not None:
-            parts.append(self._features.of(params))
-        return np.hstack(parts)
-
-    def _sum_matrix(self, distributions: Mapping[str, BaseDistribution]) -> Array:
-        """What rows are multiplied with to get the sums of each family."""
-        families = _families(distributions)
-        widths = [_width(distributions[names[0]]) for names in families]
-        matrix = np.zeros((self._width, sum(widths)))
-        start = 0
-        for names, width in zip(families, widths, strict=True):
-            for name in names:
-                matrix[self._first[name] + np.arange(width), start + np.arange(width)] = 1.0
-            start += width
-        return matrix
-
-
-class _Standardized:
-    """Features as columns of mean 0 and variance 1 over the trials; what is not known is 0.
-
-    One that is the same for all trials says nothing, and of those that are equal one is enough.
-    """
-
-    def __init__(self, features: Features, trials: Sequence[FrozenTrial]) -> None:
-        self._features = features
-        known = [features(trial.params) for trial in trials]
-        self.names: list[str] = []
-        moments: dict[bytes, tuple[float, float]] = {}
-        for name in sorted({name for row in known for name in row}):
-            numbers = np.array([row.get(name, np.nan) for row in known], float)
-            center, scale = float(np.nanmean(numbers)), float(np.nanstd(numbers))
-            if scale <= 1e-9 * (1 + abs(center)):
-                continue
-            column = np.round((numbers - center) / scale, 6).tobytes()
-            if column not in moments:
-                moments[column] = center, scale
-                self.names.append(name)
-        self._center, self._scale = np.array(list(moments.values())).reshape(-1, 2).T
-
-    def of(self, params: Sequence[Params]) -> Array:
-        rows = [self._features(p) for p in params]
-        table = np.array([[row.get(name, np.nan) for name in self.names] for row in rows], float)
-        columns: Array = np.nan_to_num((table.reshape(len(rows), -1) - self._center) / self._scale)
-        return columns
-
-
-def _column(distribution: BaseDistribution, first: int) -> Callable[[Any], tuple[int, float]]:
-    """What an answer writes: into which column which number. No answer is 0 everywhere."""
-    if isinstance(distribution, CategoricalDistribution):
-        # Two different answers are 1 apart, an answer and no answer 1/2.
-        known = {key(choice): (first + i, 0.5**0.5) for i, choice in enumerate(distribution.choices)}
-        return lambda value: known[key(value)]
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    low, high = float(distribution.low), float(distribution.high)
-    if distribution.log:
-        low, high = math.log(low), math.log(high)
-        return lambda value: (first, (math.log(value) - low) / (high - low or 1.0) - 0.5)
-    return lambda value: (first, (value - low) / (high - low or 1.0) - 0.5)
-
-
-def _width(distribution: BaseDistribution) -> int:
-    return len(distribution.choices) if isinstance(distribution, CategoricalDistribution) else 1
-
-
-def _families(distributions: Mapping[str, BaseDistribution]) -> list[list[str]]:
-    """Names of decisions with the same distribution, where there are several."""
-    families: dict[str, list[str]] = {}
-    for name, distribution in distributions.items():
-        families.setdefault(repr(distribution), []).append(name)
-    return [names for names in families.values() if len(names) > 1]
 
 
 def _log_improvement(z: Array) -> Array:

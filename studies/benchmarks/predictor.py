@@ -31,13 +31,12 @@ from optnas.benchmarks.tabular import Table, Tabular
 from optnas.hub import nasbench201
 from optnas.strategy.predictor import PredictorSampler
 from optnas.strategy.structures import Structures
-from optnas.surrogate import gaussian_process
-from optnas.surrogate import model as surrogate
+from optnas.surrogate import encoder, gaussian_process
 
 VARIANTS: dict[str, tuple[int, AbstractContextManager[object]]] = {
     "as it comes": (10, nullcontext()),
     "5 startup trials": (5, nullcontext()),
-    "no sums": (10, patch.object(surrogate, "_families", lambda distributions: [])),
+    "no sums": (10, patch.object(encoder, "_families", lambda distributions: [])),
     "narrower prior": (10, patch.object(gaussian_process, "SPREAD", 0.6)),
 }
 """Startup trials, and what is changed."""

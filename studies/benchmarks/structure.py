@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from optnas.hub import nasbench201
 from optnas.strategy.structures import Structures
-from optnas.surrogate.model import Features, Params, Surrogate
+from optnas.surrogate.encoder import Features, Params
+from optnas.surrogate.model import Surrogate
 from optnas.trial import Trial
 
 Array = np.ndarray[Any, Any]

@@ -1,0 +1,105 @@
+"""What a study is told of finished ones on other data, when it begins."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+
+from optnas import record
+from optnas.answers import contains, draw, keep_or_draw, params_key
+from optnas.objective import Objective
+from optnas.space.explore import walk
+from optnas.surrogate.prior import hear
+from optnas.trial import Draw
+
+_PROBES = 20  # architectures drawn to see what the space asks
+
+
+def listen(
+    study: optuna.Study,
+    objective: Objective,
+    others: Sequence[optuna.Study],
+    try_first: int,
+    *,
+    learns: bool,
+) -> None:
+    """Tell a study of others, unless it was told of some before, and enqueue their best `try_first`.
+
+    Raises:
+        ValueError: see `create_study`.
+    """
+    if len(study.directions) > 1:
+        raise ValueError(f"learn_from: study {study.study_name!r} has several objectives; that needs one.")
+    if not learns and not try_first:
+        raise ValueError(
+            "learn_from: this sampler cannot learn from other studies; PredictorSampler, the default, can. "
+            "With try_first=5 any sampler begins with their five best architectures."
+        )
+    if record.heard(study):
+        return
+    asked = _asked(objective)
+    told = []
+    for other in others:
+        if _is_same(study, other):
+            raise ValueError(f"learn_from: study {study.study_name!r} knows its own trials.")
+        found = hear(other)
+        if not asked & found.distributions.keys():
+            raise ValueError(
+                f"learn_from: nothing that study {other.study_name!r} asked is asked here; it asked "
+                f"{', '.join(sorted(found.distributions))}, and the space asks {', '.join(sorted(asked))}."
+            )
+        told.append(found)
+    for params in itertools.islice(_best(told, objective), try_first):
+        study.enqueue_trial(params, skip_if_exists=True)
+    record.write_heard(study, told)
+
+
+def _is_same(one: optuna.Study, other: optuna.Study) -> bool:
+    known = [(s.study_name, record.SEED.of(s), record.PROVENANCE.of(s)) for s in (one, other)]
+    return known[0] == known[1]
+
+
+def _asked(objective: Objective) -> set[str]:
+    names: set[str] = set()
+    for i in range(_PROBES):
+        probe = Draw(keep_or_draw({}, np.random.default_rng(i)))
+        walk(objective.ask, probe)
+        names |= probe.params.keys()
+    return names
+
+
+def _best(told: Sequence[record.Heard], objective: Objective) -> Iterator[dict[str, Any]]:
+    """Architectures that the space has, the best of each study in turn."""
+    orders = [np.argsort(one.scores, kind="stable") for one in told]
+    seen = set()
+    for rank in range(max(map(len, orders))):
+        for one, order in zip(told, orders, strict=True):
+            params = _fitting(one.params[order[rank]], objective) if rank < len(order) else None
+            if params is not None and params_key(params) not in seen:
+                seen.add(params_key(params))
+                yield params
+
+
+def _fitting(params: Mapping[str, Any], objective: Objective) -> dict[str, Any] | None:
+    """These answers, where the space, task and data ask for them and take them; None where they do not."""
+
+    class Misfit(Exception):
+        pass
+
+    def pick(name: str, distribution: BaseDistribution) -> Any:
+        if distribution.single():
+            return draw(distribution, np.random.default_rng(0))
+        if name not in params or not contains(distribution, params[name]):
+            raise Misfit
+        return params[name]
+
+    asked = Draw(pick)
+    try:
+        return asked.params if walk(objective.ask, asked) is None else None
+    except Misfit:
+        return None

@@ -1,0 +1,137 @@
+"""Params as rows of numbers, for a surrogate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial
+
+from optnas.answers import key
+
+Array = NDArray[np.float64]
+Params = Mapping[str, Any]
+
+Features = Callable[[Params], Mapping[str, float]]
+"""Numbers about an architecture that cost no training, by name: FLOPs, parameters, zero-cost scores."""
+
+Written = Callable[[Any], tuple[int, float] | None]
+"""Into which column an answer writes which number."""
+
+
+class Encoder:
+    """Params to rows: two trials are as different as their rows are apart, column by column.
+
+    There is a column for each answer of a categorical decision and one for a number, so that the surrogate
+    can learn that one answer of one decision is special; for each family, the decisions that have the same
+    distribution (operations of the edges of a cell, widths of layers), the sums of these columns, which say
+    how often an answer was given and tell much from few trials; and one for each feature.
+    """
+
+    def __init__(self, trials: Sequence[FrozenTrial], features: Features | None) -> None:
+        distributions: dict[str, BaseDistribution] = {}
+        for trial in trials:
+            distributions |= trial.distributions
+        self._columns: dict[str, Written] = {}
+        self._first: dict[str, int] = {}
+        self._width = 0
+        for name, distribution in distributions.items():
+            self._first[name] = self._width
+            self._columns[name] = _column(distribution, self._width)
+            self._width += _width(distribution)
+        self._sums = self._sum_matrix(distributions)
+        self._features = None if features is None else _Standardized(features, trials)
+
+    @property
+    def has_features(self) -> bool:
+        """Whether any feature differs between the trials."""
+        return self._features is not None and bool(self._features.names)
+
+    def encode(self, params: Sequence[Params]) -> Array:
+        """The rows of params; what no trial was asked is left out."""
+        rows = np.zeros((len(params), self._width))
+        for row, answers in zip(rows, params, strict=True):
+            for name, value in answers.items():
+                if name in self._columns and (written := self._columns[name](value)) is not None:
+                    column, number = written
+                    row[column] = number
+        parts = [rows, rows @ self._sums]
+        if self._features is not None:
+            parts.append(self._features.of(params))
+        return np.hstack(parts)
+
+    def _sum_matrix(self, distributions: Mapping[str, BaseDistribution]) -> Array:
+        """What rows are multiplied with to get the sums of each family."""
+        families = _families(distributions)
+        widths = [_width(distributions[names[0]]) for names in families]
+        matrix = np.zeros((self._width, sum(widths)))
+        start = 0
+        for names, width in zip(families, widths, strict=True):
+            for name in names:
+                matrix[self._first[name] + np.arange(width), start + np.arange(width)] = 1.0
+            start += width
+        return matrix
+
+
+class _Standardized:
+    """Features as columns of mean 0 and variance 1 over the trials; what is not known is 0.
+
+    One that is the same for all trials says nothing, and of those that are equal one is enough.
+    """
+
+    def __init__(self, features: Features, trials: Sequence[FrozenTrial]) -> None:
+        self._features = features
+        known = [features(trial.params) for trial in trials]
+        self.names: list[str] = []
+        moments: dict[bytes, tuple[float, float]] = {}
+        for name in sorted({name for row in known for name in row}):
+            numbers = np.array([row.get(name, np.nan) for row in known], float)
+            center, scale = float(np.nanmean(numbers)), float(np.nanstd(numbers))
+            if scale <= 1e-9 * (1 + abs(center)):
+                continue
+            column = np.round((numbers - center) / scale, 6).tobytes()
+            if column not in moments:
+                moments[column] = center, scale
+                self.names.append(name)
+        self._center, self._scale = np.array(list(moments.values())).reshape(-1, 2).T
+
+    def of(self, params: Sequence[Params]) -> Array:
+        rows = [self._features(p) for p in params]
+        table = np.array([[row.get(name, np.nan) for name in self.names] for row in rows], float)
+        columns: Array = np.nan_to_num((table.reshape(len(rows), -1) - self._center) / self._scale)
+        return columns
+
+
+def _column(distribution: BaseDistribution, first: int) -> Written:
+    """What an answer writes. No answer is 0 everywhere, and so is one that is no choice."""
+    if isinstance(distribution, CategoricalDistribution):
+        # Two different answers are 1 apart, an answer and no answer 1/2.
+        known = {key(choice): (first + i, 0.5**0.5) for i, choice in enumerate(distribution.choices)}
+        return lambda value: known.get(key(value))
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high = float(distribution.low), float(distribution.high)
+    if distribution.log:
+        low, high = math.log(low), math.log(high)
+        return lambda value: (first, (math.log(value) - low) / (high - low or 1.0) - 0.5)
+    return lambda value: (first, (value - low) / (high - low or 1.0) - 0.5)
+
+
+def _width(distribution: BaseDistribution) -> int:
+    return len(distribution.choices) if isinstance(distribution, CategoricalDistribution) else 1
+
+
+def _families(distributions: Mapping[str, BaseDistribution]) -> list[list[str]]:
+    """Names of decisions with the same distribution, where there are several."""
+    families: dict[str, list[str]] = {}
+    for name, distribution in distributions.items():
+        families.setdefault(repr(distribution), []).append(name)
+    return [names for names in families.values() if len(names) > 1]
