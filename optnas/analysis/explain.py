@@ -119,11 +119,12 @@ def explain(study: Study, *, of: str | None = None, n_bootstrap: int = 100) -> E
     trials = scored(one)
     among = len(study.directions) > 1
     to_front = among and of not in objective_names(study)
-    front = front_trials(study) if to_front else []
-    number = front[knee(losses(study, front))].number if to_front else -1
-    [best] = [t for t in trials if t.number == number] or [
-        (max if maximizes(one) else min)(trials, key=value)
-    ]
+    front = front_trials(study) if among else []
+    leading = [front[knee(losses(study, front))]] if to_front else front
+    numbers = {trial.number for trial in leading}
+    # Of trials with an equal value, one that another beats in all else is not the best.
+    candidates = [trial for trial in trials if trial.number in numbers] or trials
+    best = (max if maximizes(one) else min)(candidates, key=value)
     few = too_few(one, len(trials))
     shares = None if few else importance(one, n_bootstrap=n_bootstrap)
     notes = shares.notes if shares else (few,)
@@ -147,7 +148,7 @@ def explain(study: Study, *, of: str | None = None, n_bootstrap: int = 100) -> E
         importance=shares,
         notes=(*notes, prediction_quality(one), *_caveats(study, of, best, trials)),
         of=of if of is not None and among else "",
-        n_front=len(front),
+        n_front=len(front) if to_front else 0,
     )
 
 

@@ -106,11 +106,12 @@ def _of_several(study: Study, objective: Objective | None) -> Iterator[Section]:
 
 
 def _best_of_several(study: Study, front: Sequence[FrozenTrial], objective: Objective | None) -> list[Part]:
-    """The best in each objective, and the knee of the front."""
+    """The best on the front in each objective, and its knee."""
+    on_front = {trial.number for trial in front}
     best: dict[int, tuple[FrozenTrial, list[str]]] = {}
     for i, name in enumerate(objective_names(study)):
         target = objective_target(i)
-        if trials := scored(study, target):
+        if trials := [trial for trial in scored(study, target) if trial.number in on_front]:
             trial = (max if maximizes(study, i) else min)(trials, key=target)
             best.setdefault(trial.number, (trial, []))[1].append(f"Best in {name}")
     if front:

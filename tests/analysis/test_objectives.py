@@ -157,3 +157,11 @@ def test_mistakes_name_what_there_is(alone: optuna.Study, both: optuna.Study) ->
     empty = optuna.create_study(directions=["minimize", "minimize"])
     with pytest.raises(ValueError, match="at least two COMPLETE trials"):
         explain(empty, of="front")
+
+
+def test_of_equal_values_the_best_is_one_that_nothing_dominates() -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    for n, values in enumerate([[1.0, 1.0], [2.0, 1.0], [3.0, 5.0]]):
+        params, distributions = {"n": n}, {"n": optuna.distributions.IntDistribution(0, 2)}
+        study.add_trial(create_trial(params=params, distributions=distributions, values=values))
+    assert explain(study, of="value 1").best == 1
