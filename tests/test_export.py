@@ -233,7 +233,7 @@ def test_the_batch_is_the_dimension_that_one_says(
     dims = {0: 1, 1: None, "weights": None}
     assert export(TimeFirst(), example, tmp_path / "model.pt2", batch_dims=dims).exists()
     assert "only" not in caplog.text
-    with pytest.raises(ValueError, match="names 'mask', which is no argument"):
+    with pytest.raises(ValueError, match="names 'mask', which is not an argument"):
         export(TimeFirst(), example, tmp_path / "model.pt2", batch_dims={"mask": 0})
     with pytest.raises(ValueError, match=r"sizes \[3, 6\]"):
         export(TimeFirst(), example, tmp_path / "model.pt2", batch_dims={0: 1, 1: 0})

@@ -24,11 +24,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import chaos
 import psutil
 import ray
 
 from optnas.launch.ray_workers import RayWorkers
+
+sys.path.insert(0, str(Path(__file__).parent))
+import chaos
 
 NODES = 3
 _STORE = 80 * 2**20  # bytes of shared memory of each node, about the least that Ray takes

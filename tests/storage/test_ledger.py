@@ -188,8 +188,9 @@ def test_a_running_trial_of_plain_optuna_is_never_taken_over_and_waited_for_whil
     theirs = plain().ask()
     deadline = time.monotonic() + 4.0
     while time.monotonic() < deadline:  # it lives: it says something now and then
-        theirs.set_user_attr("n", int(1000 * (deadline - time.monotonic())))
-        theirs.report(0.5, 10 + int(1000 * (deadline - time.monotonic())))
+        step = int(1000 * time.monotonic())
+        theirs.set_user_attr("n", step)
+        theirs.report(0.5, step)
         assert claim(study, 1, COUNTS).trial_id is None
         assert storage.stale_trials(study._study_id) == []
         time.sleep(0.05)

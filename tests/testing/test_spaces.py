@@ -166,7 +166,7 @@ def unscoped(trial: Trial) -> nn.Module:
 
 def test_a_name_asked_in_two_places() -> None:
     found = fault(unscoped)
-    assert found.check == "names"
+    assert found.check == "shared names"
     assert "'bias' is asked twice in one build, so both places get one answer" in str(found)
     check_space(unscoped, EXAMPLE, shared_names=["bias"])
 
@@ -356,7 +356,7 @@ def test_a_shape_error_names_the_architecture_that_has_it() -> None:
     found = fault(space)
     assert found.check == "forward"
     assert found.params == {"depth": 2}
-    assert "in eval mode: RuntimeError" in str(found)
+    assert "in eval mode, in layer '1' (Linear): RuntimeError" in str(found)
     with pytest.raises(RuntimeError):
         space(replay(found.params))(torch.zeros(2, 4))
 
