@@ -93,7 +93,7 @@ def copy(
 @app.command()
 def clean(
     storage: StorageUrl = DEFAULT_STORAGE,
-    folder: Annotated[
+    look_in: Annotated[
         list[Path] | None, typer.Option(help="Where to look for folders of deleted studies, too.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -107,7 +107,7 @@ def clean(
     from optnas.search.leftovers import delete, leftovers
 
     opened = open_existing(storage)
-    known = leftovers(opened, folder or [])
+    known = leftovers(opened, look_in or [])
     for path, why in known.spared.items():
         say(f"stays    {path}: {why}")
     for leftover in known.found:

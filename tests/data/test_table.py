@@ -115,9 +115,9 @@ def test_frames_and_groups_by_name():
 
 
 def test_what_cannot_be_is_said(tmp_path):
-    with pytest.raises(KeyError, match="no column 'cost', but area, floor"):
+    with pytest.raises(KeyError, match="no column 'cost'; its columns are area, floor"):
         TableData(table(), "cost")
     with pytest.raises(ValueError, match=r"'price' is missing in 1 rows, such as row 2"):
         TableData(table(price=np.where(np.arange(N) == 2, np.nan, PRICE)), "price")
-    with pytest.raises(ValueError, match="no column beside 'price'"):
+    with pytest.raises(ValueError, match="the table has only 'price'"):
         TableData({"price": PRICE}, "price")
