@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.pruners import BasePruner
@@ -18,17 +17,15 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas import private, record
-from optnas.answers import contains, keep_or_draw, key
+from optnas.answers import contains, key
 from optnas.errors import ChoicesError, OptnasError, ParamsMismatchError, describe_error, is_infrastructure
 from optnas.estimation.folders import folder_of
 from optnas.objective import Objective
 from optnas.search import carry
 from optnas.search.study import SamplerFactory, check_values, create_study
-from optnas.space.explore import walk
+from optnas.space.explore import asked_by, walk
 from optnas.training.checkpoints import clean
 from optnas.trial import Draw
-
-_PROBES = 20  # architectures drawn to see what the space asks now
 
 
 @dataclass(frozen=True)
@@ -174,12 +171,8 @@ class _Examined:
         self._differ = record.TWINS_DIFFER.of(study) is not None
         trials = study.get_trials(deepcopy=False)
         self._beyond = {name for trial in trials for name in record.ASKED.of(trial) or {}}
-        self._asked: dict[str, BaseDistribution] = {}
+        self._asked = asked_by(objective.ask)
         self._used: set[str] = set()
-        for i in range(_PROBES):
-            draw = Draw(keep_or_draw({}, np.random.default_rng(i)))
-            walk(objective.ask, draw)
-            self._asked |= draw.distributions
         self.fitted: dict[int, _Fitted] = {}
         self.left: dict[int, str] = {}
         for trial in trials:

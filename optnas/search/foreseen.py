@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 
 from optnas import record
 from optnas.answers import ParamsKey, params_key
+from optnas.errors import is_infrastructure
 from optnas.facts.glance import settled
 from optnas.facts.layers import Operation, operations
 from optnas.facts.prediction import OperationModel, fit_model
@@ -111,6 +112,8 @@ class LearnedCosts:
             model = on_meta(lambda: self._objective.space(replay(params)))
             return operations(settled(model, example), example)
         except Exception as error:  # the user's network cannot be built, or not there
+            if is_infrastructure(error):
+                raise
             logger.debug("The operations of a network cannot be seen.", exc_info=error)
             return None
 

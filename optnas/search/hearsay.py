@@ -11,13 +11,11 @@ import optuna
 from optuna.distributions import BaseDistribution
 
 from optnas import record
-from optnas.answers import contains, draw, keep_or_draw, params_key
+from optnas.answers import contains, draw, params_key
 from optnas.objective import Objective
-from optnas.space.explore import walk
+from optnas.space.explore import asked_by, walk
 from optnas.surrogate.prior import hear
 from optnas.trial import Draw
-
-_PROBES = 20  # architectures drawn to see what the space asks
 
 
 def listen(
@@ -42,7 +40,7 @@ def listen(
         )
     if record.heard(study):
         return
-    asked = _asked(objective)
+    asked = asked_by(objective.ask).keys()
     told = []
     for other in others:
         if _is_same(study, other):
@@ -62,15 +60,6 @@ def listen(
 def _is_same(one: optuna.Study, other: optuna.Study) -> bool:
     known = [(s.study_name, record.SEED.of(s), record.PROVENANCE.of(s)) for s in (one, other)]
     return known[0] == known[1]
-
-
-def _asked(objective: Objective) -> set[str]:
-    names: set[str] = set()
-    for i in range(_PROBES):
-        probe = Draw(keep_or_draw({}, np.random.default_rng(i)))
-        walk(objective.ask, probe)
-        names |= probe.params.keys()
-    return names
 
 
 def _best(told: Sequence[record.Heard], objective: Objective) -> Iterator[dict[str, Any]]:

@@ -41,6 +41,16 @@ def on_meta(build: Callable[[], T]) -> T:
         return build()
 
 
+def asked_by(space: Space[Any], n_samples: int = 20) -> dict[str, BaseDistribution]:
+    """What random architectures are asked, by name: enough to see which names a space knows, not proof."""
+    asked: dict[str, BaseDistribution] = {}
+    for seed in range(n_samples):
+        draw = Draw(keep_or_draw({}, np.random.default_rng(seed)))
+        walk(space, draw)
+        asked |= draw.distributions
+    return asked
+
+
 class _Blueprint(DeviceContext):
     """`torch.device("meta")`, which does not fill what has no values: half of the time of a build."""
 
