@@ -43,20 +43,19 @@ def renumbered(trial: FrozenTrial, numbers: Mapping[int, int], about: Mapping[st
         if number not in numbers:
             user[record.WEIGHTS.name]["study"] = about["study"]
     user[record.CARRIED.name] = dict(about)
-    return FrozenTrial(
-        number=numbers[trial.number],
-        trial_id=-1,
-        state=trial.state,
-        value=None,
-        values=trial.values,
-        datetime_start=trial.datetime_start,
-        datetime_complete=trial.datetime_complete,
-        params=trial.params,
-        distributions=trial.distributions,
-        user_attrs=user,
-        system_attrs=system,
-        intermediate_values=trial.intermediate_values,
-    )
+    return altered(trial, number=numbers[trial.number], user_attrs=user, system_attrs=system)
+
+
+def altered(trial: FrozenTrial, **changed: Any) -> FrozenTrial:
+    """A finished trial for another study, with other attributes; those that are not named stay."""
+    unchanged = {
+        name: getattr(trial, name)
+        for name in (
+            *("number", "state", "values", "datetime_start", "datetime_complete", "params"),
+            *("distributions", "user_attrs", "system_attrs", "intermediate_values"),
+        )
+    }
+    return FrozenTrial(**{"trial_id": -1, "value": None, **unchanged, **changed})
 
 
 def add(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

@@ -91,20 +91,7 @@ def _copied(study: optuna.Study, trial: FrozenTrial) -> FrozenTrial:
     about = {record.CARRIED.name: {**carried, **({"before": before} if before else {})}}
     system = {name: value for name, value in trial.system_attrs.items() if name != HELD}
     if trial.state.is_finished():
-        return FrozenTrial(
-            number=trial.number,
-            trial_id=-1,
-            state=trial.state,
-            value=None,
-            values=trial.values,
-            datetime_start=trial.datetime_start,
-            datetime_complete=trial.datetime_complete,
-            params=trial.params,
-            distributions=trial.distributions,
-            user_attrs={**trial.user_attrs, **about},
-            system_attrs=system,
-            intermediate_values=trial.intermediate_values,
-        )
+        return carry.altered(trial, user_attrs={**trial.user_attrs, **about}, system_attrs=system)
     seed = record.SEED.of(trial)
     fixed = {**system.get("fixed_params", {}), **trial.params}
     return FrozenTrial(

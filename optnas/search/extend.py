@@ -235,20 +235,8 @@ class _Examined:
             else:
                 dropped.append(name)
         unproven = self._unproven(trial, params, of_space, sorted(dropped))
-        fitted = FrozenTrial(
-            number=trial.number,
-            trial_id=private.trial_id(trial),
-            state=trial.state,
-            value=None,
-            values=trial.values,
-            datetime_start=trial.datetime_start,
-            datetime_complete=trial.datetime_complete,
-            params=params,
-            distributions=distributions,
-            user_attrs=trial.user_attrs,
-            system_attrs=trial.system_attrs,
-            intermediate_values=trial.intermediate_values,
-        )
+        known = private.trial_id(trial)
+        fitted = carry.altered(trial, trial_id=known, params=params, distributions=distributions)
         return _Fitted(fitted, answers, unproven)
 
     def _walk(self, space: Any, asked: Draw) -> Draw:

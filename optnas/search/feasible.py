@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optnas import record
 from optnas.answers import ParamsKey, params_key
+from optnas.errors import is_infrastructure
 from optnas.facts.memory import estimate_memory, memory_of_device
 from optnas.limits import Limit, Within
 from optnas.objective import Objective
@@ -105,6 +106,8 @@ class LearnedMemory:
             try:
                 self._needs[key] = self._estimate(params)
             except Exception as error:
+                if is_infrastructure(error):
+                    raise
                 logger.debug("The memory of a network cannot be estimated.", exc_info=error)
                 self._needs[key] = None
         return self._needs[key]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from optnas.answers import ParamsKey, keep_or_draw, params_key
+from optnas.errors import is_infrastructure
 from optnas.facts.cost import count_params
 from optnas.facts.flow import flow_of_new
 from optnas.facts.inputs import Example
@@ -56,7 +57,9 @@ class Structures:
             answers = Draw(keep_or_draw(params, np.random.default_rng(0)))
             try:
                 model = on_meta(lambda: self._space(answers))
-            except Exception:
+            except Exception as error:
+                if is_infrastructure(error):
+                    raise
                 return {}
             self._asked |= answers.params.keys()
             self._look(model, answers)
@@ -70,6 +73,8 @@ class Structures:
             numbers = described(flow_of_new(model, self._inputs), count_params(model))
             seen = {name: number for name, number in numbers.items() if name.startswith(SHOWN)}
         except Exception as error:
+            if is_infrastructure(error):
+                raise
             logger.debug("The structure of a network cannot be seen.", exc_info=error)
             seen = {}
         self._known[params_key(trial.params)] = seen
