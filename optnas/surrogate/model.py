@@ -111,8 +111,11 @@ class Surrogate:
             fits.append((surprise, share, *fit[1:]))
         _, self.share, (self._gp, self._encoder), self._plain = min(fits, key=lambda fit: fit[0])
         self.looks = self._encoder.has_features
-        self._heard = self.share * expected
-        self._best = float((self._gp.fitted() + self._heard).min())
+        # What is believed of running trials later is no value to beat, so both are taken now.
+        heard = self.share * expected
+        self._best, self._plain_best = (
+            float((gp.fitted() + heard).min()) for gp in (self._gp, self._plain[0])
+        )
         return self
 
     def _expected(self, params: Sequence[Params]) -> Array:
@@ -140,7 +143,7 @@ class Surrogate:
         """A copy that goes by the answers alone: in no time, and not as well."""
         other = copy.copy(self)
         (other._gp, other._encoder), other.looks = self._plain, False
-        other._best = float((other._gp.fitted() + self._heard).min())
+        other._best = self._plain_best
         return other
 
     def outcomes(self, params: Sequence[Params]) -> tuple[Array, Array]:

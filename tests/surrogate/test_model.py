@@ -168,6 +168,21 @@ def test_features_that_tell_are_used() -> None:
     assert error(telling) < 0.5 * error(None)
 
 
+def test_what_runs_is_believed_alike_before_and_after_features_are_left_out() -> None:
+    trials, candidates = trials_of(synthetic.loss, 30), [t.params for t in trials_of(synthetic.loss, 40, 1)]
+    running, others = candidates[:3], candidates[3:]
+
+    def telling(params):
+        return {"value": synthetic.loss(optuna.trial.FixedTrial(params))}
+
+    surrogate = Surrogate(features=telling).fit(trials)
+    assert surrogate.looks
+    before = surrogate.believe(running).without_features()
+    after = surrogate.without_features().believe(running)
+    np.testing.assert_allclose(before.improvement(others), after.improvement(others))
+    assert not np.allclose(before.improvement(others), surrogate.without_features().improvement(others))
+
+
 def test_a_feature_that_all_trials_share_says_nothing_of_a_candidate_without() -> None:
     trials = [point(i / 10, value=(i / 10 - 0.5) ** 2) for i in range(11)]
 
