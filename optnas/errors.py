@@ -37,67 +37,177 @@ if TYPE_CHECKING:
 
 
 class OptnasError(Exception):
-    """The root of the tree."""
+    """The root of the tree.
+
+    Examples:
+        >>> issubclass(optnas.ParamsMismatchError, optnas.errors.OptnasError)
+        True
+    """
 
 
 class SpaceError(OptnasError, RuntimeError):
-    """The sampled model does not run; the message has the place in the user's code and the parameters."""
+    """The sampled model does not run; the message has the place in the user's code and the parameters.
+
+    Examples:
+        >>> def wrong(trial):
+        ...     return nn.Linear(5, 3)
+        >>> bad = optnas.Objective(wrong, score, values={"score": "maximize"}, example=(2, 4))
+        >>> try:
+        ...     bad(optuna.create_study(direction="maximize").ask())
+        ... except optnas.errors.SpaceError as error:
+        ...     print("the model does not take its inputs")
+        the model does not take its inputs
+    """
 
 
 class ParamsMismatchError(OptnasError, ValueError):
-    """Stored answers do not fit the questions that a space asks today."""
+    """Stored answers do not fit the questions that a space asks today.
+
+    Examples:
+        >>> try:
+        ...     space(replay({"width": 7}))
+        ... except optnas.ParamsMismatchError as error:
+        ...     print(str(error)[:35])
+        Parameter 'width' is 7, but the spa
+    """
 
 
 class ChoicesError(ParamsMismatchError):
-    """A study cannot keep what a name offers: other choices than before, or two that it takes for one."""
+    """A study cannot keep what a name offers: other choices than before, or two that it takes for one.
+
+    Examples:
+        >>> issubclass(optnas.errors.ChoicesError, optnas.ParamsMismatchError)
+        True
+    """
 
 
 class SpaceExhausted(OptnasError):
-    """Every architecture of a finite space has been tried: the search is done."""
+    """Every architecture of a finite space has been tried: the search is done.
+
+    Examples:
+        >>> def flag(trial):
+        ...     return trial.suggest_int("x", 0, 1)
+        >>> sampler = optnas.DistinctSampler(optuna.samplers.RandomSampler(), flag)
+        >>> search = optuna.create_study(sampler=sampler)
+        >>> search.optimize(flag, n_trials=2)
+        >>> try:
+        ...     flag(search.ask())
+        ... except optnas.strategy.SpaceExhausted:
+        ...     print("both answers have been tried")
+        both answers have been tried
+    """
 
 
 class SearchFailedError(OptnasError, RuntimeError):
-    """The trials fail again and again for the same reason; the message has it, the cause its traceback."""
+    """The trials fail again and again for the same reason; the message has it, the cause its traceback.
+
+    Examples:
+        >>> def broken(model, trial):
+        ...     raise ValueError("no such file")
+        >>> bad = optnas.Objective(space, broken, values={"score": "maximize"}, example=example)
+        >>> try:
+        ...     optnas.optimize(optnas.create_study(bad), bad, n_trials=3)
+        ... except optnas.search.SearchFailedError as error:
+        ...     print("no trial was spent")
+        no trial was spent
+    """
 
 
 class UntestableError(OptnasError, RuntimeError):
-    """There is no test: the data has no test split, or the task no `test_step`."""
+    """There is no test: the data has no test split, or the task no `test_step`.
+
+    Examples:
+        >>> try:
+        ...     optnas.best(study, objective).test()
+        ... except optnas.errors.UntestableError:
+        ...     print("a plain function cannot test")
+        a plain function cannot test
+    """
 
 
 class UntrustworthyError(OptnasError, ValueError):
-    """An estimate is too poor for what it is asked for; the message has the figures and the way out."""
+    """An estimate is too poor for what it is asked for; the message has the figures and the way out.
+
+    Examples:
+        >>> issubclass(optnas.errors.UntrustworthyError, ValueError)
+        True
+    """
 
 
 class DeviceError(OptnasError, ConnectionError):
-    """A device that measures networks does not answer, not even for a network that it has measured before."""
+    """A device that measures networks does not answer, not even for a network that it has measured before.
+
+    Examples:
+        >>> optnas.errors.is_infrastructure(optnas.errors.DeviceError("the board does not answer"))
+        True
+    """
 
 
 class CheckpointError(OptnasError, OSError):
-    """Files of a training cannot be written: the disk is full, or the folder may not be written to."""
+    """Files of a training cannot be written: the disk is full, or the folder may not be written to.
+
+    Examples:
+        >>> issubclass(optnas.errors.CheckpointError, OSError)
+        True
+    """
 
 
 class StorageUnavailableError(OptnasError, StorageInternalError):
-    """The database could not be reached, opened or written; the message has the reason and the way out."""
+    """The database could not be reached, opened or written; the message has the reason and the way out.
+
+    Examples:
+        >>> try:
+        ...     optnas.open_storage("sqlite:////no/such/folder/nas.db")
+        ... except optnas.storage.StorageUnavailableError as error:
+        ...     print("the message says why")
+        the message says why
+    """
 
 
 class StudyGoneError(StorageUnavailableError, KeyError):
-    """The study, or the trial, was deleted, or the database put back to an older copy, while it was open."""
+    """The study, or the trial, was deleted, or the database put back to an older copy, while it was open.
+
+    Examples:
+        >>> issubclass(
+        ...     optnas.storage.StudyGoneError, (optnas.storage.StorageUnavailableError, KeyError)
+        ... )
+        True
+    """
 
     __str__ = Exception.__str__  # KeyError would put the sentence into quotes
 
 
 class TrialTakenError(OptnasError, UpdateFinishedTrialError):
-    """This process lost the trial: its lease ended, and another attempt owns it now. Nothing was written."""
+    """This process lost the trial: its lease ended, and another attempt owns it now. Nothing was written.
+
+    Examples:
+        >>> optnas.errors.is_infrastructure(optnas.storage.TrialTakenError("taken"))
+        True
+    """
 
 
 class TrialPaused(OptnasError):
-    """An estimate stops and may go on later: its trial goes back into the queue. No error of anybody's."""
+    """An estimate stops and may go on later: its trial goes back into the queue. No error of anybody's.
+
+    Examples:
+        >>> def estimate(model, run):
+        ...     raise optnas.errors.TrialPaused("goes on when the machine is free")
+    """
 
 
 class ConformanceError(OptnasError, AssertionError):
     """A space breaks a rule; the message says which one, the params that show it, and the way out.
 
     `check` is the name of the rule, `params` the answers given when it was found broken.
+
+    Examples:
+        >>> def impure(trial):
+        ...     return nn.Linear(4, int(torch.randint(1, 9, ())))
+        >>> try:
+        ...     optnas.testing.check_space(impure, (2, 4))
+        ... except optnas.testing.ConformanceError as error:
+        ...     print(error.check)
+        purity
     """
 
     def __init__(self, check: str, message: str, params: Mapping[str, Any]) -> None:
@@ -138,6 +248,11 @@ def is_infrastructure(error: BaseException) -> bool:
 
     The storage, the disk, the memory, the network or a measuring device of the machine failed, a process that
     loads data was killed, or another process has taken the trial over.
+
+    Examples:
+        >>> full = OSError(28, "No space left on device")
+        >>> optnas.errors.is_infrastructure(full), optnas.errors.is_infrastructure(ValueError())
+        (True, False)
     """
     if isinstance(error, OSError) and error_number(error) in _OF_MACHINES:
         return True
@@ -147,19 +262,34 @@ def is_infrastructure(error: BaseException) -> bool:
 
 
 def error_number(error: OSError) -> int | None:
-    """Its errno, of one too that comes out of a DataLoader's process, where only the words are left of it."""
+    """Its errno, of one too that comes out of a DataLoader's process, where only the words are left of it.
+
+    Examples:
+        >>> optnas.errors.error_number(OSError(28, "No space left on device"))
+        28
+    """
     found = _ERRNO.findall(str(error)) if error.errno is None else []
     return int(found[-1]) if found else error.errno
 
 
 def describe_error(error: BaseException) -> str:
-    """`Type at file:line in function: message`, with the last place that is the user's own code."""
+    """`Type at file:line in function: message`, with the last place that is the user's own code.
+
+    Examples:
+        >>> optnas.errors.describe_error(ValueError("no rows"))
+        'ValueError: no rows'
+    """
     message = next(iter(str(error).strip().splitlines()), "no message")
     return message if isinstance(error, SpaceError) else f"{cause_of(error)}: {message}"
 
 
 def cause_of(error: BaseException) -> str:
-    """What is equal for the same error in other trials: `Type at file:line in function`."""
+    """What is equal for the same error in other trials: `Type at file:line in function`.
+
+    Examples:
+        >>> optnas.errors.cause_of(ValueError("no rows"))
+        'ValueError'
+    """
     if isinstance(error, SpaceError) and error.__cause__ is not None:
         return cause_of(error.__cause__)
     place = f" at {where}" if (where := place_of(error)) else ""
@@ -167,18 +297,37 @@ def cause_of(error: BaseException) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """`file:line in function`, the last place that is the user's own code; "" where there is none."""
+    """`file:line in function`, the last place that is the user's own code; "" where there is none.
+
+    Examples:
+        >>> optnas.errors.place_of(ValueError("never raised"))
+        ''
+    """
     own = [f for f in traceback.extract_tb(error.__traceback__) if is_users_code(f.filename)]
     return f"{Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}" if own else ""
 
 
 def is_users_code(filename: str) -> bool:
-    """Whether a source file belongs neither to Python, nor to an installed package, nor to optnas."""
+    """Whether a source file belongs neither to Python, nor to an installed package, nor to optnas.
+
+    Examples:
+        >>> optnas.errors.is_users_code(torch.__file__)
+        False
+    """
     return not filename.startswith(_INSTALLED)
 
 
 def failing_layer(model: nn.Module | None, error: BaseException) -> str:
-    """The innermost layer of the model whose code raised the error, by its path in the model."""
+    """The innermost layer of the model whose code raised the error, by its path in the model.
+
+    Examples:
+        >>> network = nn.Sequential(nn.Linear(4, 3), nn.Linear(4, 3))
+        >>> try:
+        ...     network(torch.zeros(2, 4))
+        ... except RuntimeError as error:
+        ...     print(optnas.errors.failing_layer(network, error))
+        layer '1' (Linear)
+    """
     layers = {id(module): name for name, module in model.named_modules()} if model is not None else {}
     selves = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
     inner = [m for m in selves if layers.get(id(m))]

@@ -61,6 +61,10 @@ def to_onnx(
         ImportError: a package of the extra `onnx` is missing.
         ValueError: the model cannot be exported, or onnxruntime's outputs differ from the model's by more
             than 1e-4 (relative to the largest output, where that is above 1).
+
+    Examples:
+        >>> optnas.to_onnx(nn.Linear(4, 3), (2, 4), "model.onnx").name
+        'model.onnx'
     """
     missing = [
         name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None
@@ -101,6 +105,11 @@ def to_torch_export(
 
     Load it with `torch.export.load(path).module()`. Arguments and errors as in `to_onnx`; `path` ends in
     `.pt2`, or torch would not load it without complaint.
+
+    Examples:
+        >>> path = optnas.to_torch_export(nn.Linear(4, 3), (2, 4), "model.pt2")
+        >>> torch.export.load(path).module()(torch.zeros(5, 4)).shape
+        torch.Size([5, 3])
     """
     if Path(path).suffix != ".pt2":
         raise ValueError(f"{str(path)!r} must end in .pt2, as torch.export.load expects.")

@@ -85,6 +85,14 @@ class Objective:
         TypeError: `space` is a model, not a function that builds one; or the estimator cannot be called.
         ValueError: `values` names no metric, or no direction of one, there is no example to be had, two facts
             have one name, or a limit is none.
+
+    Examples:
+        >>> limited = optnas.Objective(
+        ...     space,
+        ...     training,
+        ...     values={"val_acc": "maximize", "flops": "minimize"},
+        ...     limits={"n_params": 10_000},
+        ... )
     """
 
     def __init__(

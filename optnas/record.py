@@ -30,21 +30,35 @@ T = TypeVar("T")
 
 
 class Holder(Protocol):
-    """A trial (stored or running) or a study."""
+    """A trial (stored or running) or a study.
+
+    Examples:
+        >>> isinstance(study.best_trial.user_attrs, dict)  # what a holder has
+        True
+    """
 
     @property
     def user_attrs(self) -> dict[str, Any]: ...
 
 
 class Writer(Holder, Protocol):
-    """A running trial or a study."""
+    """A running trial or a study.
+
+    Examples:
+        >>> optnas.record.SEED.write(optuna.create_study(), 7)
+    """
 
     def set_user_attr(self, key: str, value: Any) -> None: ...
 
 
 @dataclass(frozen=True)
 class Key(Generic[T]):
-    """One user attribute of ours: its name in the storage, and the type that JSON gives back."""
+    """One user attribute of ours: its name in the storage, and the type that JSON gives back.
+
+    Examples:
+        >>> optnas.record.SEED.of(study)
+        0
+    """
 
     name: str
     kind: type[T]
@@ -65,7 +79,12 @@ class Key(Generic[T]):
 
 @dataclass(frozen=True)
 class SystemKey(Generic[T]):
-    """One system attribute of a trial, which samplers write and people seldom see."""
+    """One system attribute of a trial, which samplers write and people seldom see.
+
+    Examples:
+        >>> optnas.record.PLAN.of(study.best_trial)["how"]
+        'drawn'
+    """
 
     name: str
     kind: type[T]
@@ -123,6 +142,10 @@ class Heard:
         study: the name of the other one.
         params: of each of its trials, beside `scores`.
         distributions: how each name was asked there, as Optuna's JSON.
+
+    Examples:
+        >>> optnas.record.heard(study)
+        []
     """
 
     study: str
@@ -142,12 +165,25 @@ class Heard:
 
 
 def heard(study: Study) -> list[Heard]:
-    """What a study was told of others when it began."""
+    """What a study was told of others when it began.
+
+    Examples:
+        >>> told = optnas.create_study(objective, learn_from=[study])
+        >>> [one.study for one in optnas.record.heard(told)]
+        ['space']
+    """
     return [Heard(**told) for told in private.study_system_attrs(study).get(_HEARD, [])]
 
 
 def write_heard(study: Study, told: Sequence[Heard]) -> None:
-    """Tell a study of others."""
+    """Tell a study of others.
+
+    Examples:
+        >>> other = optuna.create_study()
+        >>> optnas.record.write_heard(other, [optnas.record.Heard("first", [{"width": 4}], [-0.5], {})])
+        >>> optnas.record.heard(other)[0].study
+        'first'
+    """
     private.set_study_system_attr(study, _HEARD, [asdict(one) for one in told])
 
 
@@ -253,20 +289,35 @@ REPORTS = Key(f"{PREFIX}reports", dict)
 
 
 def weights_in_words(trial: Holder) -> str:
-    """Where its weights come from: `shared`, `of trial 3`; "" of a trial that was trained from scratch."""
+    """Where its weights come from: `shared`, `of trial 3`; "" of a trial that was trained from scratch.
+
+    Examples:
+        >>> optnas.record.weights_in_words(study.best_trial)
+        ''
+    """
     source = (WEIGHTS.of(trial) or {}).get("from")
     return f"of trial {source}" if isinstance(source, int) else "shared" if source == "shared" else ""
 
 
 def origin(study: Any) -> int | str:
-    """Where the seeds of a study come from: its seed, or its name where it has none."""
+    """Where the seeds of a study come from: its seed, or its name where it has none.
+
+    Examples:
+        >>> optnas.record.origin(study)  # its seed
+        0
+    """
     seed = SEED.of(study)
     name: str = study.study_name
     return name if seed is None else seed
 
 
 class End(StrEnum):
-    """How a trial ended, finer than Optuna's states."""
+    """How a trial ended, finer than Optuna's states.
+
+    Examples:
+        >>> optnas.record.end(study.best_trial)
+        <End.COMPLETE: 'complete'>
+    """
 
     COMPLETE = "complete"
     TWIN = "twin"
@@ -277,7 +328,12 @@ class End(StrEnum):
 
 
 class Why(StrEnum):
-    """The kind of a reason."""
+    """The kind of a reason.
+
+    Examples:
+        >>> [why.value for why in optnas.record.Why]
+        ['pruned', 'paused', 'diverged', 'limit', 'refused', 'time', 'stopped', 'error', 'gave up']
+    """
 
     PRUNED = "pruned"  # the pruner stopped it
     PAUSED = "paused"  # the budget ended before the pruner let it go on; more budget may continue it
@@ -296,6 +352,10 @@ class Reason:
 
     `cause` is what is equal for the same reason in other trials (type and place of an error, the name of a
     limit); `words` say it all.
+
+    Examples:
+        >>> optnas.record.REASON.of(study.best_trial) is None
+        True
     """
 
     kind: Why
@@ -320,13 +380,23 @@ class Reason:
 
 
 def why(trial: Holder) -> str:
-    """The words of the trial's reason; "" where it recorded none."""
+    """The words of the trial's reason; "" where it recorded none.
+
+    Examples:
+        >>> optnas.record.why(study.best_trial)
+        ''
+    """
     reason = Reason.of(trial)
     return "" if reason is None else reason.words
 
 
 def end(trial: FrozenTrial) -> End:
-    """How a trial ended. A twin carries another trial's value; an infeasible trial breaks a limit."""
+    """How a trial ended. A twin carries another trial's value; an infeasible trial breaks a limit.
+
+    Examples:
+        >>> optnas.record.end(study.best_trial).value
+        'complete'
+    """
     if not trial.state.is_finished():
         return End.OPEN
     if trial.state == TrialState.FAIL:
@@ -345,12 +415,21 @@ def counts(trial: FrozenTrial) -> bool:
 
     So do trials that others than optnas ran, which say nothing of it, and trained ones that break a limit.
     The storage counts by the same rule (`claim`).
+
+    Examples:
+        >>> optnas.search.counts(study.best_trial)
+        True
     """
     return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and COUNTS.of(trial) is not False
 
 
 def amount(value: Any) -> int | float | None:
-    """A finite number as it is; None for anything else."""
+    """A finite number as it is; None for anything else.
+
+    Examples:
+        >>> optnas.record.amount(3), optnas.record.amount(float("nan"))
+        (3, None)
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if isfinite(value) else None
@@ -362,17 +441,33 @@ def _numbers(found: Mapping[str, Any] | None) -> dict[str, int | float]:
 
 
 def facts(trial: Holder) -> dict[str, int | float]:
-    """What is known of the trial's network without training it, by name; finite numbers only."""
+    """What is known of the trial's network without training it, by name; finite numbers only.
+
+    Examples:
+        >>> optnas.record.facts(study.best_trial)
+        {'n_params': 59, 'flops': 4632}
+    """
     return _numbers(FACTS.of(trial))
 
 
 def metrics(trial: Holder) -> dict[str, int | float]:
-    """What the estimate measured, by name; finite numbers only."""
+    """What the estimate measured, by name; finite numbers only.
+
+    Examples:
+        >>> optnas.record.metrics(study.best_trial)
+        {'score': 0.99705}
+    """
     return _numbers(METRICS.of(trial))
 
 
 def write_facts(trial: Writer, found: Mapping[str, int | float]) -> None:
-    """Record facts, and show each under its plain name where the user has no attribute of that name."""
+    """Record facts, and show each under its plain name where the user has no attribute of that name.
+
+    Examples:
+        >>> optnas.record.write_facts(trial, {"n_params": 15})
+        >>> trial.user_attrs["n_params"]
+        15
+    """
     FACTS.write(trial, dict(found))
     theirs = trial.user_attrs.keys()
     for name, value in found.items():
@@ -381,20 +476,36 @@ def write_facts(trial: Writer, found: Mapping[str, int | float]) -> None:
 
 
 def write_metrics(trial: Writer, found: Mapping[str, float]) -> None:
-    """Record metrics, and show them as `metrics` where the user has no attribute of that name."""
+    """Record metrics, and show them as `metrics` where the user has no attribute of that name.
+
+    Examples:
+        >>> optnas.record.write_metrics(trial, {"val_acc": 0.9})
+        >>> optnas.record.metrics(trial)
+        {'val_acc': 0.9}
+    """
     METRICS.write(trial, dict(found))
     if "metrics" not in trial.user_attrs:
         trial.set_user_attr("metrics", dict(found))
 
 
 def attempts(trial: Holder) -> list[dict[str, Any]]:
-    """Who worked on the trial since when, one after the other."""
+    """Who worked on the trial since when, one after the other.
+
+    Examples:
+        >>> len(optnas.record.attempts(study.best_trial))
+        1
+    """
     kept = ATTEMPTS.of(trial) or []
     return [a for a in kept if isinstance(a, dict) and amount(a.get("started")) is not None]
 
 
 def n_counted(trials: Sequence[FrozenTrial]) -> int:
-    """How many of the trials count toward `n_trials`."""
+    """How many of the trials count toward `n_trials`.
+
+    Examples:
+        >>> optnas.record.n_counted(study.trials)
+        16
+    """
     return sum(map(counts, trials))
 
 
@@ -402,6 +513,10 @@ def retrained(study: Holder, who: int | str, max_epochs: int | None) -> list[dic
     """The metrics of each training anew, for so many epochs (None: as searched).
 
     `who`: the number of a trial, or the hash of the source of a network designed by hand.
+
+    Examples:
+        >>> optnas.record.retrained(study, study.best_trial.number, None)
+        []
     """
     for kept in all_retrained(study):
         if (kept["who"], kept["max_epochs"]) == (who, max_epochs):
@@ -410,7 +525,12 @@ def retrained(study: Holder, who: int | str, max_epochs: int | None) -> list[dic
 
 
 def all_retrained(study: Holder) -> list[dict[str, Any]]:
-    """`{"who", "max_epochs", "runs"}` of every network that was trained anew: trials first, then by hand."""
+    """`{"who", "max_epochs", "runs"}` of every network that was trained anew: trials first, then by hand.
+
+    Examples:
+        >>> optnas.record.all_retrained(study)
+        []
+    """
     found = [kept for kept in RETRAINED.of(study) or [] if isinstance(kept, dict)]
     whole = [kept for kept in found if kept.keys() >= {"who", "max_epochs", "runs"}]
     return sorted(whole, key=lambda kept: (isinstance(kept["who"], str), str(kept["who"]).zfill(16)))
@@ -419,14 +539,25 @@ def all_retrained(study: Holder) -> list[dict[str, Any]]:
 def write_retrained(
     study: Writer, who: int | str, max_epochs: int | None, runs: Sequence[Mapping[str, float]]
 ) -> None:
-    """Record what trainings anew measured, instead of what was recorded of the same ones before."""
+    """Record what trainings anew measured, instead of what was recorded of the same ones before.
+
+    Examples:
+        >>> other = optuna.create_study()
+        >>> optnas.record.write_retrained(other, 3, None, [{"val_acc": 0.9}])
+        >>> optnas.record.retrained(other, 3, None)
+        [{'val_acc': 0.9}]
+    """
     others = [k for k in all_retrained(study) if (k["who"], k["max_epochs"]) != (who, max_epochs)]
     this = {"who": who, "max_epochs": max_epochs, "runs": [dict(run) for run in runs]}
     RETRAINED.write(study, [*others, this])
 
 
 def write_budget(study: Writer, n_trials: int | None, n_reports: int | None, seconds: float | None) -> None:
-    """Record what a search may spend: it begins now."""
+    """Record what a search may spend: it begins now.
+
+    Examples:
+        >>> optnas.record.write_budget(optuna.create_study(), n_trials=50, n_reports=None, seconds=3600)
+    """
     now = time()
     ends = None if seconds is None else now + seconds
     BUDGET.write(study, {"n_trials": n_trials, "n_reports": n_reports, "began": now, "ends": ends})
@@ -436,6 +567,10 @@ def spent(study: Holder, trials: Sequence[FrozenTrial]) -> float:
     """The share of its budget that a search has spent or is spending, of what is scarcest; 0.0: not known.
 
     `trials`: all of the study.
+
+    Examples:
+        >>> optnas.record.spent(study, study.trials[:3])
+        0.2
     """
     budget = _numbers(BUDGET.of(study))
     begun = sum((not t.state.is_finished() and bool(t.params)) or counts(t) for t in trials)
@@ -449,23 +584,43 @@ def spent(study: Holder, trials: Sequence[FrozenTrial]) -> float:
 
 
 def n_reported(trials: Iterable[FrozenTrial]) -> int:
-    """How many reports all trials have made: with one an epoch, what they cost in epochs."""
+    """How many reports all trials have made: with one an epoch, what they cost in epochs.
+
+    Examples:
+        >>> optnas.record.n_reported(study.trials)
+        0
+    """
     return sum(map(n_reports, trials))
 
 
 def n_reports(trial: FrozenTrial) -> int:
-    """How many reports a trial has made, of one objective or of several."""
+    """How many reports a trial has made, of one objective or of several.
+
+    Examples:
+        >>> optnas.record.n_reports(study.best_trial)
+        0
+    """
     return len(REPORTS.of(trial) or trial.intermediate_values)
 
 
 def number_in_words(number: int | float) -> str:
-    """`1,234,567` of a count; five digits of anything else."""
+    """`1,234,567` of a count; five digits of anything else.
+
+    Examples:
+        >>> optnas.record.number_in_words(1234567), optnas.record.number_in_words(0.123456789)
+        ('1,234,567', '0.12346')
+    """
     return f"{number:,}" if isinstance(number, int) else f"{number:.5g}"
 
 
 @dataclass(frozen=True)
 class FactKind:
-    """What a fact is to its reader: its title and unit; `better` is "lower", "higher" or ""."""
+    """What a fact is to its reader: its title and unit; `better` is "lower", "higher" or "".
+
+    Examples:
+        >>> optnas.record.fact_kinds(study)["n_params"].title
+        'parameters'
+    """
 
     name: str
     title: str
@@ -502,6 +657,10 @@ def fact_kinds(study: Holder, trials: Iterable[Holder] = ()) -> dict[str, FactKi
 
     A study that says nothing (it began without `create_study`) has the usual two. Facts that `trials` have
     and the study says nothing of stand last, under their names.
+
+    Examples:
+        >>> list(optnas.record.fact_kinds(study))
+        ['n_params', 'flops']
     """
     found = {}
     for name, about in (FACT_KINDS.of(study) or {}).items():
@@ -515,7 +674,12 @@ def fact_kinds(study: Holder, trials: Iterable[Holder] = ()) -> dict[str, FactKi
 
 
 def facts_in_words(study: Holder, trial: Holder) -> list[str]:
-    """What is known of the trial's network, each with its title and unit, in the order of `fact_kinds`."""
+    """What is known of the trial's network, each with its title and unit, in the order of `fact_kinds`.
+
+    Examples:
+        >>> optnas.record.facts_in_words(study, study.best_trial)
+        ['59 parameters', '4,632 FLOPs per sample']
+    """
     found, how = facts(trial), DETAILS.of(trial) or {}
 
     def said(kind: FactKind) -> str:
@@ -527,22 +691,45 @@ def facts_in_words(study: Holder, trial: Holder) -> list[str]:
 
 
 def limits(study: Holder) -> list[Limit]:
-    """What facts and metrics of the study's trials may be."""
+    """What facts and metrics of the study's trials may be.
+
+    Examples:
+        >>> limited = optnas.Objective(
+        ...     space, score, values={"score": "maximize"}, example=example, limits={"flops": 1e6}
+        ... )
+        >>> optnas.record.limits(optnas.create_study(limited))
+        [Limit(name='flops', low=None, high=1000000.0)]
+    """
     return [Limit.of(name, bound) for name, bound in (LIMITS.of(study) or {}).items()]
 
 
 def limits_as_kept(limits: Iterable[Limit]) -> dict[str, list[float | None]]:
-    """What stands under `LIMITS`."""
+    """What stands under `LIMITS`.
+
+    Examples:
+        >>> optnas.record.limits_as_kept(optnas.record.limits(study))
+        {}
+    """
     return {limit.name: [limit.low, limit.high] for limit in limits}
 
 
 def broken(trial: FrozenTrial) -> dict[str, float]:
-    """The names of the constraints that a trial breaks, and by how much."""
+    """The names of the constraints that a trial breaks, and by how much.
+
+    Examples:
+        >>> optnas.record.broken(study.best_trial)
+        {}
+    """
     return {name: violation for name, violation in trial.constraints.items() if violation > 0}
 
 
 def write_fact_kinds(study: Writer, kinds: Mapping[str, FactKind]) -> None:
-    """Record what the facts of the study's trials mean."""
+    """Record what the facts of the study's trials mean.
+
+    Examples:
+        >>> kinds = {"ms": optnas.record.FactKind("ms", "latency", "ms", "lower")}
+        >>> optnas.record.write_fact_kinds(optuna.create_study(), kinds)
+    """
     about = {name: {"title": k.title, "unit": k.unit, "better": k.better} for name, k in kinds.items()}
     FACT_KINDS.write(study, about)
 

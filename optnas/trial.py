@@ -26,7 +26,14 @@ _CHANGED = "The space has changed since; start a study of another name, or use t
 
 
 class Trial(Protocol):
-    """Answers questions. `optuna.Trial`, `optuna.trial.FrozenTrial` and `Draw` are trials."""
+    """Answers questions. `optuna.Trial`, `optuna.trial.FrozenTrial` and `Draw` are trials.
+
+    Examples:
+        >>> def width(trial: optnas.Trial) -> int:
+        ...     return trial.suggest_int("width", 1, 8)
+        >>> width(replay({"width": 3})), width(trial) in range(1, 9)
+        (3, True)
+    """
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """One of `choices` (each None, bool, int, float or str: what Optuna stores)."""
@@ -41,7 +48,13 @@ class Trial(Protocol):
 
 
 class Space(Protocol[T_co]):
-    """A function of a trial, usually one that builds a model."""
+    """A function of a trial, usually one that builds a model.
+
+    Examples:
+        >>> def linear(trial: optnas.Trial) -> nn.Module:
+        ...     return nn.Linear(4, trial.suggest_int("width", 1, 8))
+        >>> make: optnas.trial.Space[nn.Module] = linear
+    """
 
     def __call__(self, trial: Trial, /) -> T_co: ...
 
@@ -50,6 +63,11 @@ def scope(trial: Trial, *path: str | int) -> Trial:
     """The same trial with `path` put before every name: `scope(trial, "block", 0)` asks `block.0.<name>`.
 
     Scopes nest. Names stay unique, and results read as paths.
+
+    Examples:
+        >>> layer = blocks.conv(optnas.scope(trial, "block", 0), width=8)
+        >>> list(trial.params)
+        ['block.0.kernel']
     """
     return _Scoped(trial, "".join(f"{part}." for part in path))
 
@@ -81,6 +99,14 @@ class Draw:
         ValueError: one name is asked with two different distributions.
         ParamsMismatchError: `pick` answers with a value that the distribution does not contain.
         TypeError: a choice that Optuna cannot store.
+
+    Examples:
+        >>> smallest = optnas.Draw(
+        ...     lambda name, distribution: getattr(distribution, "low", None) or distribution.choices[0]
+        ... )
+        >>> network = space(smallest)
+        >>> smallest.params
+        {'width': 4, 'depth': 1, 'block.0.kernel': 3}
     """
 
     def __init__(self, pick: Pick) -> None:
@@ -132,7 +158,12 @@ class Draw:
 
 
 def ask(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
-    """Ask a trial a question that is given as a distribution."""
+    """Ask a trial a question that is given as a distribution.
+
+    Examples:
+        >>> optnas.trial.ask(replay({"width": 3}), "width", optuna.distributions.IntDistribution(1, 8))
+        3
+    """
     if isinstance(distribution, CategoricalDistribution):
         return trial.suggest_categorical(name, distribution.choices)
     assert isinstance(distribution, IntDistribution | FloatDistribution)
@@ -143,7 +174,12 @@ def ask(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
 
 
 def name_of(space: Space[Any]) -> str:
-    """What a space is called: the user's function by its own name, anything else by that of its class."""
+    """What a space is called: the user's function by its own name, anything else by that of its class.
+
+    Examples:
+        >>> optnas.trial.name_of(space)
+        'space'
+    """
     name: str = getattr(space, "__name__", type(space).__name__)
     return name
 
@@ -155,6 +191,9 @@ def replay(params: Mapping[str, Any]) -> Draw:
 
     Raises:
         ParamsMismatchError: a question has no stored answer, or its stored answer is not possible today.
+
+    Examples:
+        >>> rebuilt = space(replay(study.best_params))
     """
 
     def pick(name: str, distribution: BaseDistribution) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import linecache
-import pkgutil
 import re
 import runpy
 import shlex
@@ -18,9 +17,9 @@ import optuna
 import pytest
 import typer
 from fixtures.pages import ROOT, Block, blocks, commands
+from fixtures.public import WHOLE, found_at, public
 from typer.testing import CliRunner
 
-import optnas
 from optnas.cli.commands import app
 
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
@@ -100,44 +99,6 @@ def test_what_a_page_says_is_run(page: str, elsewhere: Path) -> None:
                 run_command(line)
         else:
             assert block.language in {"text", "json", "mermaid"}, f"{page}:{block.line}: which language?"
-
-
-# Whole rooms that the reference shows as one: names are public that do not begin with an underscore.
-WHOLE = ("optnas.errors", "optnas.record", "optnas.trial")
-ROOMS = [f"optnas.{room.name}" for room in pkgutil.iter_modules(optnas.__path__) if room.ispkg]
-
-
-def public() -> dict[int, str]:
-    """Every public object by its identity, with the shortest of its names."""
-    names = [f"optnas.{name}" for name in optnas.__all__]
-    for room in (*ROOMS, "optnas.space.blocks"):
-        names += [f"{room}.{name}" for name in importlib.import_module(room).__all__]
-    for room in WHOLE:
-        own = vars(importlib.import_module(room)).items()
-        names += [
-            f"{room}.{name}"
-            for name, value in own
-            if (inspect.isclass(value) or inspect.isfunction(value))
-            and value.__module__ == room
-            and not name.startswith("_")
-        ]
-    hub = importlib.import_module("optnas.hub")
-    names += [f"optnas.hub.{module.name}" for module in pkgutil.iter_modules(hub.__path__)]
-    names.remove("optnas.cli.main")  # the command `optnas`, nothing to import
-    found: dict[int, str] = {}
-    for name in sorted(names, key=lambda name: name.count(".")):
-        value = found_at(name)
-        # A module in `optnas.__all__` is a room, whose names are listed one by one, or one of WHOLE.
-        if not inspect.ismodule(value) or name.startswith("optnas.hub."):
-            found.setdefault(id(value), name)
-    return found
-
-
-def found_at(name: str) -> object:
-    home, _, attribute = name.rpartition(".")
-    if name in WHOLE or home == "optnas.hub":
-        return importlib.import_module(name)
-    return getattr(importlib.import_module(home), attribute)
 
 
 def listed() -> list[str]:

@@ -81,7 +81,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison(Shown):
-    """Groups from best to worst, and each pair of them. Prints as tables and sentences."""
+    """Groups from best to worst, and each pair of them. Prints as tables and sentences.
+
+    Examples:
+        >>> found = optnas.compare({"first": [study, study], "second": [study, study]}, n_trials=10)
+        >>> [group.name for group in found.groups]
+        ['first', 'second']
+    """
 
     groups: tuple[Summary, ...]
     differences: tuple[Difference, ...]
@@ -127,6 +133,11 @@ def compare(
     Raises:
         ValueError: fewer than two groups, an empty group, several objectives, different directions, a study
             without a COMPLETE trial in the budget, or `paired` with groups of different sizes.
+
+    Examples:
+        >>> found = optnas.compare({"first": [study, study], "second": [study, study]}, n_trials=10)
+        >>> found.differences[0].mean
+        0.0
     """
     named = named_groups(groups)
     studies = [study for group in named.values() for study in group]

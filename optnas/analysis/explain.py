@@ -37,6 +37,11 @@ class Explanation:
     `of`: the objective that it is about, where the study has several; "front" where it is about the distance
     to the front, on which are `n_front` trials: `best` is then the knee, and every `value` a distance. Of one
     objective among several nothing is recommended (`space`): what is bad for it may be good for another.
+
+    Examples:
+        >>> explanation = optnas.explain(study, n_bootstrap=10)
+        >>> explanation.best == study.best_trial.number
+        True
     """
 
     study: str
@@ -111,6 +116,10 @@ def explain(study: Study, *, of: str | None = None, n_bootstrap: int = 100) -> E
         ValueError: fewer than two such trials, several objectives and no `of`, values beyond 1e150, or
             choices that a database does not keep: others than None, bool, int, float and str, or other ones
             in each trial.
+
+    Examples:
+        >>> optnas.explain(study, n_bootstrap=10).n_trials
+        15
     """
     one = study if of is None else as_one(study, of)
     if words := why_unexplained(one):

@@ -144,6 +144,9 @@ def hypervolumes(study: Study, reference: Mapping[str, float] | None = None) -> 
     Raises:
         ValueError: the study has one objective, no trial has values, or `reference` is not one number for
             each objective.
+
+    Examples:
+        >>> volumes = optnas.analysis.hypervolumes(several, reference={"score": 0, "flops": 1e7})
     """
     names = objective_names(study)
     trials = sorted(pareto.valued(study), key=lambda t: (t.datetime_complete or datetime.min, t.number))
@@ -170,6 +173,11 @@ def distance_to_front(study: Study) -> Target:
 
     It is 0 on the front (the additive epsilon of Zitzler et al. 2003), and a `target` for `importance`: which
     decisions bring a network close to the front?
+
+    Examples:
+        >>> distance = optnas.analysis.distance_to_front(several)
+        >>> min(distance(trial) for trial in several.trials)
+        0.0
     """
     trials = pareto.valued(study)
     losses, signs = pareto.losses(study, trials), pareto.signs(study)
@@ -203,6 +211,11 @@ def pareto_front(
 
     Raises:
         ValueError: no trial has both numbers.
+
+    Examples:
+        >>> cheapest = optnas.analysis.pareto_front(study, "flops", "value")[0]
+        >>> optnas.record.facts(cheapest)["flops"]
+        4632
     """
     axes = Axes.of(study, x, y, maximize)
     up = axes.up

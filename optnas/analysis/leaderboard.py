@@ -49,6 +49,11 @@ def leaderboard(study: Study, k: int = 5, *, target: Target | None = None) -> li
     Raises:
         ValueError: several objectives and no `target` (larger is then better as in the first objective), or a
             negative `k`.
+
+    Examples:
+        >>> rows = optnas.analysis.leaderboard(study, k=3)
+        >>> rows[0].trial == study.best_trial.number, rows[0].params
+        (True, 'width=4, depth=1, block.0.kernel=3')
     """
     if k < 0:
         raise ValueError(f"k={k} trials cannot be listed; give 0 or more.")
@@ -120,7 +125,13 @@ def fact_columns(rows: Sequence[Row]) -> dict[str, list[str]]:
 
 
 def leaderboard_table(rows: list[Row]) -> Table:
-    """For a terminal: `rich.print(leaderboard_table(leaderboard(study)))`."""
+    """For a terminal: `rich.print(leaderboard_table(leaderboard(study)))`.
+
+    Examples:
+        >>> table = optnas.analysis.leaderboard_table(optnas.analysis.leaderboard(study, k=3))
+        >>> table.row_count
+        3
+    """
     limits = ", ".join(map(str, rows[0].limits if rows else ()))
     table = Table(title="Best architectures" + (f" within {printable(limits)}" if limits else ""))
     columns = fact_columns(rows)

@@ -39,6 +39,19 @@ class Table:
 
     Raises:
         ValueError: a column's length is not the number of keys, or a key stands twice.
+
+    Examples:
+        >>> from optnas.benchmarks import Table
+        >>> table = Table(
+        ...     "toy",
+        ...     lambda trial: trial.suggest_int("x", 0, 2),
+        ...     [0, 1, 2],
+        ...     "acc",
+        ...     "maximize",
+        ...     [[1.0], [3.0], [2.0]],
+        ... )
+        >>> len(table.keys)
+        3
     """
 
     name: str
@@ -102,6 +115,23 @@ class Tabular(Estimator):
     With `seed=None` the value is the mean over the published trainings; with a seed, the one of a training
     drawn from `(seed, number of the trial)`, as if the architecture were trained once more. A table with
     learning curves reports every step to the trial, which may be pruned.
+
+    Examples:
+        >>> from optnas.benchmarks import Table
+        >>> table = Table(
+        ...     "toy",
+        ...     lambda trial: trial.suggest_int("x", 0, 2),
+        ...     [0, 1, 2],
+        ...     "acc",
+        ...     "maximize",
+        ...     [[1.0], [3.0], [2.0]],
+        ... )
+        >>> search = optuna.create_study(
+        ...     direction="maximize", sampler=optuna.samplers.BruteForceSampler()
+        ... )
+        >>> search.optimize(optnas.Tabular(table).objective)
+        >>> search.best_params
+        {'x': 1}
     """
 
     def __init__(self, table: Table, seed: int | None = None) -> None:

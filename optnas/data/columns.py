@@ -29,6 +29,14 @@ class ColumnData(TensorData):
         target: the column to predict.
         padding: values for columns that are not padded with zeros, such as `{"labels": -100}`.
         **options: of `TensorData`: `val`, `test`, `batch_size`, `seed`, `augment`, `groups`, `ordered`.
+
+    Examples:
+        >>> columns = {"ids": [[1, 2], [3], [4, 5, 6]] * 10, "label": [0, 1, 2] * 10}
+        >>> texts = optnas.data.ColumnData(columns, inputs=["ids"], target="label")
+        >>> texts.setup("fit")
+        >>> x, y = next(iter(texts.train_dataloader()))
+        >>> x.shape[1]
+        3
     """
 
     def __init__(
@@ -70,6 +78,11 @@ def padded(rows: Sequence[Any], value: int = 0, length: int = 0) -> Tensor:
         rows: sequences of numbers, or of rows of numbers; or numbers, which stay as they are.
         value: of what is added.
         length: at least so long.
+
+    Examples:
+        >>> optnas.data.padded([[1, 2, 3], [4]])
+        tensor([[1, 2, 3],
+                [4, 0, 0]])
     """
     arrays = [np.asarray(row) for row in rows]
     if not arrays or not arrays[0].ndim:

@@ -13,6 +13,13 @@ class Digits(TensorData):
     x is `(n, 1, 8, 8)` in 0..1, y the class. 1,079 samples to train on, 359 to validate, 359 to test; the
     split is the same for every seed. From the UCI data set "Optical Recognition of Handwritten Digits"
     (Alpaydin & Kaynak, 1998).
+
+    Examples:
+        >>> digits = optnas.Digits(batch_size=64)
+        >>> digits.setup("fit")
+        >>> x, y = next(iter(digits.train_dataloader()))
+        >>> tuple(x.shape)
+        (64, 1, 8, 8)
     """
 
     def __init__(self, batch_size: int = 128, seed: int = 0, augment: Augment | None = None) -> None:

@@ -18,5 +18,9 @@ def data_fingerprint(data: Any) -> str:
     """A hash of what the data contains: what its `fingerprint()` says, or else what the object holds.
 
     Of a function that makes data, a hash of the function with all that it refers to.
+
+    Examples:
+        >>> optnas.data.data_fingerprint(data) == optnas.data.data_fingerprint(optnas.Digits())
+        False
     """
     return str(data.fingerprint()) if isinstance(data, Fingerprinted) else digest(data)

@@ -31,6 +31,17 @@ class ImageFolder(TensorData):
 
     Raises:
         ValueError: there are no images, or a part has a class that the training part lacks.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> for kind in ("daisy", "rose"):
+        ...     Path("flowers", kind).mkdir(parents=True)
+        ...     for i in range(6):
+        ...         Image.new("RGB", (20, 20), (40 * i, 0, 0)).save(f"flowers/{kind}/{i}.png")
+        >>> flowers = optnas.data.ImageFolder("flowers", size=16, augment=optnas.data.random_flip)
+        >>> flowers.classes
+        ['daisy', 'rose']
     """
 
     def __init__(self, folder: str | Path, size: int = 32, **options: Any) -> None:

@@ -49,6 +49,16 @@ class TableData(TensorData):
     Raises:
         KeyError: the table lacks a column that is named.
         ValueError: the target is missing in a row, or there is no input.
+
+    Examples:
+        >>> rows = {
+        ...     "area": [50.0, 80.0, 65.0, 90.0] * 10,
+        ...     "town": ["A", "B", "B", "A"] * 10,
+        ...     "price": [1.5, 3.1, 2.2, 3.9] * 10,
+        ... }
+        >>> houses = optnas.data.TableData(rows, target="price")
+        >>> houses.number_names, houses.category_names
+        (['area'], ['town'])
     """
 
     def __init__(

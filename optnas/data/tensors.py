@@ -43,6 +43,13 @@ class TensorData(LightningDataModule):
 
     Raises:
         ValueError: inputs and targets differ in length, or a share is not in 0..1 or leaves a split empty.
+
+    Examples:
+        >>> rows, labels = torch.randn(100, 4), torch.arange(100) % 2
+        >>> parts = optnas.TensorData((rows, labels), val=0.2, test=0.1)
+        >>> parts.setup("fit")
+        >>> sum(len(y) for x, y in parts.train_dataloader())
+        70
     """
 
     def __init__(
@@ -146,6 +153,12 @@ class Batches:
 
     The order (and the augmentation) of an epoch is a function of `shuffle`, a seed, and the epoch alone. The
     epoch is set by Lightning through `set_epoch`; without a Trainer it counts the iterations begun.
+
+    Examples:
+        >>> from optnas.data import Batches
+        >>> batches = Batches((torch.arange(5), torch.arange(5)), batch_size=2)
+        >>> [x.tolist() for x, y in batches]
+        [[0, 1], [2, 3], [4]]
     """
 
     def __init__(

@@ -32,6 +32,16 @@ class LatencyPredictor(Shown):
     """Predicts a measured number of a network (its latency, its energy) from its operations.
 
     `rank` is of networks that were held out one at a time.
+
+    Examples:
+        >>> models = [
+        ...     optnas.facts.materialize(space(replay(params)), example)
+        ...     for params in list(optnas.enumerate_params(space))[:12]
+        ... ]
+        >>> milliseconds = [optnas.count_flops(network, example) / 1e6 for network in models]
+        >>> predictor = optnas.devices.fit_latency(models, milliseconds, example)
+        >>> predictor.predict(models[0]) > 0
+        True
     """
 
     rank: Agreement
@@ -126,13 +136,13 @@ def learn_latency(
         n_networks: how many are measured; some thirty are enough where networks are made of few operators.
         example: inputs of the batch whose latency the fact measures; by default the objective's.
 
-    Example:
-        >>> predictor = learn_latency(objective, command("ssh board ./bench {onnx}"))
-        >>> print(predictor)
-        >>> Objective(space, training, facts=[predictor.fact()])
-
     Raises:
         ValueError: fewer than 10 networks could be measured; the message has the last reason.
+
+    Examples:
+        >>> work = optnas.Fact("work", lambda model, example: optnas.count_flops(model, example) / 1e6)
+        >>> predictor = optnas.devices.learn_latency(objective, work, n_networks=12)
+        >>> measured = optnas.Objective(space, training, facts=[predictor.fact()])
     """
     rng = np.random.default_rng(derive_seed(seed, "latency"))
     known: set[Any] = set()
@@ -183,6 +193,16 @@ def fit_latency(
 
     Raises:
         ValueError: fewer than 10 networks, not a number for each, or one that is not above 0.
+
+    Examples:
+        >>> models = [
+        ...     optnas.facts.materialize(space(replay(params)), example)
+        ...     for params in list(optnas.enumerate_params(space))[:12]
+        ... ]
+        >>> milliseconds = [optnas.count_flops(network, example) / 1e6 for network in models]
+        >>> predictor = optnas.devices.fit_latency(models, milliseconds, example)
+        >>> predictor.fact().name
+        'predicted_latency'
     """
     return fit_operations([operations(model, example) for model in models], measured, example, kind=kind)
 

@@ -58,6 +58,10 @@ def command(
         ValueError: the template has no place for the file; (when measured) the network cannot be exported, or
             the command fails for this network alone.
         DeviceError: (when measured) the command fails for any network.
+
+    Examples:
+        >>> energy = optnas.devices.command("echo {onnx} 12.5", name="energy", unit="mJ")
+        >>> measured = optnas.Objective(space, training, facts=[energy], limits={"energy": 20})
     """
     kinds = [kind for kind in _EXPORTS if f"{{{kind}}}" in template]
     if len(kinds) != 1:

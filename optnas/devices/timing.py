@@ -40,6 +40,11 @@ class Latency:
     nine times in ten.
 
     `narrow` tells whether the interval got as narrow as was asked for before the time was over.
+
+    Examples:
+        >>> taken = optnas.measure_latency(model, example, max_seconds=0.1)
+        >>> taken.low <= taken.median <= taken.high
+        True
     """
 
     median: float
@@ -86,6 +91,11 @@ def measure_latency(
 
     Raises:
         ValueError: an argument out of its range, or the model cannot be compiled or exported.
+
+    Examples:
+        >>> taken = optnas.measure_latency(model, (1, 1, 8, 8), max_seconds=0.1)
+        >>> taken.device, taken.median > 0
+        ('x86_64', True)
     """
     if mode not in get_args(Mode):
         raise ValueError(f"measure_latency(mode={mode!r}): choose from {', '.join(get_args(Mode))}.")
@@ -137,6 +147,10 @@ def latency(
     Args:
         example: the batch that is timed, such as (1, 3, 32, 32); by default the objective's example.
         name: of the fact, where a study has several.
+
+    Examples:
+        >>> on_one_core = optnas.devices.latency((1, 1, 8, 8), threads=1, name="latency_1")
+        >>> measured = optnas.Objective(space, training, facts=[on_one_core])
     """
 
     def measure(model: nn.Module, given: Any) -> Measured:
@@ -154,6 +168,13 @@ def latency(
 
 
 LATENCY = latency()
+"""Milliseconds of a forward pass of the objective's example; see `latency`.
+
+Examples:
+    >>> fast = optnas.Objective(
+    ...     space, training, facts=[optnas.devices.LATENCY], limits={"latency": 20}
+    ... )
+"""
 
 
 def _timed(

@@ -20,6 +20,10 @@ def draw_curve(trial: FrozenTrial, best: FrozenTrial | None = None, name: str = 
     """The learning curve of a trial, 400 pixels wide, with that of the `best` trial dashed beside it.
 
     `name`: of what was reported. Values that are not finite are left out.
+
+    Examples:
+        >>> optnas.drawing.draw_curve(study.best_trial)[:4]
+        '<svg'
     """
     curves = [(_points(trial), _OWN)]
     if best is not None and best.number != trial.number:

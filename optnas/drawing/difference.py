@@ -41,6 +41,13 @@ def draw_difference(
     Raises:
         ValueError: a model is lazy and has not seen an input yet; a mapping that is no cell.
         TypeError: a trial without its objective.
+
+    Examples:
+        >>> other = optnas.facts.materialize(
+        ...     space(replay({"width": 8, "depth": 1, "block.0.kernel": 3})), example
+        ... )
+        >>> optnas.draw_difference(model, other, example)[:4]
+        '<svg'
     """
     names = names or (_name(first, "the first"), _name(second, "the second"))
     if isinstance(first, Mapping) and isinstance(second, Mapping):

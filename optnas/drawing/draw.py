@@ -44,6 +44,10 @@ def draw(model: Any, example: Example | Builder | None = None) -> str:
     Raises:
         ValueError: the model is lazy and has not seen an input yet.
         TypeError: a trial without its objective.
+
+    Examples:
+        >>> optnas.draw(model, example)[:4]
+        '<svg'
     """
     model, example = network(model, example)
     root = outline(model, example)

@@ -52,6 +52,10 @@ def draw_cell(edges: Edges) -> str:
 
     Raises:
         ValueError: no edges, or an edge that does not lead to a later node.
+
+    Examples:
+        >>> optnas.draw_cell({(0, 1): "conv", (0, 2): "skip", (1, 2): "none"})[:4]
+        '<svg'
     """
     _check(edges)
     return _draw({edge: (_Op(op),) for edge, op in edges.items()}, [], 0, "cell")

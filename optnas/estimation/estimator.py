@@ -44,6 +44,13 @@ class Estimator(ABC):
     Only the call must be written; everything else has a default that is right for an estimate that asks
     nothing, keeps nothing and cannot test. A plain function `(model, trial) -> metrics` is made one by
     `as_estimator`.
+
+    Examples:
+        >>> class Loss(optnas.Estimator):
+        ...     def __call__(self, model, run):
+        ...         return {"loss": float(model(torch.ones(example)).square().mean())}
+        >>> minimal = optnas.Objective(space, Loss(), values={"loss": "minimize"}, example=example)
+        >>> optnas.optimize(optnas.create_study(minimal, seed=0), minimal, n_trials=1)
     """
 
     @abstractmethod

@@ -47,7 +47,12 @@ _in_memory: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary(
 
 
 def study_folder(study: optuna.Study) -> Path:
-    """The folder of a study's files: its own, or the one that it would get."""
+    """The folder of a study's files: its own, or the one that it would get.
+
+    Examples:
+        >>> optnas.training.study_folder(study).name
+        'space'
+    """
     return own_folder(study) or _usual(study, Path.cwd())
 
 
@@ -105,7 +110,12 @@ def wanted(given: str, base: Path) -> Path:
 
 
 def trial_folder(study: optuna.Study, number: int) -> Path:
-    """The folder of one trial's files, also the place for those of its logger (of a `Run`: `run.folder`)."""
+    """The folder of one trial's files, also the place for those of its logger (of a `Run`: `run.folder`).
+
+    Examples:
+        >>> optnas.training.trial_folder(study, 3).name
+        'trial-0003'
+    """
     trials = [t for t in study.get_trials(deepcopy=False) if t.number == number]
     folder = study_folder(study)
     return folder_of(folder, trials[-1]) if trials else _plain(folder, number)

@@ -36,6 +36,13 @@ class Run(optuna.Trial):
             model.
         told_to_prune: whether `should_prune` has said yes.
         can_go_on: whether whoever runs it takes it up again when the pruner lets it go on.
+
+    Examples:
+        >>> def estimate(model, run):
+        ...     run.report(1, {"score": 0.5})
+        ...     return {"score": 0.5 if run.should_prune() else len(model)}
+        >>> reporting = optnas.Objective(space, estimate, values={"score": "maximize"}, example=example)
+        >>> optnas.optimize(optnas.create_study(reporting, seed=0), reporting, n_trials=1)
     """
 
     asked: dict[str, Any]

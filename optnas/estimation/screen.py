@@ -34,6 +34,12 @@ class Screen(Estimator):
 
     Raises:
         ValueError: `keep` or `startup` out of range.
+
+    Examples:
+        >>> naswot = optnas.facts.zero_cost(optnas.facts.naswot)
+        >>> screened = optnas.Objective(
+        ...     space, optnas.Screen(training, naswot, keep=0.3), facts=[naswot]
+        ... )
     """
 
     def __init__(

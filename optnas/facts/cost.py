@@ -23,6 +23,10 @@ def count_params(model: nn.Module) -> int:
 
     Raises:
         ValueError: the model is lazy and has not seen an input yet.
+
+    Examples:
+        >>> optnas.count_params(nn.Linear(4, 3))
+        15
     """
     refuse_lazy(model)
     return sum(parameter.numel() for parameter in model.parameters())
@@ -37,6 +41,12 @@ def count_flops(model: nn.Module, example: Example) -> int:
 
     Raises:
         ValueError: the model is lazy and has not seen an input yet.
+
+    Examples:
+        >>> optnas.count_flops(
+        ...     nn.Linear(4, 3), (2, 4)
+        ... )  # 2 rows, 4 * 3 multiply-adds each, which count 2
+        48
     """
     counter, _ = run_recorded(model, example, lambda: FlopCounterMode(display=False))
     return int(counter.get_total_flops())
@@ -47,6 +57,10 @@ def flops_by_operator(model: nn.Module, example: Example) -> dict[str, int]:
 
     Raises:
         ValueError: the model is lazy and has not seen an input yet.
+
+    Examples:
+        >>> optnas.facts.flops_by_operator(nn.Linear(4, 3), (2, 4))
+        {'addmm': 48}
     """
     counter, _ = run_recorded(model, example, lambda: FlopCounterMode(display=False))
     found = {op.__name__: int(flops) for op, flops in counter.get_flop_counts().get("Global", {}).items()}
@@ -59,6 +73,11 @@ def materialize(model: nn.Module, example: Example) -> nn.Module:
     The pass also shows whether the model accepts such inputs at all: its errors pass through. It runs in
     eval mode and without gradients, so BatchNorm statistics stay as they are, and so does the random state,
     except for what the initialization of lazy parameters draws.
+
+    Examples:
+        >>> lazy = nn.LazyLinear(3)
+        >>> optnas.facts.materialize(lazy, (2, 4)).in_features
+        4
     """
     args, kwargs = as_inputs(example, _device(model))
     with inference(model):

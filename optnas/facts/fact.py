@@ -30,7 +30,13 @@ class Pass:
 
 @dataclass(frozen=True)
 class Measured:
-    """A number with how it was measured, in words and as JSON: the trial records both beside it."""
+    """A number with how it was measured, in words and as JSON: the trial records both beside it.
+
+    Examples:
+        >>> def timed(model, example):
+        ...     return optnas.facts.Measured(1.5, "median of 20 passes", {"passes": 20})
+        >>> fact = optnas.Fact("ms", timed)
+    """
 
     value: float
     words: str = ""
@@ -59,6 +65,16 @@ class Fact:
 
     Raises:
         ValueError: no name, or a direction that is none.
+
+    Examples:
+        >>> longest = optnas.Fact("longest", lambda model, example: len(model), title="layers in a row")
+        >>> measuring = optnas.Objective(
+        ...     space, score, values={"score": "maximize"}, example=example, facts=[longest]
+        ... )
+        >>> tried = optnas.create_study(measuring, seed=0)
+        >>> optnas.optimize(tried, measuring, n_trials=1)
+        >>> "longest" in optnas.record.facts(tried.best_trial)
+        True
     """
 
     name: str
@@ -124,6 +140,13 @@ def _flops_per_sample(model: nn.Module, example: Example) -> int:
 
 
 N_PARAMS = Fact("n_params", lambda model, example: count_params(model), "parameters", "", "lower")
+"""The number of parameters, which every trial records; see `count_params`.
+
+Examples:
+    >>> optnas.facts.N_PARAMS.of(nn.Linear(4, 3), (2, 4))
+    15
+"""
+
 FLOPS = Fact(
     "flops",
     _flops_per_sample,
@@ -132,6 +155,13 @@ FLOPS = Fact(
     "lower",
     of_pass=lambda recorded: recorded.flops // recorded.batch,
 )
+"""Floating-point operations of one sample, which every trial records; see `count_flops`.
+
+Examples:
+    >>> cheap = optnas.Objective(
+    ...     space, training, values={"val_acc": "maximize", optnas.facts.FLOPS.name: "minimize"}
+    ... )
+"""
 
 USUAL = (N_PARAMS, FLOPS)
 """What every trial records."""

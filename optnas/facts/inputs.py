@@ -32,6 +32,13 @@ class Arguments:
     """What a model is called with: `Arguments(graph, hard=True)` stands for `model(graph, hard=True)`.
 
     The arguments may be anything that Python can copy: batches of graphs, lists of images, None, flags.
+
+    Examples:
+        >>> class Scaled(nn.Linear):
+        ...     def forward(self, x, factor=1.0):
+        ...         return super().forward(x) * factor
+        >>> optnas.count_flops(Scaled(4, 2), optnas.Arguments(torch.zeros(8, 4), factor=0.5))
+        128
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -83,6 +90,11 @@ def as_inputs(example: Example, device: torch.device | str) -> Inputs:
     Raises:
         TypeError: none of the forms that an example has, or an argument that cannot be copied.
         ValueError: a shape without dimensions, or with one that is not positive.
+
+    Examples:
+        >>> args, kwargs = optnas.facts.as_inputs({"x": torch.ones(2, 4)}, "cpu")
+        >>> kwargs["x"].shape
+        torch.Size([2, 4])
     """
     given = arguments(example)
     return copied(given, lambda tensor: tensor.detach().to(device, copy=True))

@@ -16,17 +16,42 @@ from optnas.facts.inputs import Example
 
 
 def count_layers(model: nn.Module, example: Example) -> int:
-    """Matrix products, convolutions and attentions of a forward pass that the output depends on."""
+    """Matrix products, convolutions and attentions of a forward pass that the output depends on.
+
+    Examples:
+        >>> optnas.facts.count_layers(
+        ...     nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), (2, 4)
+        ... )
+        2
+    """
     return sum(operation.layer and operation.live for operation in operations(model, example))
 
 
 def count_depth(model: nn.Module, example: Example) -> int:
-    """The same, on the longest chain of them; the steps of a recurrent layer follow one another."""
+    """The same, on the longest chain of them; the steps of a recurrent layer follow one another.
+
+    Examples:
+        >>> optnas.facts.count_depth(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), (2, 4))
+        2
+    """
     return max((operation.depth for operation in operations(model, example)), default=0)
 
 
 N_LAYERS = Fact("n_layers", count_layers, "layers")
+"""The number of layers that compute; see `count_layers`.
+
+Examples:
+    >>> optnas.facts.N_LAYERS.of(model, example)
+    2
+"""
+
 DEPTH = Fact("depth", count_depth, "depth")
+"""The number of layers on the longest path; see `count_depth`.
+
+Examples:
+    >>> optnas.facts.DEPTH.of(model, example)
+    2
+"""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,11 @@ class Memory:
 
     `activations` is what the pass makes beyond what was there before it: intermediate and kept tensors, and
     in training the gradients.
+
+    Examples:
+        >>> memory = optnas.facts.estimate_memory(nn.Linear(4, 3), (2, 4))
+        >>> memory.parameters  # 15 numbers of 4 bytes
+        60
     """
 
     parameters: int
@@ -65,6 +70,12 @@ def estimate_memory(
 
     Raises:
         ValueError: the model is lazy and has not seen an input yet.
+
+    Examples:
+        >>> optnas.facts.estimate_memory(
+        ...     model, example, batch_size=64, training=True, optimizer_states=2
+        ... ).total > 0
+        True
     """
     refuse_lazy(model)
     try:
@@ -93,7 +104,12 @@ def memory_of_device() -> int:
 
 
 def bytes_by_dtype(model: nn.Module) -> dict[str, int]:
-    """Bytes of parameters and buffers by their dtype, such as `{"float32": 4000}`; shared ones count once."""
+    """Bytes of parameters and buffers by their dtype, such as `{"float32": 4000}`; shared ones count once.
+
+    Examples:
+        >>> optnas.facts.bytes_by_dtype(nn.Linear(4, 3))
+        {'float32': 60}
+    """
     found: dict[str, int] = {}
     for tensor in {id(t): t for t in (*model.parameters(), *model.buffers())}.values():
         name = str(tensor.dtype).removeprefix("torch.")
@@ -102,7 +118,15 @@ def bytes_by_dtype(model: nn.Module) -> dict[str, int]:
 
 
 def count_bytes(model: nn.Module, dtype: torch.dtype | None = None) -> int:
-    """Bytes of parameters and buffers; with `dtype`, as if all floating-point numbers were stored in it."""
+    """Bytes of parameters and buffers; with `dtype`, as if all floating-point numbers were stored in it.
+
+    Examples:
+        >>> (
+        ...     optnas.facts.count_bytes(nn.Linear(4, 3)),
+        ...     optnas.facts.count_bytes(nn.Linear(4, 3), torch.float16),
+        ... )
+        (60, 30)
+    """
     tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}.values()
     return sum(
         t.numel() * (dtype.itemsize if dtype is not None and t.is_floating_point() else t.itemsize)
@@ -111,14 +135,26 @@ def count_bytes(model: nn.Module, dtype: torch.dtype | None = None) -> int:
 
 
 def size(dtype: torch.dtype | None = None, *, name: str = "n_bytes") -> Fact:
-    """Bytes of parameters and buffers as a fact; see `count_bytes`."""
+    """Bytes of parameters and buffers as a fact; see `count_bytes`.
+
+    Examples:
+        >>> optnas.facts.size(torch.int8).of(nn.Linear(4, 3), (2, 4))
+        15
+    """
     return Fact(name, lambda model, example: count_bytes(model, dtype), "size", "bytes", "lower")
 
 
 def activation_memory(
     batch_size: int | None = None, *, training: bool = False, name: str = "activation_memory"
 ) -> Fact:
-    """Bytes that a pass makes at its peak, as a fact; see `Memory.activations` and `estimate_memory`."""
+    """Bytes that a pass makes at its peak, as a fact; see `Memory.activations` and `estimate_memory`.
+
+    Examples:
+        >>> activations = optnas.facts.activation_memory(32, training=True)
+        >>> fits = optnas.Objective(
+        ...     space, training, facts=[activations], limits={"activation_memory": 2e9}
+        ... )
+    """
 
     def measure(model: nn.Module, example: Any) -> int:
         return estimate_memory(model, example, batch_size=batch_size, training=training).activations
@@ -129,7 +165,12 @@ def activation_memory(
 def training_memory(
     batch_size: int | None = None, *, optimizer_states: int = 2, name: str = "training_memory"
 ) -> Fact:
-    """Bytes that a step of training holds at its peak, everything counted, as a fact: `Memory.total`."""
+    """Bytes that a step of training holds at its peak, everything counted, as a fact: `Memory.total`.
+
+    Examples:
+        >>> memory = optnas.facts.training_memory(64)
+        >>> fits = optnas.Objective(space, training, facts=[memory], limits={"training_memory": 8e9})
+    """
 
     def measure(model: nn.Module, example: Any) -> int:
         return estimate_memory(

@@ -68,6 +68,10 @@ def zero_cost(
 
     Raises:
         ValueError: (when measured) the score is not a finite number; the fact is recorded as missing.
+
+    Examples:
+        >>> naswot = optnas.facts.zero_cost(optnas.facts.naswot, torch.randn(16, 1, 8, 8))
+        >>> measured = optnas.Objective(space, training, facts=[naswot])
     """
 
     def measure(model: nn.Module, example: Any) -> float:
@@ -100,6 +104,11 @@ def synflow(model: nn.Module, probe: Probe) -> float:
 
     Normalizations are left out, and numbers are double: the sum grows with every layer. Of the batch only
     whole numbers are used. Tanaka et al., NeurIPS 2020, arXiv:2006.05467.
+
+    Examples:
+        >>> synflow = optnas.facts.zero_cost(optnas.facts.synflow)
+        >>> synflow.of(model, example) != 0
+        True
     """
     without_normalization(model)
     model.double().eval()
@@ -112,13 +121,23 @@ def synflow(model: nn.Module, probe: Probe) -> float:
 
 
 def snip(model: nn.Module, probe: Probe) -> float:
-    """Σ |w · ∂L/∂w|: how much the loss hangs on the weights. Lee et al., ICLR 2019, arXiv:1810.02340."""
+    """Σ |w · ∂L/∂w|: how much the loss hangs on the weights. Lee et al., ICLR 2019, arXiv:1810.02340.
+
+    Examples:
+        >>> optnas.facts.zero_cost(optnas.facts.snip, batch=8).of(model, example) > 0
+        True
+    """
     alive = gradients(probe.loss_of(model), weights(model))
     return sum(float((w.detach() * g).abs().sum()) for w, g in alive)
 
 
 def grad_norm(model: nn.Module, probe: Probe) -> float:
-    """Σ ‖∂L/∂W‖ over the layers. Abdelfattah et al., ICLR 2021, arXiv:2101.08134."""
+    """Σ ‖∂L/∂W‖ over the layers. Abdelfattah et al., ICLR 2021, arXiv:2101.08134.
+
+    Examples:
+        >>> optnas.facts.zero_cost(optnas.facts.grad_norm, batch=8).of(model, example) > 0
+        True
+    """
     return sum(float(g.norm()) for _, g in gradients(probe.loss_of(model), weights(model)))
 
 
@@ -126,6 +145,10 @@ def grasp(model: nn.Module, probe: Probe) -> float:
     """-Σ w · Hg, with g the gradient of the loss and H its Hessian: how gradients keep their flow.
 
     Wang et al., ICLR 2020, arXiv:2002.07376; summed as by Abdelfattah et al., ICLR 2021.
+
+    Examples:
+        >>> optnas.facts.zero_cost(optnas.facts.grasp, batch=8).of(model, example) != 0
+        True
     """
     alive = gradients(probe.loss_of(model), weights(model), create_graph=True)
     flow = sum((g * g.detach()).sum() for _, g in alive)
@@ -137,6 +160,10 @@ def zico(model: nn.Module, probe: Probe, *, parts: int = 2) -> float:
     """Σ over layers of log Σ over weights of the mean of |∂L/∂w| by its standard deviation.
 
     Both are taken over `parts` equal parts of the batch. Li et al., ICLR 2023, arXiv:2301.11300.
+
+    Examples:
+        >>> optnas.facts.zero_cost(optnas.facts.zico, batch=8).of(model, example) != 0
+        True
     """
     layers = weights(model)
     found: dict[int, list[Tensor]] = {}
@@ -159,6 +186,10 @@ def fisher(model: nn.Module, probe: Probe) -> float:
     """Σ over channels of ½ mean (Σ a · ∂L/∂a)² over the samples, a being the outputs of the weighted layers.
 
     Turner et al., ICLR 2020, arXiv:1906.04113.
+
+    Examples:
+        >>> optnas.facts.zero_cost(optnas.facts.fisher, batch=8).of(model, example) > 0
+        True
     """
     owned = {id(w) for w in weights(model)}
     outputs: list[tuple[bool, Tensor]] = []
@@ -192,6 +223,10 @@ def jacob_cov(model: nn.Module, probe: Probe) -> float:
 
     Raises:
         ValueError: no input is of floating-point numbers, or fewer than two samples.
+
+    Examples:
+        >>> optnas.facts.zero_cost(optnas.facts.jacob_cov, batch=8).of(model, example) < 0
+        True
     """
     _at_least_two(probe)
     probe.check_floating("jacob_cov")
@@ -214,6 +249,10 @@ def naswot(model: nn.Module, probe: Probe) -> float:
 
     Raises:
         ValueError: the network has no rectifier, or fewer than two samples.
+
+    Examples:
+        >>> optnas.facts.zero_cost(optnas.facts.naswot, batch=8).of(model, example) > 0
+        True
     """
     _at_least_two(probe)
     for parameter in model.parameters():
@@ -252,6 +291,10 @@ def zen(model: nn.Module, probe: Probe, *, gamma: float = 0.01) -> float:
 
     Raises:
         ValueError: no input is of floating-point numbers.
+
+    Examples:
+        >>> optnas.facts.zero_cost(optnas.facts.zen, batch=8).name
+        'zen'
     """
     probe.check_floating("zen")
     drawn = probe.map(torch.randn_like)
@@ -293,11 +336,12 @@ def log_ranks(scores: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
     `scores` maps each score's name to its numbers, one a member, larger for the more promising; NaN ranks
     last, and equal numbers share a mean rank. Lee & Ham (AZ-NAS), CVPR 2024, arXiv:2403.19232.
 
-    Example:
-        >>> log_ranks({"jacob_cov": [-90.0, -70.0], "n_params": [1000, 1000]})
-
     Raises:
         ValueError: no scores, or not as many of each.
+
+    Examples:
+        >>> optnas.facts.log_ranks({"jacob_cov": [-90.0, -70.0], "n_params": [1000, 1000]}).round(2)
+        array([-0.98, -0.29])
     """
     table = [np.asarray(numbers, dtype=float) for numbers in scores.values()]
     if not table or len({numbers.shape for numbers in table}) > 1 or table[0].ndim != 1:

@@ -35,7 +35,12 @@ INSTEAD = "; networks are told apart by the answers that shape them"
 
 @dataclass(frozen=True)
 class Sketch:
-    """What is known about a model before it is trained."""
+    """What is known about a model before it is trained.
+
+    Examples:
+        >>> optnas.facts.sketch(lambda: nn.Linear(4, 3), (2, 4)).facts
+        {'n_params': 15, 'flops': 24}
+    """
 
     facts: Mapping[str, float] = field(default_factory=dict)
     """The numbers that could be had, by the name of the fact."""
@@ -75,6 +80,11 @@ def fingerprint(build: Callable[[], nn.Module], example: Example) -> str:
 
     Raises:
         ValueError: the fingerprint cannot be had, for example because the model looks at values.
+
+    Examples:
+        >>> first = optnas.fingerprint(lambda: nn.Linear(4, 3), (2, 4))
+        >>> first == optnas.fingerprint(lambda: nn.Sequential(nn.Identity(), nn.Linear(4, 3)), (2, 4))
+        True
     """
     found = sketch(build, example, ())
     if found.fingerprint is None:
@@ -99,6 +109,11 @@ def sketch(
 
     The process's random state stays as it is. What `build` itself raises passes through, except where the
     meta device is to blame.
+
+    Examples:
+        >>> sketch = optnas.facts.sketch(lambda: nn.Linear(4, 3), (2, 4))
+        >>> sketch.facts, len(sketch.fingerprint)
+        ({'n_params': 15, 'flops': 24}, 32)
     """
     wanted = [fact for fact in facts if fact.needs == "meta"]
     with untraced(), _same_random_numbers(), torch.enable_grad():

@@ -55,11 +55,14 @@ def structure(model: nn.Module, example: Example) -> dict[str, float]:
     Beside these `log paths`, `log params`, `log flops` and `log live flops`, and of the widths of operations
     with weights the mean, the largest and the least logarithm.
 
-        >>> structure(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), (2, 3, 32, 32))["most convolution"]
-        1.0
-
     Raises:
         Exception: what the model raises; one that looks at values cannot run on the meta device.
+
+    Examples:
+        >>> optnas.facts.structure(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), (2, 3, 32, 32))[
+        ...     "most convolution"
+        ... ]
+        1.0
     """
     return described(flow(model, example), count_params(model))
 

@@ -440,6 +440,16 @@ def untraced() -> Iterator[None]:
     """Outside of every recording and of `torch.device(...)` contexts: for work that is no part of a model.
 
     A trial that is asked while its model is built may build other models, or compute with tensors of its own.
+
+    Examples:
+        >>> def linear(trial):
+        ...     with optnas.facts.untraced():
+        ...         n = optnas.count_params(
+        ...             nn.Linear(4, 8)
+        ...         )  # a model of its own, which is not part of the network
+        ...     return nn.Linear(4, n)
+        >>> linear(trial)
+        Linear(in_features=4, out_features=40, bias=True)
     """
     with ExitStack() as stack:
         modes = []

@@ -4,6 +4,13 @@ Width, depth, heads and hidden width are asked. Published networks and their par
 layer, as Hugging Face counts the uncased English ones: `BASE` 109,482,240 and `LARGE` 335,141,888 (110 and
 340 million in the paper), and the smaller ones of Turc et al., 2019 (arXiv:1908.08962) `TINY` 4,385,920,
 `MINI` 11,170,560, `SMALL` 28,763,648 and `MEDIUM` 41,373,184.
+
+Examples:
+    >>> from optnas.hub import bert
+    >>> tiny = bert.network(replay(bert.TINY))
+    >>> tokens = torch.zeros(1, 6, dtype=torch.long)
+    >>> optnas.count_params(optnas.facts.materialize(tiny, tokens))
+    4385920
 """
 
 from __future__ import annotations

@@ -1,4 +1,10 @@
-"""Operations that the cells of DARTS and NASNet are made of; sizes become `ceil(size / stride)`."""
+"""Operations that the cells of DARTS and NASNet are made of; sizes become `ceil(size / stride)`.
+
+Examples:
+    >>> from optnas.hub import cells
+    >>> cells.separable(8, 16, kernel=3, stride=2)(torch.zeros(1, 8, 9, 9)).shape
+    torch.Size([1, 16, 5, 5])
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,13 @@
 Four stages of large depthwise convolutions; width, depths and kernel are asked. Published networks and their
 parameters, as torchvision documents them: `TINY` 28,589,128, `SMALL` 50,223,688, `BASE` 88,591,464, `LARGE`
 197,767,336; 29, 50, 89 and 198 million in the paper's table 1.
+
+Examples:
+    >>> from optnas.hub import convnext
+    >>> with torch.device("meta"):
+    ...     tiny = optnas.facts.materialize(convnext.network(replay(convnext.TINY)), (1, 3, 64, 64))
+    >>> optnas.count_params(tiny)
+    28589128
 """
 
 from __future__ import annotations

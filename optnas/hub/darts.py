@@ -4,6 +4,11 @@
 the cells that the paper found with first and second order on CIFAR-10: `network(replay(V2))` has the 3.3
 million parameters of its table 1, and around 48 channels and 14 cells the 4.7 million of table 2. The paper
 counts without the auxiliary classifier of the training, which is left out here.
+
+Examples:
+    >>> from optnas.hub import darts
+    >>> darts.genotype(replay(darts.V2)).normal[0]
+    ('sep_conv_3x3', 0)
 """
 
 from __future__ import annotations

@@ -1,4 +1,10 @@
-"""FC-Net of HPOLib: a two-layer perceptron and its training (Klein & Hutter, arXiv:1905.04970)."""
+"""FC-Net of HPOLib: a two-layer perceptron and its training (Klein & Hutter, arXiv:1905.04970).
+
+Examples:
+    >>> from optnas.hub import fcnet
+    >>> len(optnas.sample(fcnet.mlp, 0))
+    9
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,13 @@ to 124, 355, 774 and 1,558.)
 `CHINCHILLA` has rows of table A9 of Hoffmann et al., Training Compute-Optimal Large Language Models, 2022
 (arXiv:2203.15556), by their published size. That paper counts the relative positions of Transformer-XL, a
 `width * width` projection in each layer, which `chinchilla` networks do without.
+
+Examples:
+    >>> from optnas.hub import gpt
+    >>> answers = optnas.sample(gpt.network, 0)
+    >>> network = gpt.network(replay({**answers, **gpt.params_of(heads=2, depth=1)}), vocabulary=50)
+    >>> network(torch.zeros(1, 6, dtype=torch.long)).shape
+    torch.Size([1, 6, 50])
 """
 
 from __future__ import annotations

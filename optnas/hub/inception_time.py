@@ -4,6 +4,12 @@ Depth, width, kernels and bottleneck are asked. `INCEPTION` is one network of th
 420,192 parameters for one channel without the classifier, as Ismail-Fawaz et al., LITE, 2023
 (arXiv:2309.15485) count it in their table of sizes; the classifier adds `128 * classes + classes`. The
 paper itself publishes no count.
+
+Examples:
+    >>> from optnas.hub import inception_time
+    >>> series = inception_time.network(replay(inception_time.INCEPTION), classes=2)
+    >>> series(torch.zeros(2, 1, 64)).shape
+    torch.Size([2, 2])
 """
 
 from __future__ import annotations

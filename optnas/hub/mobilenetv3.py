@@ -3,6 +3,13 @@
 Five stages of inverted residuals; depth, kernels and expansions are asked, as in Once-for-All
 (arXiv:1908.09791), with the two expansions more that MobileNetV3-Large has. `network(replay(LARGE))` is
 MobileNetV3-Large: 5,483,032 parameters, 5.4 million in the paper's table 3; the count is torchvision's.
+
+Examples:
+    >>> from optnas.hub import mobilenetv3
+    >>> with torch.device("meta"):
+    ...     large = mobilenetv3.network(replay(mobilenetv3.LARGE))
+    >>> optnas.count_params(large)
+    5483032
 """
 
 from __future__ import annotations

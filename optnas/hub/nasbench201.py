@@ -3,6 +3,12 @@
 `cell` asks the six decisions and nothing else; `network` builds the network of the paper around the cell;
 `params_of` and `notation_of` convert the notation of the paper's code;
 `table` and `table_from` have the published results.
+
+Examples:
+    >>> from optnas.hub import nasbench201
+    >>> cell = optnas.sample(nasbench201.cell, 0)
+    >>> nasbench201.notation_of(cell)[:14]
+    '|avg_pool_3x3~'
 """
 
 from __future__ import annotations

@@ -4,6 +4,11 @@ Four nodes, each of which reads one node before it through one of nine operation
 `canonical` tells architectures apart as the paper does, which counts 26,206 of them. The benchmark publishes
 the size of each in tables that are not here; counts of the members `GCN`, `GAT`, `GIN`, `SAGE` and `GRAPH`,
 its two-layer networks of one operation, are made by hand in the tests.
+
+Examples:
+    >>> from optnas.hub import nasbench_graph
+    >>> nasbench_graph.architecture(replay(nasbench_graph.two_layers("gcn")))
+    Architecture(links=(0, 1, 2, 3), ops=('skip', 'skip', 'gcn', 'gcn'))
 """
 
 from __future__ import annotations

@@ -1,6 +1,11 @@
 """NAS-Bench-Macro: eight layers, each skipped or an inverted bottleneck (Su et al., CVPR 2021).
 
 `blocks` asks the eight decisions and nothing else; `network` builds the network of the paper around them.
+
+Examples:
+    >>> from optnas.hub import nasbench_macro
+    >>> len(optnas.sample(nasbench_macro.blocks, 0))
+    8
 """
 
 from __future__ import annotations

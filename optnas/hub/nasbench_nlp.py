@@ -4,6 +4,13 @@ A cell is a graph of linear maps, products, sums, blends and activations with tw
 language model that it is tried in, that of AWD-LSTM (Merity et al., 2018, arXiv:1708.02182). Its LSTM is a
 member: `network(replay( LSTM))` has 24,221,600 parameters, the 24 million of that paper's table 1 for Penn
 Treebank. `GRU` and `RNN` are others.
+
+Examples:
+    >>> from optnas.hub import nasbench_nlp
+    >>> with torch.device("meta"):
+    ...     lstm = nasbench_nlp.network(replay(nasbench_nlp.LSTM))
+    >>> optnas.count_params(lstm)
+    24221600
 """
 
 from __future__ import annotations

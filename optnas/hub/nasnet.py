@@ -6,6 +6,11 @@ exactly 5,289,978, the trainable ones of Keras's NASNetMobile; with `cells=6, fi
 NASNet-A (6 @ 4032), 88.9 million, exactly 88,753,150 (NASNetLarge). On CIFAR-10, `cells=6, filters=768,
 classes=10, large_images=False` has 3.3 million (table 1). All without the auxiliary classifier of the
 training.
+
+Examples:
+    >>> from optnas.hub import nasnet
+    >>> nasnet.genotype(replay(nasnet.A)).normal[0]
+    ('sep_conv_5x5', 1)
 """
 
 from __future__ import annotations

@@ -1,4 +1,10 @@
-"""NATS-Bench size space: five widths of a residual network (Dong et al., TPAMI 44(7), 2021)."""
+"""NATS-Bench size space: five widths of a residual network (Dong et al., TPAMI 44(7), 2021).
+
+Examples:
+    >>> from optnas.hub import natsbench_size
+    >>> natsbench_size.widths(replay(optnas.sample(natsbench_size.widths, 0)))
+    (56, 48, 40, 24, 24)
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,12 @@ Each says optimizer, learning rate, schedule, regularization, batch size and aug
 to `data`. `max_epochs` is the paper's unless you say otherwise; further arguments are those of `Training`.
 What a paper does beyond that (auxiliary classifiers, mixed images, steps instead of a cosine) is left out,
 and said. Learning rates belong to the batch size that is named with them.
+
+Examples:
+    >>> from optnas.hub import recipes, resnet
+    >>> published = optnas.Objective(
+    ...     resnet.network, recipes.resnet(data, n_classes=3, max_epochs=10)
+    ... )
 """
 
 from __future__ import annotations

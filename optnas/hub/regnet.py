@@ -4,6 +4,13 @@ arXiv:2003.13678. Depth, the line and the groups are asked. Published networks a
 torchvision documents them: `X_400MF` 5,495,976, `X_800MF` 7,259,656, `X_1_6GF` 9,190,136, `Y_400MF`
 4,344,144, `Y_800MF` 6,432,512, `Y_1_6GF` 11,202,430; in millions, tables 2 and 3 of the paper say the same
 but for rounding.
+
+Examples:
+    >>> from optnas.hub import regnet
+    >>> with torch.device("meta"):
+    ...     small = optnas.facts.materialize(regnet.network(replay(regnet.Y_400MF)), (1, 3, 64, 64))
+    >>> optnas.count_params(small)
+    4344144
 """
 
 from __future__ import annotations

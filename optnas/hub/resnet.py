@@ -4,6 +4,13 @@ Four stages; depths and the kind of block are asked. Published networks and thei
 documents them: `R18` 11,689,512, `R34` 21,797,672, `R50` 25,557,032, `R101` 44,549,160, `R152` 60,192,808,
 `X50` (ResNeXt-50 32x4d, arXiv:1611.05431) 25,028,904, `WIDE50` (Wide ResNet-50-2, arXiv:1605.07146)
 68,883,240.
+
+Examples:
+    >>> from optnas.hub import resnet
+    >>> with torch.device("meta"):
+    ...     r18 = optnas.facts.materialize(resnet.network(replay(resnet.R18)), (1, 3, 64, 64))
+    >>> optnas.count_params(r18)
+    11689512
 """
 
 from __future__ import annotations

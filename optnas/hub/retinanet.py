@@ -4,6 +4,11 @@ A ResNet, a feature pyramid and two heads that all its maps share; depths and wi
 ResNet-50 with a pyramid of 256 channels and heads of four convolutions, has 34,014,999 parameters for 91
 classes as torchvision documents `retinanet_resnet50_fpn`, which freezes the backbone's batch normalization
 and so does not count its 53,120 scales and shifts. The paper gives no count.
+
+Examples:
+    >>> from optnas.hub import retinanet
+    >>> retinanet.anchors(64, 64).shape[1]
+    4
 """
 
 from __future__ import annotations

@@ -4,6 +4,11 @@
 appendix, which gives 929 thousand parameters for 100 numbers and does not say which count: tokens and blocks
 have 929,664, with the last normalization and an output of one number it is 930,241. `RESNET` is the network
 of the example in the authors' package; no count of it is published.
+
+Examples:
+    >>> from optnas.hub import tabular
+    >>> list(optnas.sample(tabular.resnet, 0))
+    ['width', 'expansion', 'depth']
 """
 
 from __future__ import annotations

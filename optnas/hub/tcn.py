@@ -3,6 +3,11 @@
 Levels, kernel and width are asked; each level dilates twice as much as the one before. Published networks:
 `SEQUENTIAL_MNIST` (66,910 parameters for one channel and ten classes) and `ADDING_600` (70,369 for two
 channels and one output); the paper's table 1 says 70 thousand for both. Counts by hand are in the tests.
+
+Examples:
+    >>> from optnas.hub import tcn
+    >>> tcn.network(replay(tcn.SEQUENTIAL_MNIST))(torch.zeros(2, 1, 100)).shape
+    torch.Size([2, 10])
 """
 
 from __future__ import annotations

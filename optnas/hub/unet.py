@@ -5,6 +5,13 @@ networks: `UNET` is the original; for one channel and two classes it has 31,030,
 hand in the tests; the paper gives none). `UNET_3D`, `dims=3`, has for three channels and three classes the
 19,069,955 of its paper, which counts neither scale nor shift of batch normalization, 4,672 more. Convolutions
 are padded here, so that the output has the size of the input, where the papers' lose a border.
+
+Examples:
+    >>> from optnas.hub import unet
+    >>> with torch.device("meta"):
+    ...     original = optnas.facts.materialize(unet.network(replay(unet.UNET)), (1, 1, 64, 64))
+    >>> optnas.count_params(original)
+    31030658
 """
 
 from __future__ import annotations

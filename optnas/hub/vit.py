@@ -5,6 +5,13 @@ each block, and its three spaces are settings of `network`: `AUTOFORMER_TINY`, `
 networks and their parameters, for 224 x 224 pixels in patches of 16 and 1,000 classes: `TINY` 5,717,416 and
 `SMALL` 22,050,664 (5.7 and 22 million in DeiT, arXiv:2012.12877, table 1; the counts are timm's), `BASE`
 86,567,656 and `LARGE` 304,326,632 (86 and 307 million in the paper's table 1; the counts are torchvision's).
+
+Examples:
+    >>> from optnas.hub import vit
+    >>> with torch.device("meta"):
+    ...     tiny = optnas.facts.materialize(vit.network(replay(vit.TINY)), (1, 3, 224, 224))
+    >>> optnas.count_params(tiny)
+    5717416
 """
 
 from __future__ import annotations

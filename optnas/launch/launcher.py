@@ -24,6 +24,10 @@ class Launcher(ABC):
 
     Raises:
         ValueError: fewer than one.
+
+    Examples:
+        >>> optnas.launch.LocalProcesses(2).n_workers
+        2
     """
 
     def __init__(self, n_workers: int) -> None:
@@ -69,6 +73,9 @@ class LocalProcesses(Launcher):
 
     Raises:
         OSError: a process cannot be started.
+
+    Examples:
+        >>> workers = optnas.launch.LocalProcesses(2)  # what n_workers=2 means
     """
 
     def __init__(self, n_workers: int) -> None:

@@ -40,6 +40,11 @@ class RayWorkers(Launcher):
     Raises:
         ImportError: Ray is not installed.
         ValueError: fewer than one worker.
+
+    Examples:
+        >>> workers = optnas.RayWorkers(
+        ...     8, {"CPU": 2}
+        ... )  # optnas.optimize(study, objective, 100, workers=workers)
     """
 
     def __init__(

@@ -57,6 +57,13 @@ class SlurmWorkers(Launcher):
     Raises:
         FileNotFoundError: there is no sbatch here.
         ValueError: fewer than one worker.
+
+    Examples:
+        >>> try:
+        ...     workers = optnas.SlurmWorkers(8, partition="gpu", gpus_per_task=1)
+        ... except FileNotFoundError:
+        ...     print("run this where sbatch is")
+        run this where sbatch is
     """
 
     def __init__(

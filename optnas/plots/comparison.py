@@ -23,6 +23,9 @@ def plot_comparison(groups: Groups, *, name: str = "best value so far") -> go.Fi
 
     Raises:
         ValueError: fewer than two groups, an empty group, several objectives or different directions.
+
+    Examples:
+        >>> optnas.plots.plot_comparison({"a": [study], "b": [study]}).write_html("comparison.html")
     """
     bands: list[go.Scatter] = []
     lines: list[go.Scatter] = []

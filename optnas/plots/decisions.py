@@ -33,6 +33,11 @@ def plot_importance(importance: Importance, *, n: int = 15, of: str = "decisions
 
     Raises:
         ValueError: `of` is none of these.
+
+    Examples:
+        >>> optnas.plots.plot_importance(optnas.importance(study, n_bootstrap=10), n=5).write_html(
+        ...     "importance.html"
+        ... )
     """
     groups: dict[str, Sequence[Share]] = {
         "decisions": importance.decisions,
@@ -85,6 +90,9 @@ def plot_parallel(
 
     Decisions stand one below the other, so that names stay readable on a phone; a trial that was not asked
     passes at "not asked". `params`: the decisions to show; the `n` most important ones unless given.
+
+    Examples:
+        >>> optnas.plots.plot_parallel(study, params=["width", "depth"]).write_html("parallel.html")
     """
     value = objective_value(study, target)
     trials = scored(study, target)

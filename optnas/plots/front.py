@@ -30,6 +30,9 @@ def plot_front(
 
     Raises:
         ValueError: no trial has both numbers; the message lists what trials have.
+
+    Examples:
+        >>> optnas.plots.plot_front(several).write_html("front.html")
     """
     axes = Axes.of(study, x, y, maximize)
     found = points(study, axes.x, axes.y)

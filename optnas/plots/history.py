@@ -30,6 +30,9 @@ def plot_history(study: Study, *, target: Target | None = None, name: str | None
 
     Raises:
         ValueError: several objectives and no `target`.
+
+    Examples:
+        >>> optnas.plots.plot_history(study).write_html("history.html")
     """
     value = objective_value(study, target)
     trials = study.get_trials(deepcopy=False)
@@ -63,6 +66,9 @@ def plot_hypervolume(study: Study, reference: Mapping[str, float] | None = None)
     """The hypervolume of the front after each trial, of a study with several objectives.
 
     `reference`: as for `hypervolumes`; the title of the axis says which one was taken.
+
+    Examples:
+        >>> optnas.plots.plot_hypervolume(several).write_html("hypervolume.html")
     """
     if not valued(study):
         return empty("No trial has values yet.")
@@ -85,6 +91,9 @@ def plot_learning_curves(study: Study, *, name: str = "value reported") -> go.Fi
     """What trials reported, step by step; the best trial stands out, pruned ones end in a mark.
 
     `name`: of the reported metric, for the axis.
+
+    Examples:
+        >>> optnas.plots.plot_learning_curves(study, name="val_acc").write_html("curves.html")
     """
     curves = [t for t in study.get_trials(deepcopy=False) if len(_finite(t)) > 0]
     if not curves:
@@ -123,7 +132,11 @@ def plot_learning_curves(study: Study, *, name: str = "value reported") -> go.Fi
 
 
 def plot_timeline(study: Study) -> go.Figure:
-    """Which worker worked on which trial when, a bar per attempt; without recorded attempts, per trial."""
+    """Which worker worked on which trial when, a bar per attempt; without recorded attempts, per trial.
+
+    Examples:
+        >>> optnas.plots.plot_timeline(study).write_html("timeline.html")
+    """
     bars = [bar for t in study.get_trials(deepcopy=False) for bar in _attempts(t)]
     if not bars:
         return empty("No trial has started yet.")

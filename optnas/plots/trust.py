@@ -12,7 +12,12 @@ from optnas.plots.theme import BLUE, INK, empty, plain, style
 
 
 def plot_rank_correlation(found: Sequence[RankCorrelation]) -> go.Figure:
-    """Kendall's correlation of each estimate, and of the floors, with 95 % intervals."""
+    """Kendall's correlation of each estimate, and of the floors, with 95 % intervals.
+
+    Examples:
+        >>> found = [optnas.rank_correlation(study, "n_params", larger=False)]
+        >>> optnas.plots.plot_rank_correlation(found).write_html("trust.html")
+    """
     floors = {floor.name: floor for one in found for floor in one.floors}
     groups = {
         ("estimate", BLUE, "circle"): [one.estimate for one in found],

@@ -22,6 +22,13 @@ from optnas.progress.json_lines import JsonLines
 from optnas.progress.table import best_words, note, progress_table, values
 
 Show = bool | Literal["json"] | None
+"""What a search shows: True, False, "json" for one JSON object per event, or None for a table where somebody
+watches (a terminal or a notebook) and nothing elsewhere.
+
+Examples:
+    >>> show: optnas.progress.Show = False
+    >>> optnas.optimize(study, objective, n_trials=15, show_progress=show)
+"""
 
 
 class Progress:
@@ -34,6 +41,10 @@ class Progress:
         n_trials: the budget of the study, or None.
         show: True, False, or None for only where somebody watches; "json" for one JSON object per event on
             the standard output, as `JsonLines` has it.
+
+    Examples:
+        >>> with optnas.progress.Progress(study, n_trials=15, show=False) as progress:
+        ...     progress.show(study.trials[-1])
     """
 
     def __init__(self, study: optuna.Study, n_trials: int | None, show: Show = None) -> None:

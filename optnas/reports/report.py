@@ -40,6 +40,10 @@ def report(study: Study, path: str | Path, objective: Objective | None = None) -
 
     Raises:
         ValueError: a path that ends in neither.
+
+    Examples:
+        >>> optnas.report(study, "report.md", objective).name
+        'report.md'
     """
     path = Path(path)
     if path.suffix not in (".html", ".md"):

@@ -42,6 +42,11 @@ class Best:
         trial: the trial itself; of a repeat (`twin_of`), the trial that was trained.
         expected: the score that it is expected to get when trained anew; None where that is not known.
         probability: that it is really the best of the study; None where too few trials are complete to tell.
+
+    Examples:
+        >>> winner = optnas.best(study, objective)
+        >>> winner.trial.params == study.best_params, winner.value == study.best_value
+        (True, True)
     """
 
     study: optuna.Study
@@ -133,6 +138,11 @@ def best(study: optuna.Study, objective: Objective, finalists: int = 1, n_seeds:
         ValueError: no trial is COMPLETE yet; `finalists` or `n_seeds` is less than 1; or the study has
             several objectives, of which no trial is the best in all: see `front` and `pick`.
         ParamsMismatchError: the study optimizes something else than the objective.
+
+    Examples:
+        >>> winner = optnas.best(study, objective)
+        >>> winner.trial.number == study.best_trial.number
+        True
     """
     check_values(study, objective)
     if len(study.directions) > 1:
@@ -210,6 +220,10 @@ def train(
 
     Returns:
         Its metrics, those on test data included where the estimator can `test` and has something to test on.
+
+    Examples:
+        >>> optnas.search.train(objective, study.best_params, seed=1)
+        {'score': 0.99705}
     """
     estimator = objective.estimator
     if max_epochs is not None:

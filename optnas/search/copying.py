@@ -42,6 +42,11 @@ def copy_study(
     Raises:
         ParamsMismatchError: there is a study of that name.
         CheckpointError: the files cannot be written.
+
+    Examples:
+        >>> copy = optnas.copy_study(study, "sqlite:///copy.db", study_name="copied")
+        >>> len(copy.trials) == len(study.trials)
+        True
     """
     if carry.half_made(study):
         raise ParamsMismatchError(

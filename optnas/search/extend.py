@@ -96,16 +96,27 @@ def extend(
             that they would train to the same values. Such values are not reused for equal networks.
         sampler, pruner: as for `create_study`.
 
-    Example:
-        >>> extension = optnas.extend(study, objective, study_name="wider")
-        >>> print(extension)
-        >>> optnas.optimize(extension.study, objective, n_trials=300)
-
     Raises:
         ChoicesError: a decision has lost an answer and has a new one: it may have been renamed.
         ParamsMismatchError: the objective optimizes something else, or under other limits; there is a study
             of that name; or no trial can be carried over, with the reasons.
         ValueError: `defaults` names what the space does not ask.
+
+    Examples:
+        >>> saved = optnas.create_study(
+        ...     objective, study_name="narrow", storage="sqlite:///nas.db", seed=0
+        ... )
+        >>> optnas.optimize(saved, objective, n_trials=2)
+        >>> def wider(trial):
+        ...     width = trial.suggest_categorical("width", [4, 8, 12, 16, 32])
+        ...     layers = [
+        ...         blocks.conv(optnas.scope(trial, "block", i), width=width, kernel=(3, 5))
+        ...         for i in range(trial.suggest_int("depth", 1, 4))
+        ...     ]
+        ...     return nn.Sequential(*layers, blocks.head(trial, n_classes=3))
+        >>> new = optnas.Objective(wider, score, values={"score": "maximize"}, example=example)
+        >>> print(optnas.extend(saved, new, study_name="wider"))
+        2 of 2 trials of study 'narrow' go on in study 'wider'.
     """
     check_values(study, objective)
     seed = record.SEED.of(study)

@@ -40,6 +40,9 @@ def check_fits(study: optuna.Study, objective: Objective) -> None:
 
     Raises:
         ParamsMismatchError: naming the trial, the parameter and the way out.
+
+    Examples:
+        >>> optnas.search.check_fits(study, objective)
     """
     trials = study.get_trials(deepcopy=False)
     known = _Known(trials)

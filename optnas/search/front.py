@@ -26,6 +26,10 @@ def front(study: optuna.Study, objective: Objective) -> list[Best]:
     Raises:
         ValueError: no trial has its values within the limits yet.
         ParamsMismatchError: the study optimizes something else than the objective.
+
+    Examples:
+        >>> front = optnas.front(several, two)
+        >>> cheap = optnas.pick(front, limits={"flops": 2e5})
     """
     check_values(study, objective)
     trials = pareto.front_trials(study)
@@ -48,6 +52,11 @@ def pick(front: Sequence[Best], limits: Mapping[str, Bound] | None = None) -> Be
 
     Raises:
         ValueError: the front is empty, or none of it keeps the limits; the message has how near it comes.
+
+    Examples:
+        >>> cheap = optnas.pick(optnas.front(several, two), limits={"flops": 2e5})
+        >>> cheap.trial.values[1] <= 2e5
+        True
     """
     if not front:
         raise ValueError("pick(front=[]): the front is empty; optnas.front(study, objective) has it.")
@@ -82,6 +91,11 @@ def knee(front: Sequence[Best]) -> Best:
 
     Raises:
         ValueError: the front is empty.
+
+    Examples:
+        >>> balanced = optnas.knee(optnas.front(several, two))
+        >>> balanced.trial.values
+        [0.99705, 4632.0]
     """
     if not front:
         raise ValueError("knee(front=[]): the front is empty; optnas.front(study, objective) has it.")

@@ -76,6 +76,11 @@ def optimize(
         ValueError: a storage on which no search may work; workers, but a storage that they cannot share, or
             an objective or a callback that cannot be pickled; fewer than one worker; no time for a trial; or
             `n_trainings` of an estimator that does not say how often it reports.
+
+    Examples:
+        >>> optnas.optimize(study, objective, n_trials=16)  # the study has 15: one more is run
+        >>> optnas.record.n_counted(study.trials)
+        16
     """
     if workers is not None and n_workers != 1:
         raise ValueError(f"n_workers={n_workers}: `workers` says already how many there are.")

@@ -71,6 +71,11 @@ def create_study(
     Warns:
         UserWarning: the study began under other circumstances (versions, source of the space, data, ...);
             the message lists what changed.
+
+    Examples:
+        >>> new = optnas.create_study(objective, study_name="small", storage="sqlite:///nas.db", seed=0)
+        >>> new.study_name
+        'small'
     """
     study = optuna.create_study(
         study_name=study_name or name_of(objective.space),

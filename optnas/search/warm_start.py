@@ -58,12 +58,14 @@ def warm_start(
         facts: zero-cost scores, parameters, a fact of your own.
         seed: of the draws and of the initial weights; by default the study's.
 
-    Example:
-        >>> optnas.warm_start(study, objective, n_trials=5)
-        >>> optnas.optimize(study, objective, n_trials=50)
-
     Raises:
         ValueError: `n_trials` is not in 1..`n_samples`, or none of the architectures could be measured.
+
+    Examples:
+        >>> begun = optnas.create_study(objective)
+        >>> chosen = optnas.warm_start(begun, objective, n_trials=3, n_samples=6)
+        >>> len(begun.trials)
+        3
     """
     if not 1 <= n_trials <= n_samples:
         raise ValueError(f"warm_start(n_trials={n_trials}): enqueue between 1 and n_samples={n_samples}.")

@@ -102,6 +102,10 @@ def sample(space: Space[Any], rng: np.random.Generator | int) -> dict[str, Any]:
     """Draw one architecture, each decision uniformly (in the logarithm where the decision says so).
 
     `rng` is a generator or a seed. Returns its params, in the order asked.
+
+    Examples:
+        >>> optnas.sample(space, 0)
+        {'width': 16, 'depth': 2, 'block.0.kernel': 5, 'block.1.kernel': 3}
     """
     rng = np.random.default_rng(rng)
     return _ask(space, Draw(keep_or_draw({}, rng))).params
@@ -112,6 +116,10 @@ def enumerate_params(space: Space[Any]) -> Iterator[dict[str, Any]]:
 
     Raises:
         ValueError: a decision is continuous; the message names it.
+
+    Examples:
+        >>> next(optnas.enumerate_params(space))
+        {'width': 4, 'depth': 1, 'block.0.kernel': 3}
     """
     return _odometer(space, {})
 
@@ -129,6 +137,11 @@ def neighbors(
     Raises:
         ParamsMismatchError: `params` are not those of an architecture of this space.
         ValueError: `rng` is None and a decision is continuous; the message names it.
+
+    Examples:
+        >>> near = optnas.neighbors(space, study.best_params)
+        >>> len(list(near)) > 5
+        True
     """
     if rng is not None:
         rng = np.random.default_rng(rng)

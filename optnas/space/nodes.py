@@ -31,6 +31,10 @@ class Node(ABC):
 
     Your own: answer `candidates`, and give `questions` and `count` in terms of those of the candidates, for
     which the functions `questions` and `count` of this module serve, whether they are nodes or not.
+
+    Examples:
+        >>> isinstance(optnas.Choice("op", {"a": space, "b": space}), optnas.space.Node)
+        True
     """
 
     @property
@@ -96,6 +100,10 @@ def questions(space: Space[Any], limit: int = MOST_ENUMERATED) -> dict[str, Base
     Raises:
         ValueError: a function has more than `limit` architectures or a continuous decision, or asks one name
             with different distributions.
+
+    Examples:
+        >>> optnas.space.questions(space)["depth"]
+        IntDistribution(high=3, log=False, low=1, step=1)
     """
     if isinstance(space, Node):
         return space.questions()
@@ -121,6 +129,10 @@ def count(space: Space[Any]) -> int:
 
     Raises:
         ValueError: a decision is continuous; the message names it.
+
+    Examples:
+        >>> optnas.count(space)  # four widths; one, two or three kernels of two sizes
+        56
     """
     return space.count() if isinstance(space, Node) else sum(1 for _ in enumerate_params(space))
 
@@ -138,6 +150,17 @@ class Choice(Node):
 
     Raises:
         ValueError: no candidates.
+
+    Examples:
+        >>> op = optnas.Choice(
+        ...     "op",
+        ...     {
+        ...         "conv": lambda trial: blocks.conv(trial, width=8),
+        ...         "pool": lambda trial: nn.MaxPool2d(2),
+        ...     },
+        ... )
+        >>> list(optnas.enumerate_params(op))
+        [{'op': 'conv', 'op.conv.kernel': 3}, {'op': 'conv', 'op.conv.kernel': 5}, {'op': 'pool'}]
     """
 
     def __init__(self, name: str, candidates: Mapping[str, Space[nn.Module]]) -> None:
@@ -180,6 +203,11 @@ class Repeat(Node):
 
     Raises:
         ValueError: not `0 <= low <= high`.
+
+    Examples:
+        >>> body = optnas.Repeat("block", lambda trial: blocks.conv(trial, width=8), 1, 3)
+        >>> optnas.count(body)
+        14
     """
 
     def __init__(self, name: str, space: Space[nn.Module], low: int, high: int) -> None:
@@ -219,7 +247,18 @@ class Repeat(Node):
 
 
 class Chain(Node):
-    """Named spaces in sequence: in `Chain(stem=stem, body=body)` the stem's questions are `stem.<name>`."""
+    """Named spaces in sequence: in `Chain(stem=stem, body=body)` the stem's questions are `stem.<name>`.
+
+    Examples:
+        >>> both = optnas.Chain(
+        ...     stem=lambda trial: nn.Linear(4, trial.suggest_int("width", 8, 9)),
+        ...     act=optnas.Choice(
+        ...         "kind", {"relu": lambda trial: nn.ReLU(), "tanh": lambda trial: nn.Tanh()}
+        ...     ),
+        ... )
+        >>> list(optnas.sample(both, 0))
+        ['stem.width', 'act.kind']
+    """
 
     def __init__(self, **spaces: Space[nn.Module]) -> None:
         self.spaces = spaces

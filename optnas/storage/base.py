@@ -28,6 +28,11 @@ class Claim:
 
     No trial and `counted >= n_trials`: the search is done. No trial and `running > 0`: wait, one of those may
     come back or turn out not to count. No trial and `held > 0`: those may be taken, by their ids.
+
+    Examples:
+        >>> claimed = optnas.storage.claim(optnas.create_study(objective), n_trials=1, counts="counts")
+        >>> claimed.trial_id is not None, claimed.counted
+        (True, 0)
     """
 
     trial_id: int | None
@@ -60,6 +65,10 @@ class Storage(BaseStorage):
 
     What stands here are the answers of a storage that has no owners: it buffers nothing, nobody knows who
     runs a trial, and no trial is ever found to be lost.
+
+    Examples:
+        >>> isinstance(optnas.open_storage("sqlite:///nas.db"), optnas.storage.Storage)
+        True
     """
 
     shared = False

@@ -59,7 +59,12 @@ class Process:
 
 
 class Loss(Enum):
-    """Why a RUNNING trial is stale."""
+    """Why a RUNNING trial is stale.
+
+    Examples:
+        >>> [loss.name for loss in optnas.storage.Loss]
+        ['DEAD', 'EXPIRED']
+    """
 
     DEAD = "its process is gone"
     EXPIRED = "its lease was not renewed"
@@ -70,6 +75,11 @@ class StaleTrial:
     """A RUNNING trial that nobody seems to run.
 
     `n_attempts`: how often it was taken; `process`: the last that had it.
+
+    Examples:
+        >>> storage = optnas.storage.storage_of(study)
+        >>> storage.stale_trials(study._study_id)
+        []
     """
 
     trial_id: int

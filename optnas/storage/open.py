@@ -79,6 +79,10 @@ def open_storage(
         RuntimeError: the database was made by another Optuna version; the message says what to do.
         ImportError: the driver of the database is not installed.
         ValueError: the URL cannot be read.
+
+    Examples:
+        >>> storage = optnas.open_storage("sqlite:///nas.db")
+        >>> shared = optnas.create_study(objective, study_name="shared", storage=storage)
     """
     if isinstance(storage, BaseStorage):
         return _with_abilities(storage)
@@ -105,7 +109,12 @@ def open_storage(
 
 
 def storage_of(study: optuna.Study) -> Storage:
-    """The storage of any study, with abilities: ours as it is, another one behind the interface of ours."""
+    """The storage of any study, with abilities: ours as it is, another one behind the interface of ours.
+
+    Examples:
+        >>> isinstance(optnas.storage.storage_of(optuna.create_study()), optnas.storage.Storage)
+        True
+    """
     return _with_abilities(private.storage(study))
 
 
@@ -115,6 +124,12 @@ def claim(study: optuna.Study, n_trials: int | None, counts: str, wanted: int | 
     A trial counts if it is COMPLETE or PRUNED, unless its user attribute `counts` is false. Atomic between
     processes for storages that they can share, between threads for others. `optuna.Trial(study, trial_id)`
     runs it. With `wanted`, take the trial of that id, which was held, if it still waits.
+
+    Examples:
+        >>> fresh = optnas.create_study(objective)
+        >>> claimed = optnas.storage.claim(fresh, n_trials=1, counts="counts")
+        >>> optuna.Trial(fresh, claimed.trial_id).number
+        0
     """
     private.forget_trials(study)
     return storage_of(study).claim(private.study_id(study), n_trials, counts, wanted)

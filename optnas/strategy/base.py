@@ -35,6 +35,11 @@ class TrialSampler(BaseSampler, ABC):
             it that limits are kept; a sampler that makes candidates saves time by looking itself.
         several: Whether it can search for several values at once.
         hears: Whether it learns from what a study was told of others (`record.heard`).
+
+    Examples:
+        >>> class Always(optnas.strategy.TrialSampler):
+        ...     def prepare(self, study, trial, rng):
+        ...         return lambda name, distribution: getattr(distribution, "low", 0)
     """
 
     several = False

@@ -46,6 +46,11 @@ class MixedCmaEsSampler(TrialSampler):
 
     Raises:
         ValueError: see `slots`; or no question has more than one answer.
+
+    Examples:
+        >>> sampler = optnas.MixedCmaEsSampler(space, population_size=6, seed=0)
+        >>> search = optuna.create_study(sampler=sampler)
+        >>> search.optimize(lambda trial: float(len(space(trial))), n_trials=12)
     """
 
     def __init__(

@@ -66,6 +66,13 @@ class DistinctSampler(PlanningSampler):
     Raises:
         SpaceExhausted: (from the trial's first question) nothing is left.
         ValueError: `redraws` is negative.
+
+    Examples:
+        >>> sampler = optnas.DistinctSampler(optuna.samplers.RandomSampler(seed=0), space)
+        >>> distinct = optuna.create_study(sampler=sampler)
+        >>> distinct.optimize(lambda trial: float(len(space(trial))), n_trials=20)
+        >>> len({str(sorted(trial.params.items())) for trial in distinct.trials})
+        20
     """
 
     def __init__(

@@ -37,6 +37,14 @@ class RegularizedEvolutionSampler(TrialSampler):
 
     Raises:
         ValueError: not `1 <= tournament_size <= population_size` or not `0 <= crossover <= 1`.
+
+    Examples:
+        >>> evolved = optnas.create_study(
+        ...     objective,
+        ...     sampler=lambda seed: optnas.RegularizedEvolutionSampler(10, 3, seed=seed),
+        ...     seed=0,
+        ... )
+        >>> optnas.optimize(evolved, objective, n_trials=12)
     """
 
     several = True

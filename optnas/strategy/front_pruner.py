@@ -27,6 +27,10 @@ class FrontPruner(MultiObjectivePruner):
 
     Raises:
         ValueError: (when it is asked) an objective but the reported one is not a fact of the trial.
+
+    Examples:
+        >>> pruner = optnas.strategy.FrontPruner(optuna.pruners.MedianPruner(n_warmup_steps=5))
+        >>> pruned = optnas.create_study(two, pruner=pruner)
     """
 
     def __init__(self, pruner: BasePruner | None = None) -> None:

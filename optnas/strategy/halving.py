@@ -35,6 +35,10 @@ class PromotingPruner(BasePruner, ABC):
 
     Attributes:
         most_paused: Of more paused trials, the least promising are pruned for good: each has a state on disk.
+
+    Examples:
+        >>> isinstance(optnas.HalvingPruner(), optnas.strategy.PromotingPruner)
+        True
     """
 
     most_paused: int = 50
@@ -75,6 +79,9 @@ class HalvingPruner(PromotingPruner):
 
     Raises:
         ValueError: an argument is out of its range.
+
+    Examples:
+        >>> halving = optnas.create_study(objective, pruner=optnas.HalvingPruner(finish=0.5))
     """
 
     def __init__(

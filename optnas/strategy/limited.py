@@ -42,6 +42,23 @@ class LimitedSampler(PlanningSampler):
     Raises:
         SpaceExhausted: (from the trial's first question) nothing that keeps the limits was found; the message
             has how near to each of them anything came.
+
+    Examples:
+        >>> limited = optnas.Objective(
+        ...     space, score, values={"score": "maximize"}, example=example, limits={"n_params": 2000}
+        ... )
+        >>> sampler = optnas.strategy.LimitedSampler(
+        ...     optuna.samplers.RandomSampler(seed=0), space, limited.within
+        ... )
+        >>> small = optuna.create_study(sampler=sampler)
+        >>> small.optimize(
+        ...     lambda trial: float(
+        ...         optnas.count_params(optnas.facts.materialize(space(trial), example))
+        ...     ),
+        ...     5,
+        ... )
+        >>> max(trial.value for trial in small.trials) <= 2000
+        True
     """
 
     def __init__(

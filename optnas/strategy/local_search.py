@@ -41,6 +41,14 @@ class LocalSearchSampler(TrialSampler):
 
     Raises:
         ValueError: `n_start` is not positive.
+
+    Examples:
+        >>> local = optnas.create_study(
+        ...     objective, sampler=lambda seed: optnas.LocalSearchSampler(seed=seed), seed=1
+        ... )
+        >>> optnas.optimize(local, objective, n_trials=12)
+        >>> optnas.record.PARENT.of(local.trials[-1]) is not None
+        True
     """
 
     several = True

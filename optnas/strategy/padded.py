@@ -27,6 +27,10 @@ def slots(space: Space[Any], limit: int = MOST_ENUMERATED) -> dict[str, BaseDist
 
     Raises:
         ValueError: they cannot be known exactly; the message says how to name them by hand.
+
+    Examples:
+        >>> sorted(optnas.strategy.slots(space))[-2:]
+        ['depth', 'width']
     """
     try:
         return questions(space, limit)
@@ -53,6 +57,11 @@ class PaddedSampler(PlanningSampler):
 
     Raises:
         ValueError: see `slots`.
+
+    Examples:
+        >>> padded = optnas.PaddedSampler(optuna.samplers.TPESampler(seed=0), space)
+        >>> search = optuna.create_study(sampler=padded)
+        >>> search.optimize(lambda trial: float(len(space(trial))), n_trials=3)
     """
 
     def __init__(self, sampler: BaseSampler, space: Space[Any] | Slots) -> None:

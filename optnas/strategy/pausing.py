@@ -47,6 +47,9 @@ class PausingFrontPruner(PromotingPruner, MultiObjectivePruner):
     Raises:
         ValueError: an argument is out of its range; or (when it is asked) an objective but the reported one
             is not a fact of the trial.
+
+    Examples:
+        >>> paused = optnas.create_study(two, pruner=optnas.strategy.PausingFrontPruner(first=1))
     """
 
     def __init__(

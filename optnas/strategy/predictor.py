@@ -75,6 +75,12 @@ class PredictorSampler(TrialSampler):
 
     Raises:
         ValueError: `n_startup_trials` is less than 2.
+
+    Examples:
+        >>> predicted = optnas.create_study(
+        ...     objective, sampler=lambda seed: optnas.PredictorSampler(space, seed=seed)
+        ... )
+        >>> optnas.optimize(predicted, objective, n_trials=3)
     """
 
     several = True

@@ -50,6 +50,12 @@ class ReinforceSampler(TrialSampler):
 
     Raises:
         ValueError: `learning_rate`, `batch` or `hidden` is not positive, or not `0 <= baseline_decay < 1`.
+
+    Examples:
+        >>> controlled = optnas.create_study(
+        ...     objective, sampler=lambda seed: optnas.ReinforceSampler(seed=seed), seed=0
+        ... )
+        >>> optnas.optimize(controlled, objective, n_trials=6)
     """
 
     def __init__(

@@ -28,6 +28,12 @@ class SeededSampler(BaseSampler):
         make: From a seed (32 bits) to a sampler, such as `lambda seed: TPESampler(seed=seed)`; what it warns
             about experimental arguments is shown once.
         seed: A non-negative integer.
+
+    Examples:
+        >>> sampler = optnas.strategy.SeededSampler(
+        ...     lambda seed: optuna.samplers.TPESampler(seed=seed), seed=0
+        ... )
+        >>> search = optuna.create_study(sampler=sampler)
     """
 
     def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:

@@ -49,6 +49,9 @@ class SinglePath:
 
     Raises:
         TypeError: (when it is called) the model is no `Supernet`.
+
+    Examples:
+        >>> train = optnas.SinglePath(optnas.Classification(3))
     """
 
     task: Task
@@ -73,6 +76,9 @@ class Fair:
     Chu et al., FairNAS, ICCV 2021 (arXiv:1907.01845).
 
     Args and Raises: as for `SinglePath`.
+
+    Examples:
+        >>> train = optnas.Fair(optnas.Classification(3))
     """
 
     task: Task
@@ -108,6 +114,9 @@ class Sandwich:
     Raises:
         TypeError: (when it is called) the model is no `Supernet`.
         ValueError: (in training) the task's training step does not call the supernet.
+
+    Examples:
+        >>> train = optnas.Sandwich(optnas.Classification(3), n_random=1)
     """
 
     task: Task

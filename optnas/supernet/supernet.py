@@ -45,9 +45,18 @@ class Supernet(nn.Module):
         SpaceError: nothing says which weights two networks share; the message names the decision and says
             what to write.
 
-    Example:
-        >>> supernet = Supernet(Choice("op", {"a": a, "b": b}), (2, 1, 8, 8))
-        >>> model = supernet.subnet(trial)  # an ordinary network, with a copy of its part of the weights
+    Examples:
+        >>> conv = optnas.Choice(
+        ...     "op", {str(k): lambda trial, k=k: nn.Conv2d(1, 4, k, padding=k // 2) for k in (3, 5)}
+        ... )
+        >>> supernet = optnas.Supernet(
+        ...     optnas.Chain(conv=conv, head=lambda trial: blocks.head(trial, n_classes=3)), example
+        ... )
+        >>> small = supernet.subnet(
+        ...     replay({"conv.op": "3"})
+        ... )  # an ordinary network with a copy of its weights
+        >>> optnas.count_params(small)
+        55
     """
 
     passes: Tensor

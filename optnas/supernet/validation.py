@@ -33,8 +33,14 @@ class Validation(Estimator):
         training: of a stand-alone network: its task, its data, what counts; and how finalists are trained.
         n_calibration: batches of training data on which statistics are measured.
 
-    Example:
-        >>> objective = Objective(supernet.subnet, Validation(supernet, training))
+    Examples:
+        >>> conv = optnas.Choice(
+        ...     "op", {str(k): lambda trial, k=k: nn.Conv2d(1, 4, k, padding=k // 2) for k in (3, 5)}
+        ... )
+        >>> supernet = optnas.Supernet(
+        ...     optnas.Chain(conv=conv, head=lambda trial: blocks.head(trial, n_classes=3)), example
+        ... )
+        >>> ranked = optnas.Objective(supernet.subnet, optnas.Validation(supernet, training))
     """
 
     def __init__(self, supernet: Supernet, training: Training, *, n_calibration: int = 20) -> None:

@@ -22,7 +22,13 @@ Array = NDArray[np.float64]
 Params = Mapping[str, Any]
 
 Features = Callable[[Params], Mapping[str, float]]
-"""Numbers about an architecture that cost no training, by name: FLOPs, parameters, zero-cost scores."""
+"""Numbers about an architecture that cost no training, by name: FLOPs, parameters, zero-cost scores.
+
+Examples:
+    >>> def features(params):
+    ...     return {"cells": float(params["width"] * params["depth"])}
+    >>> sampler = optnas.PredictorSampler(space, features=features)
+"""
 
 Written = Callable[[Any], tuple[int, float] | None]
 """Into which column an answer writes which number."""

@@ -67,6 +67,10 @@ class Surrogate:
 
     Attributes:
         looks: Once it is fitted, whether it looks at features.
+
+    Examples:
+        >>> surrogate = optnas.surrogate.Surrogate(study.direction)
+        >>> fitted = surrogate.fit(study.trials)
     """
 
     def __init__(

@@ -66,7 +66,12 @@ def observe(trials: Iterable[FrozenTrial], sign: float) -> list[Observed]:
 
 
 def is_feasible(trial: FrozenTrial) -> bool:
-    """Whether a trial keeps all its constraints, or has none."""
+    """Whether a trial keeps all its constraints, or has none.
+
+    Examples:
+        >>> optnas.surrogate.is_feasible(study.best_trial)
+        True
+    """
     return all(value <= 0 for value in trial.constraints.values())
 
 

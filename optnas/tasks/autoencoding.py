@@ -32,6 +32,10 @@ class Autoencoding(Task):
         beta: how much the Kullback-Leibler divergence counts (beta-VAE, Higgins et al. 2017).
 
     Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `call`, ...
+
+    Examples:
+        >>> task = optnas.tasks.Autoencoding("bernoulli", beta=0.5, lr=1e-3)
+        >>> module = task(nn.Linear(8, 8), trial)
     """
 
     likelihood: Literal["normal", "bernoulli"] = "normal"

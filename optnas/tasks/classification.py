@@ -31,6 +31,12 @@ class Classification(Task):
         classes_last: the model's scores come as `(n, ..., n_classes)`, as those of transformers do.
 
     Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `metrics`, `call`, ...
+
+    Examples:
+        >>> task = optnas.Classification(10, label_smoothing=0.1, lr=(1e-4, 1e-2))
+        >>> module = task(nn.Linear(64, 10), trial)  # asks the trial for the learning rate
+        >>> list(trial.params)
+        ['lr']
     """
 
     n_classes: int

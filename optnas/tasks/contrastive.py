@@ -29,6 +29,10 @@ class Contrastive(Task):
         temperature: of the softmax over cosine similarities.
 
     Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `call`, ...
+
+    Examples:
+        >>> task = optnas.tasks.Contrastive(temperature=0.2)
+        >>> module = task(nn.Linear(8, 4), trial)
     """
 
     temperature: float = 0.5
@@ -49,6 +53,10 @@ class Siamese(Task):
         margin: how far apart pairs are enough.
 
     Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `metrics`, `call`, ...
+
+    Examples:
+        >>> task = optnas.tasks.Siamese(margin=0.5)
+        >>> module = task(nn.Linear(8, 4), trial)
     """
 
     margin: float = 1.0

@@ -33,6 +33,10 @@ class Forecasting(Task):
 
     Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `metrics`, `call`, ...
     The past is the input, or the first of several.
+
+    Examples:
+        >>> task = optnas.tasks.Forecasting(quantiles=(0.1, 0.5, 0.9), season=24)
+        >>> module = task(nn.Linear(96, 24), trial)
     """
 
     quantiles: Sequence[float] = ()

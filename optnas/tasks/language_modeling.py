@@ -31,6 +31,10 @@ class LanguageModeling(Task):
         ignore_index: the target of what does not count; and `padding`, a token that is none.
 
     Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `metrics`, `call`, ...
+
+    Examples:
+        >>> task = optnas.tasks.LanguageModeling(vocabulary=256)
+        >>> module = task(nn.Embedding(256, 256), trial)
     """
 
     vocabulary: int

@@ -32,6 +32,10 @@ class MultiLabel(Task):
         ignore_index: the target of what does not count.
 
     Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `metrics`, `call`, ...
+
+    Examples:
+        >>> task = optnas.tasks.MultiLabel(14, positive_weights=[5.0] * 14)
+        >>> module = task(nn.Linear(8, 14), trial)
     """
 
     n_labels: int = 1

@@ -26,6 +26,10 @@ class OwnLoss(Task):
     weighted by their rows.
 
     Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `call`, ...
+
+    Examples:
+        >>> task = optnas.tasks.OwnLoss(lr=1e-4)
+        >>> module = task(nn.Linear(8, 1), trial)
     """
 
     def __call__(self, model: nn.Module, trial: Trial) -> LightningModule:

@@ -20,6 +20,10 @@ class OneCycle:
     """Up to the learning rate during `rise` of all steps, then down to nearly zero (arXiv:1708.07120).
 
     Of a stream, whose end is not known, the learning rate stays as it is.
+
+    Examples:
+        >>> recipe = optnas.tasks.Recipe(schedule=optnas.tasks.OneCycle(rise=0.1))
+        >>> task = optnas.Classification(3, recipe=recipe)
     """
 
     rise: float = 0.25
@@ -38,6 +42,10 @@ class Cosine:
     """Linearly up during `warmup` of all steps, then along half a cosine to `floor` times the learning rate.
 
     arXiv:1608.03983, without restarts.
+
+    Examples:
+        >>> recipe = optnas.tasks.Recipe(schedule=optnas.tasks.Cosine(warmup=0.1))
+        >>> task = optnas.Classification(3, recipe=recipe)
     """
 
     warmup: float = 0.05
@@ -59,7 +67,12 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Constant:
-    """The learning rate, after a linear warm-up of so many steps."""
+    """The learning rate, after a linear warm-up of so many steps.
+
+    Examples:
+        >>> steady = optnas.tasks.Recipe(schedule=optnas.tasks.Constant(warmup_steps=100))
+        >>> task = optnas.Classification(3, recipe=steady)
+    """
 
     warmup_steps: int = 0
 
@@ -85,6 +98,10 @@ class Recipe:
         clip: the largest norm of all gradients together (arXiv:1211.5063); None: they are not clipped.
         average: decay per step of a running average of the weights (arXiv:1407.1024), such as 0.999, which
             is what validation and test score and what is kept; None: no average.
+
+    Examples:
+        >>> recipe = optnas.tasks.Recipe(torch.optim.SGD, clip=1.0, average=0.999)
+        >>> task = optnas.Classification(3, recipe=recipe)
     """
 
     optimizer: Callable[..., Optimizer] = torch.optim.AdamW

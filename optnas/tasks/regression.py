@@ -28,6 +28,10 @@ class Regression(Task):
         loss: `(output, target) -> scalar`, a mean over the elements of the target.
 
     Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `metrics`, `call`, ...
+
+    Examples:
+        >>> task = optnas.Regression(nn.functional.l1_loss, lr=1e-3)
+        >>> module = task(nn.Linear(4, 1), trial)
     """
 
     loss: Callable[[Tensor, Tensor], Tensor] = functional.mse_loss

@@ -31,6 +31,10 @@ class Segmentation(Task):
         class_weights: how much a label of each class counts in the cross-entropy.
 
     Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `metrics`, `call`, ...
+
+    Examples:
+        >>> task = optnas.tasks.Segmentation(4, dice=1.0)
+        >>> module = task(nn.Conv2d(1, 4, 3, padding=1), trial)
     """
 
     n_classes: int

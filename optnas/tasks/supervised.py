@@ -38,6 +38,11 @@ class Supervised(LightningModule):
         recipe: how weights are trained.
         call: `(model, x) -> output`; by default a tuple of inputs is passed as arguments, a dict by name.
         target: as for `optnas.tasks.Task`.
+
+    Examples:
+        >>> module = optnas.Classification(3)(nn.Linear(8, 3), trial)
+        >>> isinstance(module, optnas.tasks.Supervised)
+        True
     """
 
     def __init__(

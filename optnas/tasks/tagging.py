@@ -27,6 +27,10 @@ class Tagging(Task):
         class_weights: how much a token of each tag counts in the loss.
 
     Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `metrics`, `call`, ...
+
+    Examples:
+        >>> task = optnas.tasks.Tagging(9)
+        >>> module = task(nn.Linear(8, 9), trial)
     """
 
     n_tags: int

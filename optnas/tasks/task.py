@@ -39,6 +39,12 @@ class Task(ABC):
             there.
 
     Of what a model returns, its `logits` count where it has such, of a tuple the first.
+
+    Examples:
+        >>> class Quadratic(optnas.tasks.Task):
+        ...     def __call__(self, model, trial):
+        ...         return self.supervised(model, trial, nn.functional.mse_loss, {})
+        >>> module = Quadratic(lr=(1e-4, 1e-2))(nn.Linear(8, 1), trial)
     """
 
     lr: LearningRate = 5e-3

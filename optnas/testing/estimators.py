@@ -60,6 +60,9 @@ def check_estimator(
     Raises:
         ConformanceError: a check failed.
         ValueError: `Objective` does not take the estimator.
+
+    Examples:
+        >>> optnas.testing.check_estimator(score, space, values={"score": "maximize"}, example=example)
     """
     objective = Objective(space, estimator, values=values, example=example)
     first = _estimate(objective, seed)

@@ -34,6 +34,9 @@ def check_sampler(make_sampler: MakeSampler, *, several: bool | None = None) -> 
 
     Raises:
         AssertionError: a check failed; the message names it and says what the sampler did.
+
+    Examples:
+        >>> optnas.testing.check_sampler(lambda seed: optnas.RegularizedEvolutionSampler(seed=seed))
     """
     for check in CHECKS:
         check(make_sampler)

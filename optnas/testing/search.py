@@ -62,6 +62,11 @@ class Finding:
         words: what is wrong, and the way out; or what was seen to work.
         where: `file:line` where that is known, else "".
         kind: "wrong" where the search would fail or mislead, "careful" where it may, else "fine".
+
+    Examples:
+        >>> findings = optnas.testing.check_search(objective, quick=True)
+        >>> {finding.kind for finding in findings}
+        {'fine'}
     """
 
     part: str
@@ -99,6 +104,11 @@ def check_search(
         file: the study file, in which to find the line of what is wrong.
         quick: only what takes no training: space, study, storage and folder. What costs some trials, but not
             all, is then "careful".
+
+    Examples:
+        >>> findings = optnas.testing.check_search(objective, n_trials=100, quick=True)
+        >>> [finding.part for finding in findings]
+        ['study', 'space']
     """
     search = _Search(objective, study_name or name_of(objective.space), storage, n_trials, n_workers, file)
     with random_numbers_as_before(), warnings.catch_warnings():

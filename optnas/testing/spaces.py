@@ -80,6 +80,9 @@ def check_space(
     Warns:
         UserWarning: different answers build one network, as far as its traced graph shows, so that a search
             trains one of them and gives its value to the others. The message lists the answers.
+
+    Examples:
+        >>> optnas.testing.check_space(space, example, n_samples=3)
     """
     drawn: list[Mapping[str, Any]] = []
     for fault in find_faults(

@@ -56,6 +56,10 @@ def weights_path(study: optuna.Study, number: int) -> Path | None:
     """The best weights of a finished trial, or None where they were deleted or never written.
 
     A file that `torch.load(path, weights_only=True)` reads: the `state_dict` of what the space built.
+
+    Examples:
+        >>> optnas.training.weights_path(study, study.best_trial.number) is None  # nothing was trained
+        True
     """
     path = _weights(trial_folder(study, number)) if own_folder(study) is not None else None
     return None if path is None else remote.fetch(path)
@@ -135,6 +139,10 @@ def tidy(study: optuna.Study, keep: int) -> list[int]:
 
     Returns the numbers of the COMPLETE trials whose weights this call deleted; the study's record
     `DELETED` collects them.
+
+    Examples:
+        >>> optnas.training.tidy(study, keep=1)
+        []
     """
     if own_folder(study) is None:
         return []

@@ -51,6 +51,10 @@ class CrossValidation(Estimator):
     Raises:
         ValueError: less than two folds, or no repeat.
         TypeError: the data cannot be divided.
+
+    Examples:
+        >>> folds = optnas.CrossValidation(training, k=3)
+        >>> cross_validated = optnas.Objective(space, folds)
     """
 
     def __init__(self, training: Training, k: int = 5, *, repeats: int = 1) -> None:

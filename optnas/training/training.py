@@ -87,6 +87,12 @@ class Training(Estimator):
             TensorBoard, MLflow and Weights & Biases. `trial_folder(trial.study, trial.number)` is a place
             for its files. True is Lightning's default logger in that place.
         **trainer: further arguments of `pytorch_lightning.Trainer`.
+
+    Examples:
+        >>> short = optnas.Training(
+        ...     optnas.Classification(3), data, monitor="val_acc", mode="max", max_epochs=1, keep=2
+        ... )
+        >>> trained = optnas.Objective(space, short)
     """
 
     def __init__(

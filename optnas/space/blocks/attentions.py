@@ -25,7 +25,12 @@ def attention(
     dropout: OneOf[float] = 0.0,
     bias: bool = True,
 ) -> Attention:
-    """Multi-head attention of `(n, length, width)`, which keeps the shape; see `Attention`."""
+    """Multi-head attention of `(n, length, width)`, which keeps the shape; see `Attention`.
+
+    Examples:
+        >>> blocks.attention(trial, heads=(2, 4), positions="rotary")(torch.zeros(2, 10, 32)).shape
+        torch.Size([2, 10, 32])
+    """
     return Attention(
         decide(trial, "heads", heads),
         kv_heads=decide(trial, "kv_heads", kv_heads),
@@ -58,6 +63,10 @@ class Attention(Inferred):
         window: only positions less than `window` away are read (Beltagy et al., 2020, arXiv:2004.05150).
         dropout: probability of dropping an attention weight.
         bias: whether the projections have one.
+
+    Examples:
+        >>> blocks.Attention(heads=4, positions="rotary", causal=True)(torch.zeros(2, 10, 32)).shape
+        torch.Size([2, 10, 32])
     """
 
     def __init__(
@@ -162,6 +171,10 @@ class Windows(nn.Module):
         block: takes `(n, length, channels)` and `mask`, keeps the shape, as attention and its blocks do.
         size: of a window.
         shift: in 0..size - 1.
+
+    Examples:
+        >>> blocks.Windows(blocks.Attention(2), size=4, shift=2)(torch.zeros(1, 8, 10, 10)).shape
+        torch.Size([1, 8, 10, 10])
     """
 
     def __init__(self, block: nn.Module, size: int, shift: int = 0) -> None:
@@ -196,6 +209,10 @@ def windowed(trial: Trial, *, size: OneOf[int] = (4, 8), shifted: bool = False, 
     """Attention within windows of an image; `settings` are those of `attention`. Keeps the shape.
 
     `shifted` windows are moved by half their size. See `Windows`.
+
+    Examples:
+        >>> blocks.windowed(trial, size=4, heads=2)(torch.zeros(1, 8, 10, 10)).shape
+        torch.Size([1, 8, 10, 10])
     """
     wide = decide(trial, "size", size)
     return Windows(attention(trial, **settings), wide, wide // 2 if shifted else 0)

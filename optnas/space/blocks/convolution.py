@@ -27,6 +27,11 @@ def conv(
     Shapes: (n, any, height, width) to (n, width, ceil(height / stride), ceil(width / stride)); with `dims=1`
     (n, any, length) to (n, width, ceil(length / stride)), and with `dims=3` volumes alike. `norm=NORMS` asks
     for the kind of normalization.
+
+    Examples:
+        >>> layer = blocks.conv(trial, width=16, kernel=(3, 5), stride=2)  # asks for `kernel`
+        >>> layer(torch.zeros(2, 3, 9, 9)).shape
+        torch.Size([2, 16, 5, 5])
     """
     filters = decide(trial, "width", width)
     size = decide(trial, "kernel", kernel)
@@ -49,6 +54,10 @@ def separable_conv(
     """A depthwise convolution, then a pointwise one, each normalized and activated. Shapes as in `conv`.
 
     Howard et al., MobileNets, 2017 (arXiv:1704.04861).
+
+    Examples:
+        >>> blocks.separable_conv(trial, width=8)(torch.zeros(2, 3, 9, 9)).shape
+        torch.Size([2, 8, 9, 9])
     """
     filters = decide(trial, "width", width)
     size = decide(trial, "kernel", kernel)
@@ -80,6 +89,10 @@ def mbconv(
     block's input width; 0 leaves squeeze-excitation out.
 
     Sandler et al., MobileNetV2, 2018 (arXiv:1801.04381); Tan and Le, EfficientNet, 2019 (arXiv:1905.11946).
+
+    Examples:
+        >>> blocks.mbconv(trial, width=16, expansion=(2, 4))(torch.zeros(2, 16, 9, 9)).shape
+        torch.Size([2, 16, 9, 9])
     """
     filters = decide(trial, "width", width)
     size = decide(trial, "kernel", kernel)
@@ -102,6 +115,10 @@ class SqueezeExcitation(Inferred):
 
     The squeeze is `ratio` times the number of channels wide, at least 1.
     Hu et al., Squeeze-and-Excitation Networks, 2018 (arXiv:1709.01507).
+
+    Examples:
+        >>> blocks.SqueezeExcitation(0.25)(torch.zeros(2, 16, 5, 5)).shape
+        torch.Size([2, 16, 5, 5])
     """
 
     def __init__(self, ratio: float) -> None:

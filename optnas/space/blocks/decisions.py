@@ -11,7 +11,21 @@ from optnas.trial import Trial
 
 T = TypeVar("T")
 OneOf: TypeAlias = T | tuple[T, ...] | list[T] | range | Mapping[str, T]
+"""One value, or several for a trial to choose from; see `decide`.
+
+Examples:
+    >>> blocks.decide(trial, "width", 32), blocks.decide(trial, "depth", range(2, 6)) in range(2, 6)
+    (32, True)
+"""
+
 Activation: TypeAlias = Callable[[], nn.Module]
+"""A function without arguments that makes an activation, such as the class `nn.ReLU`.
+
+Examples:
+    >>> layer = blocks.conv(trial, width=8, kernel=3, activation={"relu": nn.ReLU, "elu": nn.ELU})
+    >>> trial.params["activation"] in ("relu", "elu")
+    True
+"""
 
 ACTIVATIONS: Mapping[str, Activation] = {
     "relu": nn.ReLU,
@@ -20,7 +34,13 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "hardswish": nn.Hardswish,
     "tanh": nn.Tanh,
 }
-"""The usual activations by name, for an argument `activation=ACTIVATIONS`."""
+"""The usual activations by name, for an argument `activation=ACTIVATIONS`.
+
+Examples:
+    >>> layer = blocks.conv(trial, width=8, kernel=3, activation=blocks.ACTIVATIONS)
+    >>> list(trial.params)
+    ['activation']
+"""
 
 
 def decide(trial: Trial, name: str, value: OneOf[T]) -> T:
@@ -34,6 +54,10 @@ def decide(trial: Trial, name: str, value: OneOf[T]) -> T:
     Raises:
         ValueError: there is nothing to choose from.
         TypeError: a tuple or list holds what a study cannot store (use a dict).
+
+    Examples:
+        >>> blocks.decide(trial, "act", {"relu": nn.ReLU, "silu": nn.SiLU}) in (nn.ReLU, nn.SiLU)
+        True
     """
     options: Any = value
     if not isinstance(options, tuple | list | range | Mapping):

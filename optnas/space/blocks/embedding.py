@@ -25,7 +25,12 @@ def patch_embedding(
     dropout: OneOf[float] = 0.0,
     dims: int = 2,
 ) -> PatchEmbedding:
-    """`(n, channels, *sizes)` to `(n, length, width)`, one position for each patch; see `PatchEmbedding`."""
+    """`(n, channels, *sizes)` to `(n, length, width)`, one position for each patch; see `PatchEmbedding`.
+
+    Examples:
+        >>> blocks.patch_embedding(trial, width=64, patch=4)(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 64, 64])
+    """
     return PatchEmbedding(
         decide(trial, "width", width),
         decide(trial, "patch", patch),
@@ -44,6 +49,10 @@ class PatchEmbedding(nn.Module):
 
     Args:
         positions: "learned", for one size of input; "sinusoidal"; or None.
+
+    Examples:
+        >>> blocks.PatchEmbedding(64, patch=4, class_token=True)(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 65, 64])
     """
 
     def __init__(
@@ -84,7 +93,14 @@ def token_embedding(
     padding: int | None = None,
     dropout: OneOf[float] = 0.0,
 ) -> TokenEmbedding:
-    """Token numbers `(n, length)` to `(n, length, width)`; see `TokenEmbedding`."""
+    """Token numbers `(n, length)` to `(n, length, width)`; see `TokenEmbedding`.
+
+    Examples:
+        >>> blocks.token_embedding(trial, vocabulary=1000, width=32)(
+        ...     torch.zeros(2, 10, dtype=torch.long)
+        ... ).shape
+        torch.Size([2, 10, 32])
+    """
     return TokenEmbedding(
         vocabulary,
         decide(trial, "width", width),
@@ -101,6 +117,10 @@ class TokenEmbedding(nn.Module):
     Args:
         positions: "learned", up to `max_length`; "sinusoidal"; or None, for rotary or relative ones.
         padding: the token whose vector is zero and stays so.
+
+    Examples:
+        >>> blocks.TokenEmbedding(1000, 32)(torch.zeros(2, 10, dtype=torch.long)).shape
+        torch.Size([2, 10, 32])
     """
 
     def __init__(
@@ -128,6 +148,10 @@ class LearnedPositions(Inferred):
 
     Args:
         length: the longest input. None: all inputs are as long as the first one.
+
+    Examples:
+        >>> blocks.LearnedPositions(50)(torch.zeros(2, 10, 32)).shape
+        torch.Size([2, 10, 32])
     """
 
     def __init__(self, length: int | None = None) -> None:
@@ -151,7 +175,12 @@ class LearnedPositions(Inferred):
 
 
 class SinusoidalPositions(nn.Module):
-    """Adds sines and cosines of the position, of any length (Vaswani et al., 2017, arXiv:1706.03762)."""
+    """Adds sines and cosines of the position, of any length (Vaswani et al., 2017, arXiv:1706.03762).
+
+    Examples:
+        >>> blocks.SinusoidalPositions()(torch.zeros(2, 10, 32)).shape
+        torch.Size([2, 10, 32])
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         _, length, width = x.shape

@@ -22,6 +22,10 @@ def head(
 
     Shapes: (n, channels, *sizes) to (n, n_classes). `dropout` is the probability of dropping a feature before
     the last layer. The activation is asked only where there is a hidden layer.
+
+    Examples:
+        >>> blocks.head(trial, n_classes=10, hidden=(None, 64))(torch.zeros(2, 8, 9, 9)).shape
+        torch.Size([2, 10])
     """
     units = decide(trial, "hidden", hidden)
     rate = decide(trial, "dropout", dropout)
@@ -46,12 +50,21 @@ def sequence_head(
     """`(n, length, width)` to class scores `(n, n_classes)`; `head(x, mask)` leaves padding out.
 
     See `Pool`.
+
+    Examples:
+        >>> blocks.sequence_head(trial, n_classes=5, pool="mean")(torch.zeros(2, 10, 32)).shape
+        torch.Size([2, 5])
     """
     return SequenceHead(decide(trial, "pool", pool), decide(trial, "dropout", dropout), n_classes)
 
 
 class SequenceHead(nn.Module):
-    """Pooling, dropout, a linear layer."""
+    """Pooling, dropout, a linear layer.
+
+    Examples:
+        >>> blocks.SequenceHead("mean", 0.1, 5)(torch.zeros(2, 10, 32)).shape
+        torch.Size([2, 5])
+    """
 
     def __init__(self, pool: str, dropout: float, n_classes: int) -> None:
         super().__init__()
@@ -72,6 +85,10 @@ class Pool(nn.Module):
 
     Args:
         kind: "mean" or "max" over the positions, the "first", or the "last".
+
+    Examples:
+        >>> blocks.Pool("mean")(torch.zeros(2, 10, 32)).shape
+        torch.Size([2, 32])
     """
 
     def __init__(self, kind: str) -> None:

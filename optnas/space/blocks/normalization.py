@@ -11,9 +11,19 @@ from torch import Tensor, nn
 from optnas.space.blocks.parts import Inferred
 
 Norm: TypeAlias = Callable[[int], nn.Module | None]
-"""A normalization of `(n, channels, *sizes)`, made for a number of dimensions 1 to 3; None: none."""
+"""A normalization of `(n, channels, *sizes)`, made for a number of dimensions 1 to 3; None: none.
+
+Examples:
+    >>> blocks.conv(trial, width=8, kernel=3, norm=lambda dims: blocks.GroupNorm(4))[1]
+    GroupNorm()
+"""
 SequenceNorm: TypeAlias = Callable[[int], nn.Module]
-"""A normalization of the last dimension, made for its width, as `nn.LayerNorm` is."""
+"""A normalization of the last dimension, made for its width, as `nn.LayerNorm` is.
+
+Examples:
+    >>> blocks.encoder_block(trial, norm=nn.RMSNorm)(torch.zeros(2, 10, 32)).shape
+    torch.Size([2, 10, 32])
+"""
 
 
 def batch_norm(dims: int) -> nn.Module:
@@ -48,16 +58,32 @@ NORMS: Mapping[str, Norm] = {
     "instance": instance_norm,
     "none": no_norm,
 }
-"""For blocks of images, volumes and series."""
+"""For blocks of images, volumes and series.
+
+Examples:
+    >>> layer = blocks.conv(trial, width=8, kernel=3, norm=blocks.NORMS)
+    >>> trial.params["norm"] in blocks.NORMS
+    True
+"""
 
 SEQUENCE_NORMS: Mapping[str, SequenceNorm] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
-"""For blocks of `(n, length, width)`."""
+"""For blocks of `(n, length, width)`.
+
+Examples:
+    >>> block = blocks.encoder_block(trial, norm=blocks.SEQUENCE_NORMS)
+    >>> trial.params["norm"] in blocks.SEQUENCE_NORMS
+    True
+"""
 
 
 class GroupNorm(Inferred):
     """Group normalization with at most `groups` groups: the largest number that divides the channels.
 
     Wu & He, 2018 (arXiv:1803.08494).
+
+    Examples:
+        >>> blocks.GroupNorm(32)(torch.randn(2, 24, 5, 5)).shape  # 24 groups: the most that divide 24
+        torch.Size([2, 24, 5, 5])
     """
 
     def __init__(self, groups: int = 32) -> None:
@@ -78,6 +104,10 @@ class ChannelNorm(Inferred):
     """Layer normalization over the channels of `(n, channels, *sizes)`, at each position by itself.
 
     Liu et al., A ConvNet for the 2020s, 2022 (arXiv:2201.03545).
+
+    Examples:
+        >>> blocks.ChannelNorm()(torch.randn(2, 8, 5, 5)).shape
+        torch.Size([2, 8, 5, 5])
     """
 
     def __init__(self, eps: float = 1e-6) -> None:

@@ -17,6 +17,17 @@ class Inferred(nn.Module, ABC):
     Until then it holds one parameter without a shape, as torch's lazy modules do: whoever counts or saves
     parameters notices, and `.to(...)` decides where and in which type the layers are made. Call `infer` first
     in `forward`.
+
+    Examples:
+        >>> class Scale(blocks.Inferred):
+        ...     def make(self, x):
+        ...         self.factor = nn.Parameter(torch.ones(x.shape[-1]))
+        ...
+        ...     def forward(self, x):
+        ...         self.infer(x)
+        ...         return x * self.factor
+        >>> Scale()(torch.zeros(2, 7)).shape
+        torch.Size([2, 7])
     """
 
     def __init__(self) -> None:
@@ -52,7 +63,13 @@ class Inferred(nn.Module, ABC):
 
 
 class Stack(nn.Sequential):
-    """Blocks in sequence, all of which get the further arguments, such as `mask`: `stack(x, mask=mask)`."""
+    """Blocks in sequence, all of which get the further arguments, such as `mask`: `stack(x, mask=mask)`.
+
+    Examples:
+        >>> stack = blocks.Stack(blocks.encoder_block(trial), blocks.encoder_block(trial))
+        >>> stack(torch.zeros(2, 10, 32), mask=torch.ones(2, 10, dtype=torch.bool)).shape
+        torch.Size([2, 10, 32])
+    """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]  # more of them
         for block in self:
@@ -61,10 +78,21 @@ class Stack(nn.Sequential):
 
 
 def sequential(**layers: nn.Module | None) -> nn.Sequential:
-    """Layers by name; None is left out."""
+    """Layers by name; None is left out.
+
+    Examples:
+        >>> list(blocks.sequential(first=nn.Linear(4, 8), norm=None, act=nn.ReLU()))
+        [Linear(in_features=4, out_features=8, bias=True), ReLU()]
+    """
     return nn.Sequential(OrderedDict((name, layer) for name, layer in layers.items() if layer is not None))
 
 
 def mask_of(lengths: Tensor, length: int) -> Tensor:
-    """`(n, length)`, True at the first `lengths[i]` positions of sample i."""
+    """`(n, length)`, True at the first `lengths[i]` positions of sample i.
+
+    Examples:
+        >>> blocks.mask_of(torch.tensor([1, 3]), 3)
+        tensor([[ True, False, False],
+                [ True,  True,  True]])
+    """
     return torch.arange(length, device=lengths.device) < lengths[:, None]

@@ -19,7 +19,13 @@ def feature_pyramid(
     bottom_up: OneOf[bool] = False,
     extra: OneOf[int] = 0,
 ) -> FeaturePyramid:
-    """Maps of any width and size to maps of `width` channels, each of its size; see `FeaturePyramid`."""
+    """Maps of any width and size to maps of `width` channels, each of its size; see `FeaturePyramid`.
+
+    Examples:
+        >>> maps = [torch.zeros(1, 8, 32, 32), torch.zeros(1, 16, 16, 16)]
+        >>> len(blocks.feature_pyramid(trial, width=(4, 8), extra=1)(maps))
+        3
+    """
     return FeaturePyramid(
         decide(trial, "width", width),
         bottom_up=decide(trial, "bottom_up", bottom_up),
@@ -37,6 +43,11 @@ class FeaturePyramid(Inferred):
         bottom_up: then the same from large to small (Liu et al., PANet, 2018, arXiv:1803.01534).
         extra: further maps, each half as large as the last one, as RetinaNet has two
             (Lin et al., 2017, arXiv:1708.02002).
+
+    Examples:
+        >>> maps = [torch.zeros(1, 8, 32, 32), torch.zeros(1, 16, 16, 16)]
+        >>> [tuple(fused.shape) for fused in blocks.FeaturePyramid(4)(maps)]
+        [(1, 4, 32, 32), (1, 4, 16, 16)]
     """
 
     def __init__(self, width: int, *, bottom_up: bool = False, extra: int = 0) -> None:

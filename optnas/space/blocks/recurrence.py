@@ -15,7 +15,13 @@ from optnas.trial import Trial
 Cell = Callable[..., nn.Module]
 
 CELLS: Mapping[str, Cell] = {"lstm": nn.LSTM, "gru": nn.GRU}
-"""Kinds of recurrent layers by name."""
+"""Kinds of recurrent layers by name.
+
+Examples:
+    >>> layer = blocks.recurrent(trial, width=8, cell=blocks.CELLS)
+    >>> trial.params["cell"] in blocks.CELLS
+    True
+"""
 
 
 def recurrent(
@@ -27,7 +33,12 @@ def recurrent(
     bidirectional: OneOf[bool] = False,
     dropout: OneOf[float] = 0.0,
 ) -> Recurrent:
-    """Recurrent layers, `(n, length, any)` to `(n, length, width)`; see `Recurrent`."""
+    """Recurrent layers, `(n, length, any)` to `(n, length, width)`; see `Recurrent`.
+
+    Examples:
+        >>> blocks.recurrent(trial, width=16, layers=(1, 2))(torch.zeros(2, 10, 4)).shape
+        torch.Size([2, 10, 16])
+    """
     return Recurrent(
         decide(trial, "width", width),
         cell=decide(trial, "cell", cell),
@@ -48,6 +59,11 @@ class Recurrent(Inferred):
         width: of the output, which both directions share: half of it each.
         cell: nn.LSTM, nn.GRU or alike.
         dropout: between layers.
+
+    Examples:
+        >>> layer = blocks.Recurrent(16, bidirectional=True)
+        >>> layer(torch.zeros(2, 10, 4), torch.tensor([10, 7])).shape
+        torch.Size([2, 10, 16])
     """
 
     def __init__(

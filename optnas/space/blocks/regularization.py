@@ -10,7 +10,12 @@ from optnas.trial import Space, Trial
 
 
 def dropout(trial: Trial, *, rate: OneOf[float] = (0.0, 0.1, 0.2, 0.5)) -> nn.Module:
-    """Dropout with probability `rate`; 0 makes an identity."""
+    """Dropout with probability `rate`; 0 makes an identity.
+
+    Examples:
+        >>> blocks.dropout(trial, rate=(0.0, 0.3))(torch.zeros(2, 8)).shape
+        torch.Size([2, 8])
+    """
     p = decide(trial, "rate", rate)
     return nn.Dropout(p) if p else nn.Identity()
 
@@ -18,7 +23,13 @@ def dropout(trial: Trial, *, rate: OneOf[float] = (0.0, 0.1, 0.2, 0.5)) -> nn.Mo
 def stochastic_depth(
     trial: Trial, body: Space[nn.Module], *, rate: OneOf[float] = (0.0, 0.1, 0.2)
 ) -> SkippedBranch:
-    """`x + body(x)`, where a body that keeps the shape is skipped with probability `rate` in training."""
+    """`x + body(x)`, where a body that keeps the shape is skipped with probability `rate` in training.
+
+    Examples:
+        >>> body = blocks.stochastic_depth(trial, lambda trial: nn.Linear(4, 4), rate=(0.0, 0.2))
+        >>> body(torch.zeros(2, 4)).shape
+        torch.Size([2, 4])
+    """
     p = decide(trial, "rate", rate)
     return SkippedBranch(body(trial), p)
 
@@ -40,6 +51,10 @@ class StochasticDepth(nn.Module):
     """Drops a residual branch, sample by sample, with probability `rate` in training; scales the others up.
 
     Huang et al., Deep Networks with Stochastic Depth, 2016 (arXiv:1603.09382).
+
+    Examples:
+        >>> blocks.StochasticDepth(0.5).eval()(torch.ones(2, 3)).sum()
+        tensor(6.)
     """
 
     def __init__(self, rate: float) -> None:

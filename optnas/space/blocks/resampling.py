@@ -25,7 +25,12 @@ _INTERPOLATIONS = ("linear", "bilinear", "trilinear")
 def downsample(
     trial: Trial, *, how: OneOf[str] = ("max", "average", "conv"), factor: int = 2, dims: int = 2
 ) -> nn.Module:
-    """Sizes become `ceil(size / factor)`; "conv" learns a strided convolution. The channels stay."""
+    """Sizes become `ceil(size / factor)`; "conv" learns a strided convolution. The channels stay.
+
+    Examples:
+        >>> blocks.downsample(trial)(torch.zeros(2, 8, 9, 9)).shape
+        torch.Size([2, 8, 5, 5])
+    """
     kind = decide(trial, "how", how)
     if kind == "conv":
         return conv_norm(dims, factor, factor, None, no_norm)
@@ -59,7 +64,12 @@ def upsample(
     width: OneOf[int | None] = None,
     factor: int = 2,
 ) -> Upsample:
-    """Sizes become `factor` times as large; see `Upsample`."""
+    """Sizes become `factor` times as large; see `Upsample`.
+
+    Examples:
+        >>> blocks.upsample(trial, width=4)(torch.zeros(1, 8, 5, 5)).shape
+        torch.Size([1, 4, 10, 10])
+    """
     return Upsample(decide(trial, "how", how), decide(trial, "width", width), factor)
 
 
@@ -71,6 +81,10 @@ class Upsample(Inferred):
             interpolation and, where the width changes, a 1x1 convolution.
         width: of the output; None: that of the input.
         bias: of the convolution.
+
+    Examples:
+        >>> blocks.Upsample("linear", width=4)(torch.zeros(1, 8, 5, 5)).shape
+        torch.Size([1, 4, 10, 10])
     """
 
     def __init__(self, how: str, width: int | None = None, factor: int = 2, *, bias: bool = True) -> None:
@@ -121,6 +135,17 @@ class UShape(nn.Module):
         up: enlarges to the sizes of what is beside it, `up(x, like)`, as `Upsample` does.
         decoder: of both, concatenated along the channels: what comes from the side first.
         add: sum both instead of concatenating them; they need equally many channels.
+
+    Examples:
+        >>> level = blocks.UShape(
+        ...     nn.Conv2d(1, 4, 3, padding=1),
+        ...     nn.MaxPool2d(2),
+        ...     nn.Conv2d(4, 8, 3, padding=1),
+        ...     blocks.Upsample("nearest", 4),
+        ...     nn.Conv2d(8, 2, 3, padding=1),
+        ... )
+        >>> level(torch.zeros(1, 1, 15, 15)).shape
+        torch.Size([1, 2, 15, 15])
     """
 
     def __init__(

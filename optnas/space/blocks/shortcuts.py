@@ -13,7 +13,13 @@ from optnas.trial import Space, Trial
 
 
 def residual(trial: Trial, body: Space[nn.Module]) -> Residual:
-    """`body(x) + shortcut(x)`, where the shortcut projects if the body changes the shape. See `Residual`."""
+    """`body(x) + shortcut(x)`, where the shortcut projects if the body changes the shape. See `Residual`.
+
+    Examples:
+        >>> body = blocks.residual(trial, lambda trial: blocks.conv(trial, width=8, kernel=(3, 5)))
+        >>> body(torch.zeros(2, 3, 9, 9)).shape
+        torch.Size([2, 8, 9, 9])
+    """
     return Residual(body(trial))
 
 
@@ -24,6 +30,10 @@ class Residual(Inferred):
     *sizes) a 1x1 convolution, strided where the sizes shrink by a stride, after average pooling where they
     change otherwise; for (n, features) a linear layer. As in He et al., Identity Mappings in Deep Residual
     Networks, 2016 (arXiv:1603.05027), the projection is not normalized; `bias` gives it one.
+
+    Examples:
+        >>> blocks.Residual(nn.Conv2d(3, 8, 3, stride=2, padding=1))(torch.zeros(2, 3, 9, 9)).shape
+        torch.Size([2, 8, 5, 5])
     """
 
     def __init__(self, body: nn.Module, *, bias: bool = False) -> None:

@@ -19,7 +19,12 @@ def feature_tokenizer(
     categories: Sequence[int] = (),
     class_token: OneOf[bool] = True,
 ) -> FeatureTokenizer:
-    """Columns to tokens `(n, columns, width)`; see `FeatureTokenizer`."""
+    """Columns to tokens `(n, columns, width)`; see `FeatureTokenizer`.
+
+    Examples:
+        >>> blocks.feature_tokenizer(trial, width=16)(torch.zeros(2, 5)).shape
+        torch.Size([2, 6, 16])
+    """
     return FeatureTokenizer(
         decide(trial, "width", width),
         categories=categories,
@@ -36,6 +41,11 @@ class FeatureTokenizer(Inferred):
 
     Args:
         categories: the number of values that each column of categories has.
+
+    Examples:
+        >>> tokens = blocks.FeatureTokenizer(16, categories=(3,))
+        >>> tokens(torch.zeros(2, 5), torch.zeros(2, 1, dtype=torch.long)).shape
+        torch.Size([2, 7, 16])
     """
 
     def __init__(self, width: int, *, categories: Sequence[int] = (), class_token: bool = True) -> None:
@@ -78,7 +88,12 @@ def tabular_block(
     dropout: OneOf[float] = (0.0, 0.2),
     residual_dropout: OneOf[float] = 0.0,
 ) -> TabularBlock:
-    """A residual block of `(n, features)`, which keeps the shape; see `TabularBlock`."""
+    """A residual block of `(n, features)`, which keeps the shape; see `TabularBlock`.
+
+    Examples:
+        >>> blocks.tabular_block(trial, expansion=2)(torch.zeros(4, 16)).shape
+        torch.Size([4, 16])
+    """
     return TabularBlock(
         decide(trial, "expansion", expansion),
         activation=decide(trial, "activation", activation)(),
@@ -92,6 +107,10 @@ class TabularBlock(Inferred):
 
     The branch is dropped out once more before it is added. The hidden layer is `expansion` times as wide,
     rounded down. The block of ResNet in Gorishniy et al., 2021 (arXiv:2106.11959).
+
+    Examples:
+        >>> blocks.TabularBlock(2, activation=nn.ReLU(), dropout=0.1)(torch.zeros(4, 16)).shape
+        torch.Size([4, 16])
     """
 
     def __init__(

@@ -24,6 +24,10 @@ def temporal_block(
     """Two dilated convolutions and a shortcut: `(n, any, length)` to `(n, width, length)`.
 
     See `TemporalBlock`.
+
+    Examples:
+        >>> blocks.temporal_block(trial, width=8, kernel=(3, 5))(torch.zeros(2, 1, 50)).shape
+        torch.Size([2, 8, 50])
     """
     return TemporalBlock(
         decide(trial, "width", width),
@@ -40,6 +44,10 @@ class TemporalBlock(nn.Module):
 
     Twice: a dilated convolution with weight normalization, the activation, dropout; the shortcut projects
     where the width changes, with a bias as in the paper's code; the sum is activated.
+
+    Examples:
+        >>> blocks.TemporalBlock(8, kernel=3, dilation=2)(torch.zeros(2, 1, 50)).shape
+        torch.Size([2, 8, 50])
     """
 
     def __init__(
@@ -74,6 +82,10 @@ class TemporalConv(Inferred):
             more position after than before where the kernel is even.
         weight_normalized: direction and length of each channel's weights are separate parameters (Salimans &
             Kingma, 2016, arXiv:1602.07868).
+
+    Examples:
+        >>> blocks.TemporalConv(8, kernel=3, stride=2)(torch.zeros(2, 1, 50)).shape
+        torch.Size([2, 8, 25])
     """
 
     def __init__(

@@ -23,7 +23,12 @@ def feed_forward(
     dropout: OneOf[float] = 0.0,
     bias: bool = True,
 ) -> FeedForward:
-    """Two linear layers on the last dimension, which keep the shape; see `FeedForward`."""
+    """Two linear layers on the last dimension, which keep the shape; see `FeedForward`.
+
+    Examples:
+        >>> blocks.feed_forward(trial, expansion=(2, 4))(torch.zeros(2, 10, 32)).shape
+        torch.Size([2, 10, 32])
+    """
     return FeedForward(
         decide(trial, "expansion", expansion),
         gated=decide(trial, "gated", gated),
@@ -38,6 +43,11 @@ class FeedForward(Inferred):
 
     `gated`: the hidden layer is multiplied by the activation of a second one (Shazeer, GLU Variants Improve
     Transformer, 2020, arXiv:2002.05202), as wide as the first; so it has half as many parameters more.
+
+    Examples:
+        >>> hidden = blocks.FeedForward(4, gated=True, activation=nn.SiLU(), dropout=0.1)
+        >>> hidden(torch.zeros(2, 10, 32)).shape
+        torch.Size([2, 10, 32])
     """
 
     def __init__(
@@ -85,6 +95,10 @@ def encoder_block(
 
     `settings` are further ones of `attention`, such as `positions`, `window` or `causal`; `dropout` is that
     of attention, of the hidden layer and of both branches. See `TransformerBlock`.
+
+    Examples:
+        >>> blocks.encoder_block(trial, heads=4, gated=(False, True))(torch.zeros(2, 10, 32)).shape
+        torch.Size([2, 10, 32])
     """
     rate = decide(trial, "dropout", dropout)
     settings = {"heads": heads, "dropout": rate, "bias": bias, **settings}
@@ -107,7 +121,13 @@ def encoder_block(
 
 
 def decoder_block(trial: Trial, **settings: Any) -> TransformerBlock:
-    """An `encoder_block` that reads nothing from later positions; `cross=True` also attends to a context."""
+    """An `encoder_block` that reads nothing from later positions; `cross=True` also attends to a context.
+
+    Examples:
+        >>> block = blocks.decoder_block(trial, heads=4, cross=True)
+        >>> block(torch.zeros(2, 10, 32), torch.zeros(2, 7, 32)).shape
+        torch.Size([2, 10, 32])
+    """
     return encoder_block(trial, causal=True, **settings)
 
 
@@ -125,6 +145,14 @@ class TransformerBlock(Inferred):
         dropout: of each branch before it is added.
         drop_path: probability of dropping a branch of a sample; see `StochasticDepth`.
         normalize_input: whether attention with `pre_norm` normalizes what it reads.
+
+    Examples:
+        >>> block = blocks.TransformerBlock(
+        ...     blocks.Attention(4),
+        ...     blocks.FeedForward(4, gated=False, activation=nn.GELU(), dropout=0.1),
+        ... )
+        >>> block(torch.zeros(2, 10, 32)).shape
+        torch.Size([2, 10, 32])
     """
 
     def __init__(
