@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class OptnasError(Exception):
-    """The root of the tree.
+    """The base class of everything that optnas raises.
 
     Examples:
         >>> issubclass(optnas.ParamsMismatchError, optnas.errors.OptnasError)
@@ -73,7 +73,8 @@ class ParamsMismatchError(OptnasError, ValueError):
 
 
 class ChoicesError(ParamsMismatchError):
-    """A study cannot keep what a name offers: other choices than before, or two that it takes for one.
+    """A study cannot store the choices of a name: they are not those of before, or two of them look alike to
+    it.
 
     Examples:
         >>> issubclass(optnas.errors.ChoicesError, optnas.ParamsMismatchError)
@@ -187,7 +188,7 @@ class TrialTakenError(OptnasError, UpdateFinishedTrialError):
 
 
 class TrialPaused(OptnasError):
-    """An estimate stops and may go on later: its trial goes back into the queue. No error of anybody's.
+    """No error: an estimate stops and may go on later, and its trial goes back into the queue.
 
     Examples:
         >>> def estimate(model, run):
@@ -244,7 +245,7 @@ _ERRNO = re.compile(r"\[Errno (\d+)\]")
 
 
 def is_infrastructure(error: BaseException) -> bool:
-    """Whether an attempt ended by no fault of its trial, which goes on later or elsewhere.
+    """Whether an attempt ended through no fault of its trial, which can go on later or elsewhere.
 
     The storage, the disk, the memory, the network or a measuring device of the machine failed, a process that
     loads data was killed, or another process has taken the trial over.
@@ -262,7 +263,7 @@ def is_infrastructure(error: BaseException) -> bool:
 
 
 def error_number(error: OSError) -> int | None:
-    """Its errno, of one too that comes out of a DataLoader's process, where only the words are left of it.
+    """The `errno` of an error, read from its message if a DataLoader's process passed on nothing else.
 
     Examples:
         >>> optnas.errors.error_number(OSError(28, "No space left on device"))
@@ -284,7 +285,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def cause_of(error: BaseException) -> str:
-    """What is equal for the same error in other trials: `Type at file:line in function`.
+    """A name that is equal for the same error in other trials: `Type at file:line in function`.
 
     Examples:
         >>> optnas.errors.cause_of(ValueError("no rows"))

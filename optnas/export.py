@@ -55,7 +55,7 @@ def to_onnx(
             without: `{0: 1, "mask": None}`. By default it is the first one of the first tensor, and of every
             other that has as many rows. It will be free; all other sizes are fixed.
 
-    None among what the model returns is not in the file.
+    Outputs of the model that are None are left out of the file.
 
     Raises:
         ImportError: a package of the extra `onnx` is missing.

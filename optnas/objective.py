@@ -75,16 +75,17 @@ class Objective:
             of graphs, lists of images, flags. By default the estimator's `example(trial)`, of its data.
         facts: what else to measure of every network before it is trained; `n_params` and `flops` always are.
         limits: the most that facts and metrics may be, such as `{"flops": 2e6, "latency": 5}`, or the least
-            and the most, `{"val_acc": (0.9, None)}`. What breaks the limit of a fact is not trained and does
-            not count toward `n_trials`; samplers are told of it by a constraint, and under `create_study` and
-            `optimize` propose nothing that breaks a limit which the meta device can compute. What breaks that
-            of a metric, known only after training, is COMPLETE with a constraint, and wins nothing.
+            and the most, `{"val_acc": (0.9, None)}`. A network that breaks the limit of a fact is not trained
+            and does not count toward `n_trials`; the sampler learns of it through a constraint. With
+            `create_study` and `optimize`, samplers propose no network that breaks a limit which can be
+            computed on the meta device. A trial that breaks the limit of a metric, which is known only after
+            training, is COMPLETE with a constraint and cannot be the best.
         reuse_twins: set it False to train a repeated architecture again (training noise is information).
 
     Raises:
         TypeError: `space` is a model, not a function that builds one; or the estimator cannot be called.
-        ValueError: `values` names no metric, or no direction of one, there is no example to be had, two facts
-            have one name, or a limit is none.
+        ValueError: `values` names no metric or no direction, no example is known, two facts have the same
+            name, or a limit is not a number or a pair of numbers.
 
     Examples:
         >>> limited = optnas.Objective(

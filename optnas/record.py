@@ -53,7 +53,7 @@ class Writer(Holder, Protocol):
 
 @dataclass(frozen=True)
 class Key(Generic[T]):
-    """One user attribute of ours: its name in the storage, and the type that JSON gives back.
+    """A user attribute that optnas writes: its name in the storage, and the type that JSON gives back.
 
     Examples:
         >>> optnas.record.SEED.of(study)
@@ -79,7 +79,7 @@ class Key(Generic[T]):
 
 @dataclass(frozen=True)
 class SystemKey(Generic[T]):
-    """One system attribute of a trial, which samplers write and people seldom see.
+    """A system attribute of a trial, which samplers write and people seldom see.
 
     Examples:
         >>> optnas.record.PLAN.of(study.best_trial)["how"]
@@ -134,13 +134,13 @@ _HEARD = f"{PREFIX}heard"
 
 @dataclass(frozen=True)
 class Heard:
-    """What a study was told of another one, on other data: answers with normal scores, lower is better.
+    """What a study learned from another study, on other data: answers with normal scores, lower is better.
 
-    It stands in the study that was told, so whoever works on it knows it, whatever becomes of the other one.
+    It is stored in the study that learned it, so that every worker has it, even when the other study is gone.
 
     Attributes:
-        study: the name of the other one.
-        params: of each of its trials, beside `scores`.
+        study: name of the other study.
+        params: those of each of its trials, in the order of `scores`.
         distributions: how each name was asked there, as Optuna's JSON.
 
     Examples:
@@ -165,7 +165,7 @@ class Heard:
 
 
 def heard(study: Study) -> list[Heard]:
-    """What a study was told of others when it began.
+    """What a study learned from others when it began.
 
     Examples:
         >>> told = optnas.create_study(objective, learn_from=[study])
@@ -176,7 +176,7 @@ def heard(study: Study) -> list[Heard]:
 
 
 def write_heard(study: Study, told: Sequence[Heard]) -> None:
-    """Tell a study of others.
+    """Record what a study learns from others.
 
     Examples:
         >>> other = optuna.create_study()
@@ -510,7 +510,8 @@ def n_counted(trials: Sequence[FrozenTrial]) -> int:
 
 
 def retrained(study: Holder, who: int | str, max_epochs: int | None) -> list[dict[str, float]]:
-    """The metrics of each training anew, for so many epochs (None: as searched).
+    """The metrics of each time that a network was trained anew, for `max_epochs` epochs (None: as in the
+    search).
 
     `who`: the number of a trial, or the hash of the source of a network designed by hand.
 
@@ -539,7 +540,7 @@ def all_retrained(study: Holder) -> list[dict[str, Any]]:
 def write_retrained(
     study: Writer, who: int | str, max_epochs: int | None, runs: Sequence[Mapping[str, float]]
 ) -> None:
-    """Record what trainings anew measured, instead of what was recorded of the same ones before.
+    """Record the metrics of a network that was trained anew, in place of those recorded for it before.
 
     Examples:
         >>> other = optuna.create_study()
@@ -564,7 +565,8 @@ def write_budget(study: Writer, n_trials: int | None, n_reports: int | None, sec
 
 
 def spent(study: Holder, trials: Sequence[FrozenTrial]) -> float:
-    """The share of its budget that a search has spent or is spending, of what is scarcest; 0.0: not known.
+    """The share of its budget that a search has spent or is spending, of whichever budget ends first; 0.0:
+    not known.
 
     `trials`: all of the study.
 
@@ -704,7 +706,7 @@ def limits(study: Holder) -> list[Limit]:
 
 
 def limits_as_kept(limits: Iterable[Limit]) -> dict[str, list[float | None]]:
-    """What stands under `LIMITS`.
+    """Limits in the form that is stored as `LIMITS`.
 
     Examples:
         >>> optnas.record.limits_as_kept(optnas.record.limits(study))

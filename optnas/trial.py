@@ -93,7 +93,7 @@ class Draw:
     """A trial whose every answer comes from `pick(name, distribution)`.
 
     `params` and `distributions` hold what was asked so far, in the order of the questions, with answers as a
-    storage would give them back; `refusal` is what was raised instead of an answer, if anything was.
+    storage would give them back; `refusal` is the exception that was raised instead of an answer, if any.
 
     Raises:
         ValueError: one name is asked with two different distributions.

@@ -76,8 +76,8 @@ def padded(rows: Sequence[Any], value: int = 0, length: int = 0) -> Tensor:
 
     Args:
         rows: sequences of numbers, or of rows of numbers; or numbers, which stay as they are.
-        value: of what is added.
-        length: at least so long.
+        value: the number that is added.
+        length: the least length of the result.
 
     Examples:
         >>> optnas.data.padded([[1, 2, 3], [4]])

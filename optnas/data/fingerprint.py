@@ -15,7 +15,8 @@ class Fingerprinted(Protocol):
 
 
 def data_fingerprint(data: Any) -> str:
-    """A hash of what the data contains: what its `fingerprint()` says, or else what the object holds.
+    """A hash of the contents of data: what its method `fingerprint()` returns, or else a hash of all that the
+    object holds.
 
     Of a function that makes data, a hash of the function with all that it refers to.
 

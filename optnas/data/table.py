@@ -23,10 +23,10 @@ class TableData(TensorData):
         data = TableData(frame, target="species")  # pandas or polars; data.classes names the classes
 
     Inputs are `numbers`, `(n, n_numbers)` float32, scaled to zero mean and unit variance, and, where there
-    are categories, a dict of `numbers` and `categories`, `(n, n_categories)` int64: a model is then called
-    as `model(numbers=..., categories=...)`. What is known of columns, means, deviations and categories, is
-    known from the training rows alone, in each fold of a cross-validation anew: a category that these lack
-    is 0 everywhere, as is one that is missing; a missing number is the mean.
+    are categories, a dict of `numbers` and `categories`, `(n, n_categories)` int64: a model is then called as
+    `model(numbers=..., categories=...)`. Means, deviations and categories come from the training rows alone,
+    and are computed again in each fold of a cross-validation. A category that the training rows lack becomes
+    0, as does a missing one; a missing number becomes the mean.
 
     A target of text, of true and false or of whole numbers with few values (`classes`) is a class; any other
     is a number, scaled as the inputs are (`target_scale` says by what).

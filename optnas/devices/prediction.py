@@ -31,7 +31,7 @@ _TRIES = 20  # draws for each network that is wanted
 class LatencyPredictor(Shown):
     """Predicts a measured number of a network (its latency, its energy) from its operations.
 
-    `rank` is of networks that were held out one at a time.
+    `rank` says how well it ranks networks that were held out one at a time.
 
     Examples:
         >>> models = [
@@ -128,13 +128,14 @@ def learn_latency(
 ) -> LatencyPredictor:
     """Measure random networks of a space on a device, and predict the others from their operations.
 
-    The model is chosen by cross-validation among linear ones that look at FLOPs, at counts of operators, at
-    those that the output depends on with the depth, and at the work of each operator.
+    Cross-validation chooses among linear models of FLOPs, of the counts of operators, of those operators that
+    the output depends on together with the depth, and of the work of each operator.
 
     Args:
-        fact: what is measured: `optnas.devices.timing()`, a `command` on a device of yours.
-        n_networks: how many are measured; some thirty are enough where networks are made of few operators.
-        example: inputs of the batch whose latency the fact measures; by default the objective's.
+        fact: what is measured: `optnas.devices.LATENCY`, or a `command` that runs on a device of yours.
+        n_networks: number of networks to measure; about thirty are enough if networks consist of few kinds of
+            operators.
+        example: the batch whose latency the fact measures; by default the objective's.
 
     Raises:
         ValueError: fewer than 10 networks could be measured; the message has the last reason.
@@ -188,7 +189,7 @@ def fit_latency(
 
     Args:
         models: on any device; only their structure is read.
-        measured: a number of each.
+        measured: the measured number of each network.
         kind: what the number is; by default a latency in milliseconds.
 
     Raises:

@@ -42,13 +42,13 @@ def command(
     program) in the command; the shell runs it, one at a time on a machine. The last word that it prints is
     the number. A command that copies the file itself: `"scp -q {onnx} board:net.onnx && ssh board ./bench"`.
 
-    A command that fails is tried again. If it fails still, it is run for a network that it has measured
-    before, or for a trivial one of one input: where that works, the network is at fault, and the fact is
-    missing with what the command said; where that fails too, the device is, and the trial goes back into the
-    queue.
+    A command that fails is tried again. If it still fails, it is run for a network that it has measured
+    before, or for a trivial one with one input. If that works, the network is at fault: the fact is recorded
+    as missing, with the message of the command. If that fails too, the device is at fault, and the trial goes
+    back into the queue.
 
     Args:
-        name: of the fact, where a study has several.
+        name: name of the fact; give one if a study has several.
         example: inputs of the exported network, whose batch size the device is free to change; by default the
             objective's.
         timeout: seconds after which the command is ended and taken for failed.

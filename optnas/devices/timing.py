@@ -80,8 +80,8 @@ def measure_latency(
 
     After a warm-up, passes are timed in blocks until the interval is at most `precision` of the median wide,
     or for `max_seconds`. The interval is for the median of another measurement, from how the blocks differ:
-    what else the machine does widens it. Only one process of this user measures at a time on a machine,
-    however many workers run; what else they do is not stopped.
+    other work on the machine widens it. Only one process of this user measures at a time on a machine,
+    however many workers run; their other work is not stopped.
 
     Args:
         example: the batch, as everywhere; latencies are of the whole batch.
@@ -146,7 +146,7 @@ def latency(
 
     Args:
         example: the batch that is timed, such as (1, 3, 32, 32); by default the objective's example.
-        name: of the fact, where a study has several.
+        name: name of the fact; give one if a study has several.
 
     Examples:
         >>> on_one_core = optnas.devices.latency((1, 1, 8, 8), threads=1, name="latency_1")

@@ -41,9 +41,9 @@ class Preview:
 class Estimator(ABC):
     """Scores a model: `estimator(model, run) -> metrics`.
 
-    Only the call must be written; everything else has a default that is right for an estimate that asks
-    nothing, keeps nothing and cannot test. A plain function `(model, trial) -> metrics` is made one by
-    `as_estimator`.
+    Only `__call__` must be written. The defaults of all other methods suit an estimate that asks the trial
+    nothing, keeps no files and cannot test. `as_estimator` turns a plain function `(model, trial) -> metrics`
+    into an estimator.
 
     Examples:
         >>> class Loss(optnas.Estimator):

@@ -34,8 +34,8 @@ class Run(optuna.Trial):
     Attributes:
         asked: what was asked through it, and the answers: all that the trial's value depends on beside the
             model.
-        told_to_prune: whether `should_prune` has said yes.
-        can_go_on: whether whoever runs it takes it up again when the pruner lets it go on.
+        told_to_prune: whether `should_prune` has returned True.
+        can_go_on: whether the trial can continue later if the pruner pauses it.
 
     Examples:
         >>> def estimate(model, run):

@@ -19,18 +19,18 @@ from optnas.trial import Trial
 
 
 class Screen(Estimator):
-    """Estimates only networks that a fact finds promising among those that the study has proposed.
+    """Estimates a network only if a fact ranks it high among all networks that the study has proposed.
 
     `Objective(space, Screen(Training(...), score), facts=[score])` with `score = zero_cost(naswot)`. A
     network whose fact is not in the better `keep` of all trials that have it is not estimated: its trial ends
     PRUNED with a constraint and does not count toward `n_trials`. A network without the fact is estimated.
 
     Args:
-        estimator: of what passes.
+        estimator: scores the networks that pass.
         fact: one of `Objective(facts=...)`.
         keep: the share of proposals that passes, above 0 and at most 1.
-        startup: so many trials are estimated before any is refused.
-        larger: whether a larger fact is the more promising, as it mostly is of parameters too.
+        startup: number of trials that are estimated before any is refused.
+        larger: whether a network with a larger fact is more promising.
 
     Raises:
         ValueError: `keep` or `startup` out of range.

@@ -53,7 +53,8 @@ def count_flops(model: nn.Module, example: Example) -> int:
 
 
 def flops_by_operator(model: nn.Module, example: Example) -> dict[str, int]:
-    """The same by operator, such as `{"convolution": 900, "addmm": 100}`; the most first.
+    """What `count_flops` counts, by operator, such as `{"convolution": 900, "addmm": 100}`; the largest
+    first.
 
     Raises:
         ValueError: the model is lazy and has not seen an input yet.

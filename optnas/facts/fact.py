@@ -30,7 +30,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class Measured:
-    """A number with how it was measured, in words and as JSON: the trial records both beside it.
+    """A number together with how it was measured, in words and as JSON; the trial records all of it.
 
     Examples:
         >>> def timed(model, example):
@@ -52,19 +52,19 @@ class Fact:
 
     Args:
         name: what the trial records it as, such as `flops`.
-        measure: `(model, example) -> number`, or a `Measured` one, which says how. What it does to the model
-            and to random states does not last.
+        measure: `(model, example) -> number`, or a `Measured` number, which also says how it was measured.
+            What it changes in the model or in random states is undone.
         title: what people call it; by default the name.
-        unit: behind the title, such as `ms`.
+        unit: shown after the title, such as `ms`.
         better: "lower", "higher", or "" where neither is.
         needs: "meta": the structure alone; `model` is on the meta device, or on the CPU where it cannot be
             on meta. "batch": the initialized model and an example with real values, both on the CPU.
             "device": the same on the device that torch prefers (`torch.accelerator`; without one, the CPU).
-        of_pass: the same number from the pass that a sketch has recorded, where that is enough; then
-            `measure` is called only where no pass could be recorded.
+        of_pass: computes the same number from a recorded forward pass; `measure` is then called only if no
+            pass could be recorded.
 
     Raises:
-        ValueError: no name, or a direction that is none.
+        ValueError: the name is empty, or `better` or `needs` is none of the values above.
 
     Examples:
         >>> longest = optnas.Fact("longest", lambda model, example: len(model), title="layers in a row")

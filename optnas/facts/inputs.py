@@ -88,7 +88,7 @@ def as_inputs(example: Example, device: torch.device | str) -> Inputs:
     copies, for a model may write into its inputs.
 
     Raises:
-        TypeError: none of the forms that an example has, or an argument that cannot be copied.
+        TypeError: `example` has none of the known forms, or holds an argument that cannot be copied.
         ValueError: a shape without dimensions, or with one that is not positive.
 
     Examples:

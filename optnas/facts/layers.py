@@ -16,7 +16,7 @@ from optnas.facts.inputs import Example
 
 
 def count_layers(model: nn.Module, example: Example) -> int:
-    """Matrix products, convolutions and attentions of a forward pass that the output depends on.
+    """How many matrix products, convolutions and attentions of a forward pass the output depends on.
 
     Examples:
         >>> optnas.facts.count_layers(
@@ -28,7 +28,8 @@ def count_layers(model: nn.Module, example: Example) -> int:
 
 
 def count_depth(model: nn.Module, example: Example) -> int:
-    """The same, on the longest chain of them; the steps of a recurrent layer follow one another.
+    """How many matrix products, convolutions and attentions follow one another on the longest path of a
+    forward pass. The steps of a recurrent layer follow one another.
 
     Examples:
         >>> optnas.facts.count_depth(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), (2, 4))

@@ -55,16 +55,17 @@ def estimate_memory(
     training: bool = False,
     optimizer_states: int = 0,
 ) -> Memory:
-    """What one pass holds at its peak: forward in eval mode without gradients, or a step of training.
+    """The memory that one pass needs at its peak: a forward pass in eval mode without gradients, or a
+    training step.
 
     The pass runs on the meta device and allocates nothing; a model that cannot run there is run for real, on
     a copy, where it is. A step of training is a forward pass in train mode and the backward pass of the sums
-    of its outputs. What kernels take for a moment within themselves is not seen: on the CPU a training step
-    of convolutions, linear layers and attention takes what is estimated within 5 %, a forward pass up to a
-    third more or less, and fused recurrent layers three times as much.
+    of its outputs. Memory that kernels use for a moment is not counted: on the CPU a training step of
+    convolutions, linear layers and attention takes what is estimated within 5 %, a forward pass up to a third
+    more or less, and fused recurrent layers three times as much.
 
     Args:
-        batch_size: of the pass; by default the example's.
+        batch_size: batch size of the pass; by default that of the example.
         optimizer_states: numbers that an optimizer keeps for each trained parameter: 2 for Adam, 1 for SGD
             with momentum.
 

@@ -58,13 +58,13 @@ def zero_cost(
     Args:
         score: `synflow`, `snip`, `grasp`, `fisher`, `grad_norm`, `jacob_cov`, `naswot`, `zen`, `zico`, or a
             function of your own.
-        inputs: a batch of real inputs; a shape with the batch dimension: standard normal ones. By default
-            `batch` samples like the objective's example: standard normal, or of whole numbers those that
-            the example has.
+        inputs: a batch of real inputs, or a shape with the batch dimension, which stands for standard normal
+            numbers. By default `batch` samples like the objective's example: standard normal numbers, or
+            where it holds whole numbers, those of the example.
         targets: of `inputs`; by default classes drawn at random. Only the scores of a loss use them.
         loss: `(output, targets) -> number`, averaged over the samples.
-        seed: of all that is drawn.
-        name: of the fact; by default that of the score.
+        seed: seed of all random numbers.
+        name: name of the fact; by default that of the score.
 
     Raises:
         ValueError: (when measured) the score is not a finite number; the fact is recorded as missing.

@@ -104,8 +104,8 @@ def sketch(
     looks at values that the data, the weights or random numbers decide, the pass does not show what another
     one would do: it has no fingerprint then, and `missing` says where it looks. Code that does so unless it
     is compiled is followed as `torch.compile` would. A model that does not run on the CPU either is no error
-    here: a real forward pass judges. A shape with a batch of one is run with a batch of two, because
-    BatchNorm may refuse one.
+    here: the forward pass before training reports it. A shape with a batch of one is run with a batch of two,
+    because BatchNorm may refuse one.
 
     The process's random state stays as it is. What `build` itself raises passes through, except where the
     meta device is to blame.

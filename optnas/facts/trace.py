@@ -437,7 +437,8 @@ def _surroundings(seed: int) -> tuple[tuple[str, Any], ...]:
 
 @contextmanager
 def untraced() -> Iterator[None]:
-    """Outside of every recording and of `torch.device(...)` contexts: for work that is no part of a model.
+    """A context that leaves every recording and every `torch.device(...)`: for work that is no part of a
+    model.
 
     A trial that is asked while its model is built may build other models, or compute with tensors of its own.
 

@@ -2,7 +2,7 @@
 
 A cell is a graph of linear maps, products, sums, blends and activations with two states; `network` is the
 language model that it is tried in, that of AWD-LSTM (Merity et al., 2018, arXiv:1708.02182). Its LSTM is a
-member: `network(replay( LSTM))` has 24,221,600 parameters, the 24 million of that paper's table 1 for Penn
+member: `network(replay(LSTM))` has 24,221,600 parameters, the 24 million of that paper's table 1 for Penn
 Treebank. `GRU` and `RNN` are others.
 
 Examples:

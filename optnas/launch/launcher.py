@@ -17,10 +17,10 @@ from optnas.storage.base import Storage
 
 
 class Launcher(ABC):
-    """Starts, polls and stops the workers of one search, which are known by their places, from 0.
+    """Starts, polls and stops the workers of one search, which are numbered from 0.
 
     Args:
-        n_workers: how many there are.
+        n_workers: number of workers.
 
     Raises:
         ValueError: fewer than one.

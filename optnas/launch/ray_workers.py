@@ -25,17 +25,20 @@ SILENCE = 30.0
 class RayWorkers(Launcher):
     """Workers that an existing Ray cluster places, or Ray on this machine alone where there is no cluster.
 
-    Each is a Ray actor that holds one process. One that is lost, with its node or without, is asked for
-    again; its trial goes on elsewhere from its last epoch where both see the study's folder of checkpoints.
-    Those that find no place wait for one: nodes may come and go. Every node has optnas installed and reaches
-    the storage, under the name that this machine calls it by. A SQLite file serves a cluster of one node.
+    Each worker is a Ray actor that holds one process. A worker that is lost, alone or with its node, is
+    requested again; another worker continues its trial from the last epoch, if both see the study's
+    checkpoint folder. Workers for which there is no room wait: nodes may come and go. optnas must be
+    installed on every node, and every node must reach the storage under the URL that this machine uses. A
+    SQLite file works on a cluster of one node only.
 
     Args:
-        n_workers: how many.
-        resources: of each, as Ray names them: `{"GPU": 0.5}`, `{"CPU": 4, "own": 1}`; CPU is 1 if not given.
-            A worker gets as many threads as whole CPUs, and no accelerator unless it asks for one.
-        address: of the cluster; None: the one that this process is connected to, or as `ray.init()` finds it.
-        options: more of Ray's for an actor: `scheduling_strategy`, `runtime_env`, `label_selector`.
+        n_workers: number of workers.
+        resources: what each worker needs, by the names of Ray: `{"GPU": 0.5}`, `{"CPU": 4, "own": 1}`; CPU is
+            1 if not given. A worker gets as many threads as whole CPUs, and no accelerator unless it asks for
+            one.
+        address: address of the cluster; None: the cluster that this process is connected to, or that
+            `ray.init()` finds.
+        options: further options of a Ray actor: `scheduling_strategy`, `runtime_env`, `label_selector`.
 
     Raises:
         ImportError: Ray is not installed.

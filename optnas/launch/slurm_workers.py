@@ -45,14 +45,15 @@ class SlurmWorkers(Launcher):
 
     A worker that gets SIGTERM or SIGUSR1 (preemption, or a minute before the job's time is over) saves its
     training, queues its trial again and leaves. The nodes share a file system with this machine: the job is
-    handed over in `folder`, where also the workers' output is. They need a server as storage, whose password
-    they get by the environment, as SLURM passes it on; those that no longer have a search to ask go on by
-    themselves until the budget is spent.
+    handed over in `folder`, where also the workers' output is. The storage must be a database server; its
+    password reaches the workers through the environment, which SLURM passes on. If the process that started
+    them ends, the workers go on by themselves until the budget is spent.
 
     Args:
-        n_workers: how many.
-        folder: that all nodes see under the same path; None: `runs/slurm` in the working directory.
-        options: of sbatch, such as `partition="gpu"`, `time="04:00:00"`, `gpus_per_task=1`, `mem="8G"`.
+        n_workers: number of workers.
+        folder: a folder that all nodes see under the same path; None: `runs/slurm` in the working directory.
+        options: options of sbatch, such as `partition="gpu"`, `time="04:00:00"`, `gpus_per_task=1`,
+            `mem="8G"`.
 
     Raises:
         FileNotFoundError: there is no sbatch here.

@@ -126,13 +126,13 @@ class Best:
 def best(study: optuna.Study, objective: Objective, finalists: int = 1, n_seeds: int = 3) -> Best:
     """The best trial of a study: the one with the best expected score.
 
-    The best of many single trainings owes its place partly to luck: a surrogate says how much, and whether
-    another one is expected to do better (`search.luck.leaders`). It is one of those whose weights are kept,
-    where any are. With `finalists` above 1, so many of the best are trained anew from `n_seeds` seeds
-    (`Best.retrain` keeps them in the study), and the one with the best mean wins; ranked are the validation
-    metrics that the search decided by, never those of the test.
-    A trial whose score is one of weights that others trained (shared or inherited) is trained anew in any
-    case, before it is called the best.
+    The best of many single trainings owes its place partly to luck: a surrogate estimates how much, and
+    whether another trial is expected to do better (`search.luck.leaders`). The result is one of the trials
+    whose weights are kept, if any are. With `finalists` above 1, that many of the best are trained anew from
+    `n_seeds` seeds (`Best.retrain` keeps them in the study), and the one with the best mean wins; ranked are
+    the validation metrics that the search decided by, never those of the test. A trial whose score is one of
+    weights that others trained (shared or inherited) is trained anew in any case, before it is called the
+    best.
 
     Raises:
         ValueError: no trial is COMPLETE yet; `finalists` or `n_seeds` is less than 1; or the study has

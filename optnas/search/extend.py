@@ -92,8 +92,8 @@ def extend(
         study_name: of the new study.
         defaults: answers to what the space did not ask before, such as `{"block.0.act": "relu"}`, or for
             many names at once `{"block.*.act": "relu"}`: those that rebuild the old networks.
-        other_settings: carry trials over, too, that data, task or estimator have changed since, on your word
-            that they would train to the same values. Such values are not reused for equal networks.
+        other_settings: also carry over trials whose data, task or estimator has changed since, because you
+            know that they would train to the same values. Such values are not reused for equal networks.
         sampler, pruner: as for `create_study`.
 
     Raises:

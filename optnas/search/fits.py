@@ -34,9 +34,9 @@ _PROBES = 20
 def check_fits(study: optuna.Study, objective: Objective) -> None:
     """Check that stored trials still fit the space: the last ten that finished, and all that wait.
 
-    Of thousands that wait, those are built that give an answer which no other gave: some for each answer. One
-    that only fails to fit by a range that depends on other answers says so when it runs. Random architectures
-    show whether a name has the same choices everywhere, and those that it had in the study.
+    If thousands wait, only some trials are built for each answer that was given. A trial that fails to fit
+    only because a range depends on other answers is found when it runs. Random architectures show whether
+    each name has the same choices everywhere, and the same as in the study.
 
     Raises:
         ParamsMismatchError: naming the trial, the parameter and the way out.

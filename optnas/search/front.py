@@ -15,10 +15,11 @@ from optnas.search.study import check_values
 
 
 def front(study: optuna.Study, objective: Objective) -> list[Best]:
-    """The trials than which none other is as good in all values and better in one, by the first value.
+    """The Pareto front of a study: the trials that no other trial beats, the best in the first value first.
 
-    The best in the first value comes first. Each can be rebuilt, tested, trained anew and exported, as the
-    one that `best` returns. Being chosen among many, their values are optimistic: `Best.retrain`.
+    Another trial beats one if it is as good in all values and better in one. Each can be rebuilt, tested,
+    trained anew and exported, as the one that `best` returns. They were chosen among many, so their values
+    are optimistic; `Best.retrain` measures them again.
 
         cheap = optnas.pick(optnas.front(study, objective), limits={"flops": 2e6})
         cheap.retrain(n_seeds=5)
@@ -44,11 +45,12 @@ def front(study: optuna.Study, objective: Objective) -> list[Best]:
 
 
 def pick(front: Sequence[Best], limits: Mapping[str, Bound] | None = None) -> Best:
-    """One of a front: with `limits` the best in the first value of those that keep them, without the knee.
+    """Choose one trial of a front: with `limits`, the best in the first value of those that keep them;
+    without, the knee.
 
     Args:
         front: from `front`.
-        limits: on values, facts and metrics of the trials, such as `{"flops": 2e6}`; see `Objective`.
+        limits: limits of values, facts and metrics of the trials, such as `{"flops": 2e6}`; see `Objective`.
 
     Raises:
         ValueError: the front is empty, or none of it keeps the limits; the message has how near it comes.

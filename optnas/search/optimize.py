@@ -51,10 +51,11 @@ def optimize(
     costs no trial.
 
     Args:
-        n_trials: of the whole study, over all calls, processes and machines; None: no limit.
+        n_trials: number of trials of the whole study, over all calls, processes and machines; None: no limit.
         timeout: seconds after which no trial begins, or goes on after a pause; None: no limit.
-        n_trainings: as many epochs (more exactly, reports) as so many whole trainings have, over all trials
-            of the study, after which no trial begins or goes on; None: no limit.
+        n_trainings: budget in whole trainings. When all trials of the study together have used as many epochs
+            (more exactly, reports) as this many whole trainings have, no trial begins or goes on; None: no
+            limit.
         n_workers: processes on this machine; more than one needs a storage that processes can share. When
             the search is interrupted, they get 30 seconds to save their state.
         show_progress: by default only where somebody watches (a terminal or a notebook). True writes a line
@@ -64,7 +65,7 @@ def optimize(
             `study.optimize`. Workers call them, each after its own trials; so they must be picklable then.
         trial_timeout: seconds that an attempt at a trial may take; then the process that runs it ends, and
             the trial fails and says where it was. It makes even a single worker a process of its own.
-        workers: how many run, and where, if not as processes of this machine: `RayWorkers(64)`.
+        workers: where workers run and how many, if not as processes of this machine: `RayWorkers(64)`.
 
     Raises:
         SearchFailedError: the rehearsal failed; the first five trials, or eight of the last ten, failed for

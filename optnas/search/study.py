@@ -46,7 +46,7 @@ def create_study(
     """Create a study, or go on with the one of that name in that storage.
 
     Args:
-        objective: gives the directions, and what the study records of its origin.
+        objective: says what is optimized in which direction, and what the study records of its origin.
         study_name: by default the name of the space function.
         storage: where trials live, such as `"sqlite:///nas.db"`; None keeps them in memory only.
         sampler: an Optuna sampler, or a function `seed -> sampler`, so that each worker and each resumed run
@@ -56,15 +56,17 @@ def create_study(
         seed: of the study, from which every trial's seed is derived; random when None. A study that exists
             keeps the seed that it began with.
         learn_from: finished studies on other data or tasks, of spaces that ask the same, at least in part.
-            What they let expect is where the sampler begins, and counts as far as it predicts the trials; a
-            study that does not even predict itself is not heard. It is written into this study, which needs
-            the others no more; a study that exists keeps what it was told.
-        try_first: so many of their best architectures are enqueued when this study begins, those of each
-            study in turn.
+            The sampler begins with what they predict, and relies on it to the extent that it predicts the
+            trials; a study that cannot predict even its own trials is ignored. What was learned is stored in
+            this study, so that the others are not needed later; a study that exists keeps what it learned at
+            its beginning.
+        try_first: number of their best architectures that are enqueued when this study begins, taken from
+            each study in turn.
 
     Raises:
-        ValueError: `learn_from` has a study with several objectives, with fewer than five trials that tell
-            anything, or of which no question is asked here; or the sampler cannot learn from others.
+        ValueError: `learn_from` has a study with several objectives, with fewer than five trials that have a
+            value or a report, or that shares no question with this space; or the sampler cannot learn from
+            others.
         ParamsMismatchError: the study of that name optimizes another metric, or in the other direction; or an
             older optnas began it.
 

@@ -27,10 +27,11 @@ MOST_ENUMERATED = 20_000
 
 
 class Node(ABC):
-    """A space that answers for itself; whoever walks spaces asks it, whatever its class.
+    """A space that knows its own candidates, questions and number of architectures.
 
-    Your own: answer `candidates`, and give `questions` and `count` in terms of those of the candidates, for
-    which the functions `questions` and `count` of this module serve, whether they are nodes or not.
+    A node of your own defines `candidates`, and computes `questions` and `count` from those of its
+    candidates. The functions `questions` and `count` of this module give these for nodes and plain functions
+    alike.
 
     Examples:
         >>> isinstance(optnas.Choice("op", {"a": space, "b": space}), optnas.space.Node)

@@ -63,8 +63,8 @@ class Place:
 class Storage(BaseStorage):
     """Optuna's storage interface and what a search asks beyond it.
 
-    What stands here are the answers of a storage that has no owners: it buffers nothing, nobody knows who
-    runs a trial, and no trial is ever found to be lost.
+    The methods here suit a storage without owners: it buffers nothing, does not know which process runs a
+    trial, and never finds a trial to be lost.
 
     Examples:
         >>> isinstance(optnas.open_storage("sqlite:///nas.db"), optnas.storage.Storage)

@@ -72,7 +72,7 @@ class Loss(Enum):
 
 @dataclass(frozen=True)
 class StaleTrial:
-    """A RUNNING trial that nobody seems to run.
+    """A RUNNING trial that no process seems to run.
 
     `n_attempts`: how often it was taken; `process`: the last that had it.
 

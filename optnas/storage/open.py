@@ -67,12 +67,13 @@ def open_storage(
     Args:
         storage: a URL (`sqlite:///nas.db`, `postgresql://user@host/database`), the path of a SQLite file, a
             storage of Optuna's that is open already, or None (in memory). Other URLs go to Optuna.
-        lease: seconds that a trial stays with a process that gives no sign of life, and half as many for
-            others to see it; a process gives four in that time. The same for all processes.
+        lease: seconds after which a trial is taken from a process that gives no sign of life, and half as
+            many for the others to notice. A process renews its lease four times in that period. Use the same
+            number in all processes.
         patience: seconds to wait for a database that is locked or cannot be reached.
         full_sync: SQLite only: wait for the disk at every commit, so that power loss loses nothing either.
-        read_only: only look: no table is made, nothing is written, not even beside a SQLite file (unless its
-            log must be read). For databases that `lease`, `patience` and `full_sync` are for.
+        read_only: only read: no table is made and nothing is written, not even beside a SQLite file (unless
+            its log must be read). For the same databases as `lease` and `patience`.
 
     Raises:
         StorageUnavailableError: it cannot be reached or written; the message says why.
@@ -109,7 +110,7 @@ def open_storage(
 
 
 def storage_of(study: optuna.Study) -> Storage:
-    """The storage of any study, with abilities: ours as it is, another one behind the interface of ours.
+    """The storage of any study, behind the interface `Storage`: one of optnas as it is, another one wrapped.
 
     Examples:
         >>> isinstance(optnas.storage.storage_of(optuna.create_study()), optnas.storage.Storage)

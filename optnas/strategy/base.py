@@ -21,7 +21,7 @@ from optnas.limits import Within
 
 
 class TrialSampler(BaseSampler, ABC):
-    """A sampler that settles once a trial how to answer its questions, by `prepare`.
+    """The base class of samplers that decide once a trial, in `prepare`, how to answer its questions.
 
     Nothing about the search lives in the sampler: with a seed, the answers of trial n depend on the seed,
     on n and on the trials in the storage. So a killed search goes on where it was, workers that share a
@@ -34,7 +34,7 @@ class TrialSampler(BaseSampler, ABC):
         within: Which params keep the limits of the objective. `create_study` and `optimize` set it and see to
             it that limits are kept; a sampler that makes candidates saves time by looking itself.
         several: Whether it can search for several values at once.
-        hears: Whether it learns from what a study was told of others (`record.heard`).
+        hears: Whether it learns from other studies (`record.heard`).
 
     Examples:
         >>> class Always(optnas.strategy.TrialSampler):

@@ -31,10 +31,10 @@ _logger = optuna.logging.get_logger(__name__)
 class MixedCmaEsSampler(TrialSampler):
     """Adapts a normal distribution of the numbers and the probabilities of the categories.
 
-    Every question that the space can ask has a place in them, whether a trial asks it or not. They change
-    once a generation, which ends when `population_size` of its trials are COMPLETE or PRUNED; pruned and
-    infeasible ones rank last. Trials of other samplers are not learned from. Enqueued answers are: they
-    replace what was sampled.
+    Both hold every question that the space can ask, whether or not a trial asks it. They are updated once a
+    generation, which ends when `population_size` of its trials are COMPLETE or PRUNED; pruned and infeasible
+    ones rank last. Trials of other samplers are not learned from. Enqueued trials are: their answers replace
+    the sampled ones.
 
     A question that `space` does not know is answered at random, and a warning is logged once.
 

@@ -39,7 +39,7 @@ class _Found:
 
 
 class DistinctSampler(PlanningSampler):
-    """Asks any sampler again where its answers would repeat a network of the study.
+    """Wraps a sampler, and asks it again when its answers would repeat a network of the study.
 
     Before a trial asks its first question, the space is replayed through the inner sampler. If what comes out
     has been seen, it is drawn again, up to `redraws` times; then the nearest architecture not yet seen is
@@ -47,24 +47,24 @@ class DistinctSampler(PlanningSampler):
     attribute `optnas:plan` (`how`: `drawn`, `redrawn`, `neighbor`, `random`, or `repeat` where the enqueued
     answers allow nothing else), together with the planned answers, which concurrent workers respect.
 
-    Seen are the architectures of all other trials of the study, finished or running, and those waiting with
-    complete answers. Questions that `space` does not ask go to the inner sampler as always.
+    An architecture is known if another trial of the study has it, finished, running, or waiting with complete
+    answers. Questions that `space` does not ask go to the inner sampler as always.
 
     Args:
         sampler: Any sampler of a single- or multi-objective study.
         space: Asks everything that tells two trials apart. For a joint search of architecture and
             hyperparameters that is more than the architecture; a function may ask for both.
-        identity: Params to what must not repeat. The default takes the params themselves; one that returns a
-            fingerprint recognizes different answers that build the same network.
-        recorded: A finished trial to its identity, where the trial itself tells. Where it is None, `identity`
-            is asked, which may have to build all networks so far before a resumed search goes on.
+        identity: Maps params to what must not repeat. The default takes the params themselves; a function
+            that returns a fingerprint recognizes different answers that build the same network.
+        recorded: Maps a finished trial to the identity that it recorded. If it is None, `identity` is called
+            instead, which may have to build all earlier networks before a resumed search continues.
         redraws: How often the inner sampler is asked again.
-        within: Of an objective with limits (`Objective.within`): nothing else is proposed. `LimitedSampler`
-            around the inner sampler sees to it that what this one draws is within them, too.
-        seed: Of the neighbor and the random choice; see `TrialSampler`.
+        within: Says which params keep the limits of an objective (`Objective.within`); no others are
+            proposed. Wrap the inner sampler in `LimitedSampler`, so that what it draws keeps them too.
+        seed: Seed of the neighbor and of the random choice; see `TrialSampler`.
 
     Raises:
-        SpaceExhausted: (from the trial's first question) nothing is left.
+        SpaceExhausted: (at the trial's first question) no architecture is left.
         ValueError: `redraws` is negative.
 
     Examples:

@@ -30,9 +30,9 @@ class RegularizedEvolutionSampler(TrialSampler):
     tell the lineage.
 
     Args:
-        population_size: How many trials live.
-        tournament_size: How many compete to be parent.
-        crossover: The probability that a decision present in a second parent, too, is taken from there.
+        population_size: Number of trials in the population.
+        tournament_size: Number of trials from which the parent is chosen.
+        crossover: Probability that a decision which a second parent has too is taken from that parent.
         seed: See `TrialSampler`.
 
     Raises:

@@ -17,7 +17,7 @@ class FrontPruner(MultiObjectivePruner):
 
     All other objectives must be facts, which are known before training. The rivals of a trial are those that
     are as good in all of them: such networks, and no others, keep it off the front. So a cheap network is
-    compared with cheap ones only, and stays for what it costs; a dear one must beat all that are cheaper.
+        compared with cheap ones only, and an expensive one must beat all that are cheaper.
 
         optnas.create_study(objective, pruner=FrontPruner(MedianPruner(n_warmup_steps=5)))
 

@@ -34,7 +34,8 @@ class PromotingPruner(BasePruner, ABC):
     go on, what it stops is pruned for good.
 
     Attributes:
-        most_paused: Of more paused trials, the least promising are pruned for good: each has a state on disk.
+        most_paused: The largest number of paused trials, each of which keeps a state on disk; of more, the
+            least promising are pruned for good.
 
     Examples:
         >>> isinstance(optnas.HalvingPruner(), optnas.strategy.PromotingPruner)
@@ -60,10 +61,11 @@ class PromotingPruner(BasePruner, ABC):
 class HalvingPruner(PromotingPruner):
     """Pauses all but the best third at each rung; a paused training goes on once it is among that third.
 
-    Rungs are numbers of reports: the first, `spacing` times as many, and so on. The first is where a report
-    begins to say something: a report before training, or in a warm-up, whose order has little to do with that
-    of the next (rank correlation below 0.75 over the first `n_startup_trials`), is no rung. Trials are
-    compared by the best of their reports so far. Whoever is ahead of all others at a rung goes on.
+    Rungs are numbers of reports: the first, `spacing` times as many, and so on. The first rung is the first
+    report that predicts the next one: a report made before training or during a warm-up, which ranks the
+    trials in another order than the next report does (rank correlation below 0.75 over the first
+    `n_startup_trials`), is not a rung. Trials are compared by the best of their reports so far. A trial that
+    is ahead of all others at a rung goes on.
 
     When no new trial may begin, more and more paused ones go on, the most promising first, until a share of
     about `finish` of all has been completed (rounded down at each rung, so that of four trials one is).
@@ -71,10 +73,10 @@ class HalvingPruner(PromotingPruner):
     Chosen by experiment (studies/benchmarks/pruners.py).
 
     Args:
-        eta: Of so many trials at a rung one goes on at once.
-        spacing: Each rung is after so many times the reports of the one before.
-        n_startup_trials: So many trials make one report more, which shows what the first rung is.
-        finish: Share of the trials that is completed where their number is given.
+        eta: One of this many trials at a rung goes on at once.
+        spacing: Each rung comes after this many times as many reports as the one before.
+        n_startup_trials: This many trials make one report more than the others, to find the first rung.
+        finish: Share of the trials that is completed, if the number of trials is given.
         most_paused: See `PromotingPruner`.
 
     Raises:

@@ -36,8 +36,8 @@ class LimitedSampler(PlanningSampler):
     Args:
         sampler: Any sampler of a single- or multi-objective study.
         space: Asks everything that a trial asks; see `DistinctSampler`.
-        within: Of the objective (`Objective.within`).
-        seed: Of what is changed; see `TrialSampler`.
+        within: Says which params keep the limits: `Objective.within`.
+        seed: Seed of the changes; see `TrialSampler`.
 
     Raises:
         SpaceExhausted: (from the trial's first question) nothing that keeps the limits was found; the message

@@ -29,7 +29,7 @@ class LocalSearchSampler(TrialSampler):
     starts again from a new random architecture. The space need not be known.
 
     Of several objectives, it tries the neighbors of the front (Pareto local search, Paquete et al. 2004):
-    first of the one with most room around it that has untried ones left.
+    first those of the member with the most room around it that still has untried neighbors.
 
     The trial's system attributes `optnas:parent` (a trial's number), `optnas:changed` (a decision's name) and
     `optnas:tried` (its new answer) tell the path; `optnas:start` is the number of the trial at which the

@@ -47,8 +47,8 @@ class PaddedSampler(PlanningSampler):
     Samplers that model parameters jointly (GP, CMA-ES, NSGA-II, TPE) do so for those that all trials share;
     in a conditional space that is a small part. Under this wrapper they see a study in which all trials have
     all parameters. The real trials have only those that were asked; the answers given to the others stand in
-    the system attribute `optnas:padded`. Trials that came about otherwise are padded at random, always the
-    same.
+    the system attribute `optnas:padded`. Trials that another sampler made are padded at random, in the same
+    way each time.
 
     Args:
         sampler: Any sampler.

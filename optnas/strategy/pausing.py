@@ -24,24 +24,24 @@ FEWEST = 4
 
 
 class PausingFrontPruner(PromotingPruner, MultiObjectivePruner):
-    """Pause what is behind at its cost, and let go on what may still catch up.
+    """Pauses a trial that is behind others of its cost, and lets it go on if it may still catch up.
 
     All objectives but one must be facts, which are known before training; rivals of a trial are those that
     are as good in all of them (see `FrontPruner`). Rungs are numbers of reports: `first`, `spacing` times as
     many, and so on. A trial is ahead at a rung if the best of its reports so far is at least as good as that
     of each rival at the same rung. What is ahead goes on; what is not pauses.
 
-    How far behind is too far, the trials say: of those that were completed, each gained something from the
-    rung to its end, and the chance of a trial is the share of their pairs of which one gained more than the
-    other by as much as the trial is behind. When no new trial may begin, the paused trials go on, the one
-    with the best chance first, until none has a chance of `chance`; the others are pruned.
+    Completed trials show how far behind is too far. Each of them gained something between the rung and its
+    end; the chance of a trial is the share of all pairs of them in which one gained more than the other by as
+    much as the trial is behind. When no new trial may begin, the paused trials go on, the one with the best
+    chance first, until none has a chance of `chance`; the others are pruned.
 
     Chosen by experiment (studies/benchmarks/front_pruners.py).
 
     Args:
-        first: Reports at the first rung.
-        spacing: Each rung is after so many times the reports of the one before.
-        chance: A trial that has less does not go on.
+        first: Number of reports at the first rung.
+        spacing: Each rung comes after this many times as many reports as the one before.
+        chance: A trial with a smaller chance does not go on.
         most_paused: See `PromotingPruner`.
 
     Raises:

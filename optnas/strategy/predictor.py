@@ -55,20 +55,20 @@ class PredictorSampler(TrialSampler):
     ask, such as a task's learning rate, are learned from the trials and searched jointly. The whole plan
     stands in the trial's system attribute `optnas:plan`, where other workers see it before it is asked.
 
-    In a study that was told of others (`create_study(learn_from=...)`), what those let expect is the mean of
-    the surrogate, as far as it predicts the trials.
+    In a study that learns from others (`create_study(learn_from=...)`), what those predict is the mean of the
+    surrogate, to the extent that it predicts the trials.
 
     Args:
-        space: Of the study; it is called with other trials, on the meta device, some hundred times for a
-            suggestion. One that asks the same questions and builds nothing is faster.
-        n_startup_trials: The first so many trials are random, each as different from the others as a few
-            draws allow. The surrogate is asked from then on, where at least half as many have a value or
-            reported: a trial that was pruned, or still runs, tells something too. In `optnas.optimize` the
-            start takes no more than a fifth of the budget.
+        space: The space of the study. It is called with other trials, on the meta device, some hundred times
+            for a suggestion; a function that asks the same questions and builds nothing is faster.
+        n_startup_trials: Number of random trials at the start, each as different from the others as a few
+            draws allow. After them the surrogate proposes, as soon as half as many trials have a value or a
+            report; those of pruned and running trials count. `optnas.optimize` limits the start to a fifth of
+            the budget.
         features: See `Surrogate`.
-        costs: Of a study with several objectives: from params to those that are known without a trial, by
-            name, such as `Objective.costs`; they need no model.
-        example: Of the inputs of the networks, or a function of a trial that returns one, such as
+        costs: For several objectives: maps params to those objectives that are known without a trial, by
+            name, such as `Objective.costs`; these are computed instead of predicted.
+        example: Inputs of the networks, or a function of a trial that returns them, such as
             `Objective.example_for`. With it the surrogate sees how each network is put together
             (`optnas.facts.structure`) beside its answers, where that predicts better.
         seed: See `TrialSampler`.

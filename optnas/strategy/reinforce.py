@@ -41,11 +41,11 @@ class ReinforceSampler(TrialSampler):
     trials, in the order in which they ended, whoever made them.
 
     Args:
-        learning_rate: Of Adam.
+        learning_rate: Learning rate of Adam.
         entropy: The weight of the entropy bonus.
-        batch: Trials in an update.
-        baseline_decay: Of the moving average of the rewards.
-        hidden: Units of the LSTM.
+        batch: Number of trials in an update.
+        baseline_decay: Decay of the moving average of the rewards.
+        hidden: Number of units of the LSTM.
         seed: See `TrialSampler`.
 
     Raises:

@@ -68,10 +68,11 @@ class SinglePath:
 class Fair:
     """Each step trains several sub-networks, in which every candidate of a `Choice` occurs equally often.
 
-    Each decision deals its answers like cards: no answer comes again before all others have come. So every
-    candidate of a choice of that many is trained exactly once in every step, if the choice is reached by
-    every sub-network; others are trained equally often on average. Gradients of the sub-networks add up, then
-    the optimizer goes one step. It takes the memory of so many networks.
+    Each decision deals its answers like cards: no answer comes again before all others have come. If a choice
+    has as many candidates as a step has sub-networks, and every sub-network reaches it, each of its
+    candidates is trained exactly once in every step; other candidates are trained equally often on average.
+    Gradients of the sub-networks add up, then the optimizer goes one step. A step needs the memory of that
+    many networks.
 
     Chu et al., FairNAS, ICCV 2021 (arXiv:1907.01845).
 
@@ -98,9 +99,9 @@ class Fair:
 class Sandwich:
     """Each step trains the largest sub-network, the smallest, and some drawn at random.
 
-    The largest learns from the targets, the others from what the largest says (in-place distillation). The
-    largest and the smallest are by number of parameters, as found by improving one decision after the other.
-    It takes the memory of so many networks.
+    The largest learns from the targets, the others from the output of the largest (in-place distillation).
+    The largest and the smallest are by number of parameters, as found by improving one decision after the
+    other. A step needs the memory of that many networks.
 
     Yu & Huang, Universally Slimmable Networks, ICCV 2019 (arXiv:1903.05134); Yu et al., BigNAS, ECCV 2020
     (arXiv:2003.11142).
@@ -108,7 +109,7 @@ class Sandwich:
     Args:
         task: what the sub-networks learn.
         n_random: how many are drawn at random.
-        distance: `(output, output of the largest) -> scalar`, what the others learn by; the default is for
+        distance: `(output, output of the largest) -> scalar`, the loss of the others; the default is for
             class scores `(n, n_classes, ...)`.
 
     Raises:

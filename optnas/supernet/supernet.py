@@ -24,7 +24,8 @@ class Supernet(nn.Module):
     The candidates of a `Choice` have weights of their own, at each place where the choice stands; so has each
     position of a `Repeat`. What differs in size only (the width, the kernel, the expansion that a block asks
     for) is a slice of the largest: the first channels, the middle of a kernel. A plain function may decide
-    sizes, and what has no weights (an activation, a stride); which weights there are must be said by nodes.
+    sizes, and what has no weights (an activation, a stride); decisions about which weights exist must be
+    nodes.
 
     Called, it runs the sub-network that `choose` set last, at first the largest. Normalizations use the
     statistics of the batch, in evaluation mode too: running ones would belong to no sub-network.
@@ -36,10 +37,10 @@ class Supernet(nn.Module):
         passes: how many passes of sub-networks it was trained by; a tensor.
 
     Args:
-        space: a function of a trial that builds a network, best one of nodes.
+        space: a function of a trial that builds a network, preferably one made of nodes.
         example: inputs of the networks, as `Objective` takes them: `(2, 1, 8, 8)`.
-        draws: how many networks drawn at random to look at, beside those that show every answer once, to
-            know which weights there are.
+        draws: number of random networks that are built to find all weights, beside those that show every
+            answer once.
 
     Raises:
         SpaceError: nothing says which weights two networks share; the message names the decision and says

@@ -25,13 +25,14 @@ class Validation(Estimator):
 
     Statistics of normalizations, which belong to no sub-network, are measured anew first. The score is an
     estimate of what the stand-alone network would reach: measure how well it ranks networks of your space
-    before you believe it. So the last word has `best(study, objective, finalists=5)`, for which the networks
-    are trained from scratch by `training`.
+    before you believe it. Let `best(study, objective, finalists=5)` decide in the end: it trains the best
+    networks from scratch, by `training`.
 
     Args:
-        supernet: whose `subnet` is the objective's space.
-        training: of a stand-alone network: its task, its data, what counts; and how finalists are trained.
-        n_calibration: batches of training data on which statistics are measured.
+        supernet: the supernet whose `subnet` is the objective's space.
+        training: how a stand-alone network is trained. It gives the task, the data and the metric, and trains
+            the finalists.
+        n_calibration: number of batches of training data on which the statistics are measured.
 
     Examples:
         >>> conv = optnas.Choice(

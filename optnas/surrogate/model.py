@@ -56,17 +56,17 @@ class Surrogate:
     stand is modeled (`standings`). Infeasible trials (a constraint is above 0) and FAIL ones do not count.
 
     Args:
-        direction: Of the study.
+        direction: Direction of the study.
         features: More about an architecture than its answers, if given; called with the params of each trial
             and of each candidate.
         headroom: How much better than the best trial a value can be, as a share of the distance from there to
             the median. Near its end, values are told apart best.
-        noise: What is believed of single values; see `GaussianProcess.fit`.
-        prior: What studies on other data let expect. It is the mean of the process, as far as trials are
-            predicted better with it, each from all others: all of it, half, or none.
+        noise: Prior of the noise of single values; see `GaussianProcess.fit`.
+        prior: What studies on other data predict. It becomes the mean of the process, in full, by half or not
+            at all, whichever predicts each trial best from all others.
 
     Attributes:
-        looks: Once it is fitted, whether it looks at features.
+        looks: Whether the fitted surrogate uses the features.
 
     Examples:
         >>> surrogate = optnas.surrogate.Surrogate(study.direction)

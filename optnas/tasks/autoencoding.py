@@ -31,7 +31,7 @@ class Autoencoding(Task):
             inputs in 0..1.
         beta: how much the Kullback-Leibler divergence counts (beta-VAE, Higgins et al. 2017).
 
-    Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `call`, ...
+    The keyword arguments of `optnas.tasks.Task` are accepted too: `lr`, `recipe`, `call`, ...
 
     Examples:
         >>> task = optnas.tasks.Autoencoding("bernoulli", beta=0.5, lr=1e-3)

@@ -26,11 +26,11 @@ class Classification(Task):
     Args:
         n_classes: number of classes.
         label_smoothing: share of the label spread over all classes, in 0..1.
-        ignore_index: the label of what does not count, neither in the loss nor in any metric.
+        ignore_index: label of the positions that neither the loss nor any metric counts.
         class_weights: how much a label of each class counts in the loss, for data with rare classes.
         classes_last: the model's scores come as `(n, ..., n_classes)`, as those of transformers do.
 
-    Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `metrics`, `call`, ...
+    The keyword arguments of `optnas.tasks.Task` are accepted too: `lr`, `recipe`, `metrics`, `call`, ...
 
     Examples:
         >>> task = optnas.Classification(10, label_smoothing=0.1, lr=(1e-4, 1e-2))

@@ -28,7 +28,7 @@ class Contrastive(Task):
     Args:
         temperature: of the softmax over cosine similarities.
 
-    Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `call`, ...
+    The keyword arguments of `optnas.tasks.Task` are accepted too: `lr`, `recipe`, `call`, ...
 
     Examples:
         >>> task = optnas.tasks.Contrastive(temperature=0.2)
@@ -52,7 +52,7 @@ class Siamese(Task):
     Args:
         margin: how far apart pairs are enough.
 
-    Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `metrics`, `call`, ...
+    The keyword arguments of `optnas.tasks.Task` are accepted too: `lr`, `recipe`, `metrics`, `call`, ...
 
     Examples:
         >>> task = optnas.tasks.Siamese(margin=0.5)

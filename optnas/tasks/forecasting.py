@@ -31,8 +31,8 @@ class Forecasting(Task):
         quantiles: which to predict, such as (0.1, 0.5, 0.9).
         season: after how many steps a series repeats itself; 1: as if it stayed where it is.
 
-    Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `metrics`, `call`, ...
-    The past is the input, or the first of several.
+    The keyword arguments of `optnas.tasks.Task` are accepted too: `lr`, `recipe`, `metrics`, `call`, ... The
+    past is the input, or the first of several.
 
     Examples:
         >>> task = optnas.tasks.Forecasting(quantiles=(0.1, 0.5, 0.9), season=24)

@@ -30,7 +30,7 @@ class LanguageModeling(Task):
         bytes_per_token: mean length of a token of the text, for `bpb`; 1 for bytes as tokens.
         ignore_index: the target of what does not count; and `padding`, a token that is none.
 
-    Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `metrics`, `call`, ...
+    The keyword arguments of `optnas.tasks.Task` are accepted too: `lr`, `recipe`, `metrics`, `call`, ...
 
     Examples:
         >>> task = optnas.tasks.LanguageModeling(vocabulary=256)

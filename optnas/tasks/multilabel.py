@@ -31,7 +31,7 @@ class MultiLabel(Task):
         positive_weights: how much a 1 of each label counts in the loss, where it is rare.
         ignore_index: the target of what does not count.
 
-    Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `metrics`, `call`, ...
+    The keyword arguments of `optnas.tasks.Task` are accepted too: `lr`, `recipe`, `metrics`, `call`, ...
 
     Examples:
         >>> task = optnas.tasks.MultiLabel(14, positive_weights=[5.0] * 14)

@@ -25,7 +25,7 @@ class OwnLoss(Task):
     number, its `loss`, the first of a tuple, or the sum of a dict of numbers. Logs it, a mean over batches
     weighted by their rows.
 
-    Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `call`, ...
+    The keyword arguments of `optnas.tasks.Task` are accepted too: `lr`, `recipe`, `call`, ...
 
     Examples:
         >>> task = optnas.tasks.OwnLoss(lr=1e-4)

@@ -86,7 +86,7 @@ class Constant:
 class Recipe:
     """How a task trains weights, beside learning rate and weight decay.
 
-    A decision of the trial where the task gets a function instead:
+    To let the trial decide, give the task a function instead:
 
         Classification(10, recipe=lambda trial: Recipe(clip=trial.suggest_float("clip", 0.1, 10, log=True)))
 

@@ -18,16 +18,16 @@ from optnas.trial import Trial
 class Regression(Task):
     """Mean squared error of outputs against targets of the same shape; `(n, 1)` against `(n,)` is fine.
 
-    Scale the targets to about zero mean and unit variance first: a few epochs of small steps do not get to
-    targets around 150, and an `r2` below 0 says so. Logs `train_loss` and, for `val` and `test`, the loss,
-    `mae` (mean absolute error) and `r2` (coefficient of determination; it needs two samples or more). Of
-    targets `(n, k)`, `r2` is the mean over the k columns; of targets with more dimensions, it is that of all
-    their elements together.
+    Scale the targets to about zero mean and unit variance first: a few epochs of small steps do not reach
+    targets around 150; an `r2` below 0 is the sign of that. Logs `train_loss` and, for `val` and `test`, the
+    loss, `mae` (mean absolute error) and `r2` (coefficient of determination; it needs two samples or more).
+    Of targets `(n, k)`, `r2` is the mean over the k columns; of targets with more dimensions, it is that of
+    all their elements together.
 
     Args:
         loss: `(output, target) -> scalar`, a mean over the elements of the target.
 
-    Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `metrics`, `call`, ...
+    The keyword arguments of `optnas.tasks.Task` are accepted too: `lr`, `recipe`, `metrics`, `call`, ...
 
     Examples:
         >>> task = optnas.Regression(nn.functional.l1_loss, lr=1e-3)

@@ -27,10 +27,10 @@ class Segmentation(Task):
     Args:
         n_classes: number of classes, background included.
         dice: the share of soft Dice in the loss, in 0..1.
-        ignore_index: the label of what does not count, neither in the loss nor in any metric.
+        ignore_index: label of the positions that neither the loss nor any metric counts.
         class_weights: how much a label of each class counts in the cross-entropy.
 
-    Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `metrics`, `call`, ...
+    The keyword arguments of `optnas.tasks.Task` are accepted too: `lr`, `recipe`, `metrics`, `call`, ...
 
     Examples:
         >>> task = optnas.tasks.Segmentation(4, dice=1.0)

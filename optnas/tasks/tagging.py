@@ -26,7 +26,7 @@ class Tagging(Task):
             loss nor in any metric.
         class_weights: how much a token of each tag counts in the loss.
 
-    Further arguments, by name, are those of `optnas.tasks.Task`: `lr`, `recipe`, `metrics`, `call`, ...
+    The keyword arguments of `optnas.tasks.Task` are accepted too: `lr`, `recipe`, `metrics`, `call`, ...
 
     Examples:
         >>> task = optnas.tasks.Tagging(9)

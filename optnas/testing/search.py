@@ -58,8 +58,9 @@ class Finding:
     """What one check found.
 
     Attributes:
-        part: of the search: space, data, training, metric, study, storage, folder, workers, memory, time.
-        words: what is wrong, and the way out; or what was seen to work.
+        part: which part of the search was checked: space, data, training, metric, study, storage, folder,
+            workers, memory, time.
+        words: what is wrong and the way out, or what works.
         where: `file:line` where that is known, else "".
         kind: "wrong" where the search would fail or mislead, "careful" where it may, else "fine".
 

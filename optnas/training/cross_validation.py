@@ -32,15 +32,15 @@ class CrossValidation(Estimator):
 
         CrossValidation(Training(Classification(3), TensorData((x, y)), monitor="val_acc", ...), k=5)
 
-    Every fold is one `Training` as it would be alone: from the same untrained weights and the same random
-    state, on all but one k-th of what the data have for training and validation. The test data stay out.
-    The folds are those of the data, see `TensorData.fold`: stratified by class, whole groups, or in order
-    of time. Beside the means, `<metric>_std` is the sample standard deviation over the folds, and
+    Each fold is an ordinary `Training`, which begins with the same untrained weights and the same random
+    state and trains on all but one k-th of the training and validation data. The test data are not used. The
+    data divide themselves into folds, as `TensorData.fold` describes: stratified by class, by whole groups,
+    or in order of time. Beside the means, `<metric>_std` is the sample standard deviation over the folds, and
     `<monitor>_fold_<i>` the value of each.
 
     After each fold the mean so far of `monitor` is reported, and the pruner may end the trial: a step is a
-    fold. A trial that was interrupted goes on with the fold, and the epoch, where it was. The kept network
-    is that of the first fold.
+    fold. An interrupted trial continues at the fold and the epoch that it had reached. The network of the
+    first fold is kept.
 
     Args:
         training: what is done on each fold; its data are a `TensorData`, another data module with a method
@@ -49,7 +49,7 @@ class CrossValidation(Estimator):
         repeats: how often the data are divided into folds, each time in another way.
 
     Raises:
-        ValueError: less than two folds, or no repeat.
+        ValueError: fewer than two folds, or no repetition.
         TypeError: the data cannot be divided.
 
     Examples:

@@ -14,7 +14,7 @@ from torch.nn.parameter import UninitializedParameter
 class Inferred(nn.Module, ABC):
     """A module that makes its layers at its first forward pass, when it sees what it gets.
 
-    Until then it holds one parameter without a shape, as torch's lazy modules do: whoever counts or saves
+    Until then it holds one parameter without a shape, as torch's lazy modules do: code that counts or saves
     parameters notices, and `.to(...)` decides where and in which type the layers are made. Call `infer` first
     in `forward`.
 
