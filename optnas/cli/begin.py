@@ -55,7 +55,7 @@ def print_check(job: Job, trials: int | None, workers: int) -> None:
     for finding in found:
         say(f"{_MARKS[finding.kind]:8}{finding}")
     if n_wrong := sum(finding.kind == "wrong" for finding in found):
-        fail(f"\n{n_wrong} of these must be mended before the search; nothing was stored.", code=1)
+        fail(f"\n{n_wrong} of these must be fixed before the search; nothing was stored.", code=1)
     say(f"\nNext: {job.command('run')}")
 
 

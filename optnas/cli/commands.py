@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Neural architecture search with Optuna and PyTorch Lightning. A STUDY.py is plain Python that "
-    "defines `objective`, and, where it likes, `study_name`, `storage`, `sampler`, `pruner`, `seed`, "
+    "defines `objective`, and may define `study_name`, `storage`, `sampler`, `pruner`, `seed`, "
     "`n_trials`, `baseline` and `n_retrain`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -247,9 +247,12 @@ def report(
         str | None, typer.Option(help="By default the file's, or the only study of the storage.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Ends in .html, or in .md for text; by default report.html.")
+        Path | None,
+        typer.Option(help="File to write, which ends in .html, or in .md for text; by default report.html."),
     ] = None,
-    format: Annotated[Format, typer.Option(help="Of the file that is written by default.")] = Format.HTML,
+    format: Annotated[
+        Format, typer.Option(help="Format of the report, if --output is not given.")
+    ] = Format.HTML,
 ) -> None:
     """Write what a search found, why it is the best and how sure that is, to one file."""
     path = output or Path(f"report.{format}")
@@ -273,7 +276,12 @@ def report(
 def dashboard(
     storage: StorageUrl = DEFAULT_STORAGE,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
-    host: Annotated[str, typer.Option(help="The dashboard has no password: beware.")] = "127.0.0.1",
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address to listen at. Whoever reaches it can change studies: there is no password."
+        ),
+    ] = "127.0.0.1",
 ) -> None:
     """Serve optuna-dashboard on a storage, to this machine only unless told otherwise."""
     opened = open_existing(storage)

@@ -134,7 +134,11 @@ def load_only_study(storage: str, study_name: str | None, *, read_only: bool = F
     if study_name is None and len(names) == 1:
         study_name = names[0]
     if study_name not in names:
-        wanted = "One study must be meant" if study_name is None else f"There is no study {study_name!r}"
+        wanted = (
+            "It is not clear which study is meant"
+            if study_name is None
+            else f"There is no study {study_name!r}"
+        )
         fail(
             f"{wanted}; {without_password(storage)} has {', '.join(names) or 'none at all'}. "
             "Say which with --study-name."

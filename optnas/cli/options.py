@@ -42,12 +42,19 @@ StorageUrl = Annotated[
 ]
 Trials = Annotated[
     int | None,
-    typer.Option(min=1, help=f"Of the whole study; by default the file's `n_trials`, or {DEFAULT_TRIALS}."),
+    typer.Option(
+        min=1,
+        help=f"Number of trials of the whole study; by default the file's `n_trials`, or {DEFAULT_TRIALS}.",
+    ),
 ]
 Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds after which no new trial begins.")]
 Trainings = Annotated[
     float | None,
-    typer.Option(min=0, help="As many epochs, over all trials, as so many whole trainings have."),
+    typer.Option(
+        min=0,
+        help="Budget in whole trainings: the epochs of all trials together may be as "
+        "many as those of this many trainings.",
+    ),
 ]
 TrialTimeout = Annotated[
     float | None,
@@ -56,8 +63,8 @@ TrialTimeout = Annotated[
 Pick = Annotated[
     list[str] | None,
     typer.Option(
-        help="Of several objectives: knee (the default), the number of a trial, or what the best in the "
-        "first objective must keep, such as 'flops<=2e6'; may be given several times.",
+        help="For several objectives: knee (the default), the number of a trial, or limits within which "
+        "the best in the first objective is taken, such as 'flops<=2e6'; may be given several times.",
     ),
 ]
 Workers = Annotated[
@@ -73,9 +80,9 @@ Finalists = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="How many of the leaders are trained anew, since luck may have made their order; 0: none. By "
-        "default at the end of a search as many as a tenth of its cost suffices for, and none for `best`, "
-        "which trains each from the seeds of --retrain, or from 3.",
+        help="How many of the best trials are trained anew before one is called the best, because their "
+        "order may be luck; 0 for none. By default `run` trains as many as a tenth of the cost of the "
+        "search pays for, and `best` none; `best` trains each from the seeds of --retrain, or from 3.",
     ),
 ]
 Json = Annotated[
@@ -86,4 +93,6 @@ Json = Annotated[
         "end), and no summary.",
     ),
 ]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Of training anew; by default as in the search.")]
+Epochs = Annotated[
+    int | None, typer.Option(min=1, help="Epochs of a training anew; by default as in the search.")
+]

@@ -45,7 +45,8 @@ def show_trials(study: optuna.Study) -> bool:
     audited = [str(trial.number) for trial in trials if record.AUDIT_OF.of(trial) is not None]
     if audited:
         say(
-            f"Of known networks, trained all the same to see whether equal networks get equal values: "
+            f"Networks that were known, but trained again to see whether equal networks get equal "
+            "values: "
             f"trial {', '.join(audited)}."
         )
     if len(study.directions) > 1:

@@ -19,20 +19,22 @@ from optnas.passwords import without_password
 @app.command()
 def extend(
     file: File,
-    name: Annotated[str, typer.Argument(metavar="NEW_NAME", help="Of the new study.")],
+    name: Annotated[str, typer.Argument(metavar="NEW_NAME", help="Name of the new study.")],
     default: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=ANSWER",
-            help="What the space did not ask before, with the answer that rebuilds the old networks, such "
-            "as 'block.*.act=relu'; an answer is read as JSON where it is that. May be given several times.",
+            help="A question that the space did not ask before, and the answer that rebuilds the old "
+            "networks, such as 'block.*.act=relu'. The answer is read as JSON if it is JSON. May be "
+            "given several times.",
         ),
     ] = None,
     other_settings: Annotated[
         bool,
         typer.Option(
             "--other-settings",
-            help="Carry trials over though data, task or estimator have changed: they train to the same.",
+            help="Also carry over trials whose data, task or estimator has changed, because you know "
+            "that they would train to the same values.",
         ),
     ] = False,
     storage: Storage = None,
@@ -60,7 +62,7 @@ def extend(
     more = 2 * max(1, record.n_counted(extension.study.get_trials(deepcopy=False)))
     options = ["--storage", storage] if storage else []
     command = ["optnas", "run", str(file), "--study-name", name, *options, "--trials", str(more)]
-    say(f"\nNext, where what was carried counts toward --trials:\n  {shlex.join(command)}")
+    say(f"\nNext (the trials that were carried over count toward --trials):\n  {shlex.join(command)}")
 
 
 @app.command()
@@ -68,11 +70,14 @@ def copy(
     to: Annotated[str, typer.Argument(metavar="TO_STORAGE", help="Such as sqlite:///copy.db.")],
     storage: Storage = None,
     study_name: Annotated[
-        str | None, typer.Option(help="Of the original; by default the only one of the storage.")
+        str | None, typer.Option(help="Name of the original; by default the only study of the storage.")
     ] = None,
-    new_name: Annotated[str | None, typer.Option("--as", help="Of the copy; by default the same.")] = None,
+    new_name: Annotated[
+        str | None, typer.Option("--as", help="Name of the copy; by default that of the original.")
+    ] = None,
     folder: Annotated[
-        Path | None, typer.Option(help="Of the copy's files; by default runs/NAME beside its database.")
+        Path | None,
+        typer.Option(help="Folder of the copy's files; by default runs/NAME beside its database."),
     ] = None,
 ) -> None:
     """Copy a study with its weights to another storage; then both go on independently."""
@@ -94,7 +99,7 @@ def copy(
 def clean(
     storage: StorageUrl = DEFAULT_STORAGE,
     look_in: Annotated[
-        list[Path] | None, typer.Option(help="Where to look for folders of deleted studies, too.")
+        list[Path] | None, typer.Option(help="A further place to look for folders of deleted studies.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:

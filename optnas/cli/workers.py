@@ -43,7 +43,9 @@ def read(text: str) -> tuple[str, int, dict[str, str]]:
     needs = {name: value for name, equals, value in (part.partition("=") for part in told) if name and value}
     known = where in ("ray", "slurm") if colon else not told
     if not known or not number.isdecimal() or int(number) < 1 or len(needs) < len(told):
-        _refuse(f"{text!r} is no number from 1 on, nor ray:8,GPU=0.5 or slurm:8,partition=gpu or the like.")
+        _refuse(
+            f"{text!r} is neither a number from 1 up nor of the form ray:8,GPU=0.5 or slurm:8,partition=gpu."
+        )
     return where, int(number), needs
 
 
@@ -51,7 +53,7 @@ def _amount(name: str, told: str) -> float:
     try:
         return float(told)
     except ValueError:
-        _refuse(f"{name}={told}: Ray knows amounts of a resource, such as GPU=0.5.")
+        _refuse(f"{name}={told}: give the amount of the resource as a number, such as GPU=0.5.")
 
 
 def _refuse(words: str) -> NoReturn:

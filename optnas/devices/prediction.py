@@ -104,7 +104,7 @@ class LatencyPredictor(Shown):
             UntrustworthyError: it predicts held-out networks poorly.
         """
         if not self.trusted and not trust_anyway:
-            raise UntrustworthyError(f"{self.words} fact(trust_anyway=True) gives it all the same.")
+            raise UntrustworthyError(f"{self.words} fact(trust_anyway=True) gives the fact nevertheless.")
         kind = self.kind
         return Fact(
             name or f"predicted_{kind.name}",

@@ -63,7 +63,7 @@ class Latency:
         """`3.1 to 3.4 ms in 240 passes; eager, AMD EPYC, 1 thread, batch 1, float32`."""
         threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
         how = f"{self.mode}, {self.device}, {threads}, batch {self.batch_size}, {self.dtype}"
-        wide = "" if self.narrow else ", not sure to what was asked"
+        wide = "" if self.narrow else ", less precise than was asked"
         return f"{1000 * self.low:.4g} to {1000 * self.high:.4g} ms in {self.repeats} passes{wide}; {how}"
 
 

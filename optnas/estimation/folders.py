@@ -242,7 +242,8 @@ def _tell(study: optuna.Study, known: Path, folder: Path) -> None:
         )  # fmt: skip
     elif remote.exists(known):
         _log.warning(
-            "The files of study %r go to %s from now on; what is in %s stays there, out of its reach.",
+            "The files of study %r go to %s from now on; the files in %s stay there, and the study does "
+            "not read them any more.",
             study.study_name, remote.shown(folder), remote.shown(known),
         )  # fmt: skip
 
@@ -263,10 +264,10 @@ def _enter(study: optuna.Study, folder: Path) -> bool:
                 if _create(folder / MARKER, json.dumps(_marker(study, folder))):
                     if missing and folder == _known(study):
                         _log.warning(
-                            "The folder %s of study %r is not on this machine (%s), and made anew: it was "
-                            "removed, or is not shared. What trials keep elsewhere is not in it: weights are "
-                            "found where their trial ran, and a trial that is lost there begins anew here. "
-                            "Several machines need one folder: Training(folder=...) with a path that they "
+                            "The folder %s of study %r was not found on this machine (%s) and is made "
+                            "anew: it was removed, or the machines do not share it. Weights lie where "
+                            "their trial ran, and a trial that is lost there begins anew here. Give "
+                            "all machines one folder: Training(folder=...) with a path that they "
                             "share, or a URL such as 's3://bucket/folder'.",
                             remote.shown(folder), study.study_name, socket.gethostname(),
                         )  # fmt: skip

@@ -240,9 +240,9 @@ class _Describer:
         if name not in _told:
             _told.add(name)
             _log.warning(
-                "What a %s holds cannot be seen (%s), so two that differ only inside are taken for the same, "
-                "and values may be reused between them. Make it where it is used, or give its class a "
-                "__reduce__ that returns what it is made from.",
+                "optnas cannot see what a %s holds (%s): two that differ only inside are taken for the "
+                "same, so that values may be reused between them. Make it where it is used, or give "
+                "its class a __reduce__ that returns what it is made from.",
                 name.partition(":")[0],
                 error,
             )

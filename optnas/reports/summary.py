@@ -27,8 +27,8 @@ from optnas.record import End, Reason, Why, end
 from optnas.reports.page import Code, Drawing, Heading, Part, Sentences, Table
 
 _AGAIN = (
-    "One worker and the versions, data and threads above give the same trials. A sampler and a pruner that "
-    "the study file names belong into create_study too."
+    "One worker and the versions, data and threads above give the same trials. If the study file names "
+    "a sampler or a pruner, give them to create_study too."
 )
 _REASONS = 3  # named in the summary
 _ON_FRONT = 20  # trials in a table
@@ -98,7 +98,8 @@ def of_several(study: Study, front: Sequence[FrozenTrial]) -> Iterator[Part]:
     sentences = [*_ended(study), f"Its objectives are {names}."]
     if front:
         sentences.append(
-            f"{_several(len(front), 'trial')} on the front: none other is as good in all and better in one."
+            f"{_several(len(front), 'trial')} on the front: no other trial is as good in all and better "
+            "in one."
         )
     else:
         sentences.append(_nothing(study))

@@ -50,7 +50,7 @@ def copy_study(
     """
     if carry.half_made(study):
         raise ParamsMismatchError(
-            f"Study {study.study_name!r} is not whole: it is being made from another one."
+            f"Study {study.study_name!r} is incomplete: it is still being made from another study."
         )
     opened = open_storage(storage)
     new = _begin(study, opened, study_name or study.study_name)

@@ -122,8 +122,8 @@ def extend(
     seed = record.SEED.of(study)
     if seed is None:
         raise ParamsMismatchError(
-            f"Study {study.study_name!r} was not begun by optnas.create_study, so how its data were split is "
-            "not known to other studies. Go on with it, or begin a new one."
+            f"Study {study.study_name!r} was not begun by optnas.create_study, so that another study "
+            "cannot split its data in the same way. Go on with it, or begin a new one."
         )
     found = _Examined(study, objective, dict(defaults or {}), other_settings)
     new = _begin(study, objective, study_name, seed, sampler, pruner)
@@ -222,8 +222,8 @@ class _Examined:
         settings = record.SETTINGS.of(trial)
         if self._settings is not None and settings not in (None, self._settings):
             raise _Left(
-                "its data, task or estimator were others than the objective's are now; if they train to the "
-                "same values all the same, say other_settings=True"
+                "its data, task or estimator differ from those of the objective; if you know that they "
+                "train to the same values, say other_settings=True"
             )
         answers: dict[str, Any] = {}
 
@@ -263,8 +263,8 @@ class _Examined:
             value = self._defaults[given]
             if not contains(distribution, value):
                 raise ValueError(
-                    f"defaults={{{given!r}: {value!r}}}: that is no answer to {name!r}, which asks for "
-                    f"{distribution}."
+                    f"defaults={{{given!r}: {value!r}}}: that is not a possible answer to {name!r}, "
+                    f"which asks for {distribution}."
                 )
             return value
         raise _Left(
@@ -318,9 +318,10 @@ class _Examined:
                 if lost and added:
                     raise ChoicesError(
                         f"Parameter {name!r} offers {sorted(map(repr, lost))} no more, and "
-                        f"{sorted(map(repr, added))} instead: whether that is a new name or something new, "
-                        "nobody can tell. Keep the old name of what is the same; else extend twice, first "
-                        "without what is gone, then with what is new."
+                        f"{sorted(map(repr, added))} instead: optnas cannot tell whether a choice was "
+                        "renamed or replaced. If it was renamed, keep its old name; if it was "
+                        "replaced, extend twice, first without the choices that are gone, then with "
+                        "the new ones."
                     )
 
     def _check_defaults(self) -> None:

@@ -85,7 +85,10 @@ class LearnedMemory:
             return
         self._bound = _bound(*map(self._sizes, (self._fit[-_MOST:], self._out, self._dead)))
         if self._bound is not None:
-            logger.debug("Networks above %.3g of the device's memory are taken not to fit.", self._bound[0])
+            logger.debug(
+                "From now on, networks that need more than %.3g of the device's memory are taken not to fit.",
+                self._bound[0],
+            )
 
     def _sizes(self, trials: list[FrozenTrial]) -> list[tuple[float, float]]:
         """What a step of each needs, lasting and for each sample, as a share of what its device had."""

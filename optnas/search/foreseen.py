@@ -78,8 +78,8 @@ class LearnedCosts:
             self._models[name] = model
         else:
             logger.info(
-                "%s is predicted too poorly from %d networks (median error %.0f %%) to keep candidates from "
-                "its limit before they are measured.",
+                "%s cannot be predicted well enough from %d networks (median error %.0f %%) to leave "
+                "out candidates that break its limit before they are measured.",
                 name,
                 len(seen),
                 100 * model.error,

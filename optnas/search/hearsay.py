@@ -44,7 +44,10 @@ def listen(
     told = []
     for other in others:
         if _is_same(study, other):
-            raise ValueError(f"learn_from: study {study.study_name!r} knows its own trials.")
+            raise ValueError(
+                f"learn_from: study {study.study_name!r} is the study itself, which "
+                "knows its own trials; name others."
+            )
         found = hear(other)
         if not asked & found.distributions.keys():
             raise ValueError(

@@ -56,7 +56,7 @@ class Standing(Enum):
     NEEDED = "it is needed"
     GONE = "its study was deleted"
     DEAD = "its study was in the memory of a process that has ended"
-    UNKNOWN = "nobody can tell from here whether its study was deleted"
+    UNKNOWN = "this machine cannot tell whether its study was deleted"
     OTHERS = "its study was deleted, but it belongs to another user"
 
 

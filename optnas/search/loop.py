@@ -243,7 +243,8 @@ class Failures:
         if cause and (repeats >= 8 or (repeats == self._n_finished and self._n_finished >= 5)):
             raise SearchFailedError(
                 f"The search stops: {repeats} of its last {len(self._causes)} trials failed for the same "
-                f"reason. {record.why(trial)}\nNothing stored is lost; mend it and run the same search again."
+                f"reason. {record.why(trial)}\nNothing stored is lost; fix it and run the same search "
+                "again."
             ) from error
 
 

@@ -84,7 +84,7 @@ def optimize(
         16
     """
     if workers is not None and n_workers != 1:
-        raise ValueError(f"n_workers={n_workers}: `workers` says already how many there are.")
+        raise ValueError(f"n_workers={n_workers}: leave it out, since `workers` says how many there are.")
     local = LocalProcesses(n_workers)
     storage = storage_of(study)
     if storage.refuses:

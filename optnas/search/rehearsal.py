@@ -68,7 +68,7 @@ def rehearse(study: optuna.Study, objective: Objective) -> None:
 def _failed(params: Mapping[str, Any], error: Exception) -> SearchFailedError:
     return SearchFailedError(
         f"The search does not begin: {describe_error(error)}\nThat is from a rehearsal, with "
-        f"{dict(params)}; it cost no trial. Mend it and run the same search again."
+        f"{dict(params)}; it cost no trial. Fix it and run the same search again."
     )
 
 

@@ -104,7 +104,7 @@ def create_study(
     if learn_from:
         listen(study, objective, learn_from, try_first, learns=isinstance(made, TrialSampler) and made.hears)
     elif try_first:
-        raise ValueError(f"try_first={try_first}: of which studies? Name them with learn_from.")
+        raise ValueError(f"try_first={try_first}: name the studies to take them from with learn_from.")
     study.sampler = limited(study, objective, made, objective.within)
     return study
 

@@ -48,7 +48,7 @@ def end_paused(study: optuna.Study) -> Iterator[FrozenTrial]:
     if any(trial.state == TrialState.RUNNING for trial in trials):
         return
     for rank, trial in enumerate(_paused(study, trials)):
-        why = "the budget ended before it was let go on"
+        why = "the budget ended before the pruner let it go on"
         yield from _end(study, trial, Why.PAUSED, why, held=rank < KEPT)
 
 

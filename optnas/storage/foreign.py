@@ -30,10 +30,10 @@ _LACKS = (
 )
 
 _REFUSES = (
-    "storage={} hands on Optuna's calls alone: of a trial that comes through it the owner is its server, so "
-    "it stays RUNNING when the process that runs it dies, and processes exceed the budget. Give optnas the "
-    "URL of the database behind it, such as storage='postgresql://user@host/database'; where that has too "
-    "few connections, that of a pooler in front of it, such as PgBouncer."
+    "storage={} passes on Optuna's own calls only, so that optnas does not see which process runs a "
+    "trial: it stays RUNNING when that process dies, and processes exceed the budget. Give optnas the "
+    "URL of the database behind it, such as storage='postgresql://user@host/database'; if that allows "
+    "too few connections, give the URL of a pooler in front of it, such as PgBouncer."
 )
 
 _claiming = threading.Lock()

@@ -170,7 +170,7 @@ class Heart(threading.Thread):
             try:
                 beat()
             except Exception:  # out of memory, say: as long as the process lives, its trials are its own
-                logger.warning("Leases could not be renewed; that is tried again.", exc_info=True)
+                logger.warning("Leases could not be renewed; trying again.", exc_info=True)
             del beat
 
     def stop(self) -> None:

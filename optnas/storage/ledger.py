@@ -390,9 +390,9 @@ class Ledger:
             known, since = self._unowned.get(trial_id, (None, now))
             if known is None:
                 logger.warning(
-                    "Waiting for trial %d, which something other than optnas runs, or left RUNNING when it "
-                    "was killed. If it says nothing for %.0f s, the search goes on without it; if you know "
-                    "that its process is dead: study.tell(%d, state=optuna.trial.TrialState.FAIL).",
+                    "Waiting for trial %d, which another program than optnas runs, or left RUNNING when "
+                    "it was killed. If it reports nothing for %.0f s, the search goes on without it; if you "
+                    "know that its process is dead: study.tell(%d, state=optuna.trial.TrialState.FAIL).",
                     number,
                     self.lease,
                     number,

@@ -238,6 +238,6 @@ def _failures(study: Study) -> str:
     numbers = ", ".join(str(trial.number) for trial in known[:10]) + (", ..." if len(known) > 10 else "")
     return (
         f"But {len(known)} of them failed (trial {numbers}), the last one for this reason: "
-        f"{record.why(last) or 'none was recorded'}. Mend it, and enqueue them again: "
+        f"{record.why(last) or 'none was recorded'}. Fix it, and enqueue them again: "
         f"study.enqueue_trial(study.trials[{last.number}].params)."
     )

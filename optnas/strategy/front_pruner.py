@@ -56,7 +56,8 @@ def reported(study: Study, trial: FrozenTrial) -> int:
     changing = [i for i, name in enumerate(names) if name not in known]
     if len(changing) != 1:
         raise ValueError(
-            f"A pruner judges by one objective, while the others are facts; of {', '.join(names)}, "
+            f"This pruner needs exactly one objective that training decides; the others must be facts. "
+            f"Of {', '.join(names)}, "
             f"{', '.join(names[i] for i in changing) or 'none'} is not known before training."
         )
     return changing[0]

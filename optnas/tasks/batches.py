@@ -95,6 +95,6 @@ def _target(batch: Any, target: str | None, names: set[str]) -> str:
 def _unclear(batch: Any, held: str) -> str:
     return (
         f"The task takes batches (inputs, targets), and got a {type(batch).__name__}{held}. Inputs may be a "
-        "tuple or a dict of tensors; of a dict or an object say which part is the target, target='labels', "
-        "and for other batches write a task of your own, (model, trial) -> LightningModule."
+        "tuple or a dict of tensors; if a batch is a dict or an object, name the target in it, "
+        "target='labels', and for other batches write a task of your own, (model, trial) -> LightningModule."
     )

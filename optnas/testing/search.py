@@ -174,7 +174,7 @@ class _Search:
             first = alike[0]
             way_out = f"({len(alike)} of {n_samples} random architectures.)"
             if first.check == "build":
-                way_out += " Mend it, or refuse such answers: raise optuna.TrialPruned('why')."
+                way_out += " Fix it, or refuse such answers: raise optuna.TrialPruned('why')."
             elif first.check in ("forward", "backward") and example is not None:
                 way_out += f" The model is called with {_shapes(example)}."
             found = replace(self.told("space", first, way_out), where=self._in_space(first))

@@ -258,8 +258,8 @@ class Attempt:
                 return file, state
             if file == others:
                 _log.warning(
-                    "The trial begins anew instead of going on from %s: data, settings, or what was asked "
-                    "are not as they were.", file,
+                    "The trial begins anew instead of going on from %s: the data, the settings or the "
+                    "questions have changed.", file,
                 )  # fmt: skip
         return None
 

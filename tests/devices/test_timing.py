@@ -57,7 +57,7 @@ def test_it_ends_when_its_time_is_over() -> None:
     found = measure_latency(nn.Linear(2, 2), (1, 2), precision=1e-9, max_seconds=0.2)
     assert time.monotonic() - start < 5  # it warms up, and other work may slow it
     assert not found.narrow
-    assert "not sure to what was asked" in found.words
+    assert "less precise than was asked" in found.words
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # the compiler's own import

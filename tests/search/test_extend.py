@@ -112,7 +112,7 @@ def test_a_new_decision_needs_the_answer_that_rebuilds_the_old_networks() -> Non
         extend(study, asked, study_name="none")
     with pytest.raises(ParamsMismatchError, match="builds another network"):
         extend(study, asked, study_name="none", defaults={"bias": False})
-    with pytest.raises(ValueError, match=r"'bias': 7\}: that is no answer"):
+    with pytest.raises(ValueError, match=r"'bias': 7\}: that is not a possible answer"):
         extend(study, asked, study_name="none", defaults={"bias": 7})
     with pytest.raises(ValueError, match="'bais', which the space does not ask"):
         extend(study, asked, study_name="none", defaults={"bias": True, "bais": True})

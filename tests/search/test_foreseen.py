@@ -104,7 +104,7 @@ def test_what_cannot_be_predicted_limits_nothing_and_that_is_said(study, caplog)
     with caplog.at_level(logging.INFO):
         assert learned.learn() == {}
     assert learned.limit(None) is None
-    assert "latency is predicted too poorly from" in caplog.text
+    assert "latency cannot be predicted well enough from" in caplog.text
 
 
 def test_limits_that_need_no_device_and_few_trials_are_left_alone():

@@ -98,7 +98,7 @@ def test_the_best_are_tried_first_as_far_as_the_space_takes_them(old: optuna.Stu
 def test_what_cannot_be_learned_from_is_refused_with_a_way_out(old: optuna.Study) -> None:
     with pytest.raises(ValueError, match=r"this sampler cannot learn .* try_first=5"):
         create_study(objective(), study_name="a", learn_from=[old], sampler=TPESampler(seed=0))
-    with pytest.raises(ValueError, match="of which studies"):
+    with pytest.raises(ValueError, match="name the studies to take them from"):
         create_study(objective(), study_name="b", try_first=3)
     with pytest.raises(ValueError, match="knows its own trials"):
         create_study(objective(), study_name="old", storage=old._storage, learn_from=[old])

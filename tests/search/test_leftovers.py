@@ -82,7 +82,7 @@ def test_folders_of_deleted_studies_go_and_those_of_others_stay(url: str, tmp_pa
     assert [(leftover.path, leftover.why) for leftover in gone] == [(folder, "its study was deleted")]
     assert gone[0].n_bytes > 4000
     assert known.spared == {
-        tmp_path / "runs" / "lost": "nobody can tell from here whether its study was deleted"
+        tmp_path / "runs" / "lost": "this machine cannot tell whether its study was deleted"
     }
     delete(url, known.found)
     assert names(tmp_path / "runs") == ["kept", "lost", "memory", "mine", "other"]

@@ -310,7 +310,7 @@ def test_a_space_of_which_all_has_failed_shows_the_error():
         space=lambda trial: nn.Linear(4, trial.suggest_int("width", 1, 3)),
     )
     study = create_study(objective, seed=0)
-    with pytest.raises(SearchFailedError, match=r"3 of them failed.*: expects a tuple\. Mend it"):
+    with pytest.raises(SearchFailedError, match=r"3 of them failed.*: expects a tuple\. Fix it"):
         optimize(study, objective, n_trials=20)
 
 

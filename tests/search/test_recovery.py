@@ -278,7 +278,7 @@ def test_running_trials_of_plain_optuna_are_left_alone_and_hold_up_nothing_for_e
     with caplog.at_level(logging.WARNING):
         optimize(study, objective, n_trials=3)
     assert states(study) == [TrialState.RUNNING] + [TrialState.COMPLETE] * 3
-    assert "Waiting for trial 0, which something other than optnas runs" in caplog.text
+    assert "Waiting for trial 0, which another program than optnas runs" in caplog.text
 
 
 PAUSED = """

@@ -194,7 +194,7 @@ def test_a_running_trial_of_plain_optuna_is_never_taken_over_and_waited_for_whil
         assert claim(study, 1, COUNTS).trial_id is None
         assert storage.stale_trials(study._study_id) == []
         time.sleep(0.05)
-    assert caplog.text.count("Waiting for trial 0, which something other than optnas runs") == 1
+    assert caplog.text.count("Waiting for trial 0, which another program than optnas runs") == 1
     assert "study.tell(0, state=optuna.trial.TrialState.FAIL)" in caplog.text
     deadline = time.monotonic() + 600
     while (claimed := claim(study, 1, COUNTS)).trial_id is None:  # and now says nothing

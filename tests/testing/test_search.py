@@ -164,7 +164,7 @@ def test_all_that_is_wrong_is_said_at_once(toy: Path, optnas_cli: Cli) -> None:
     parts = re.findall(r"^(?:careful|WRONG) +(\w+): study.py:(\d+)", result.stdout, re.MULTILINE)
     assert parts == [("file", "22"), ("space", "12"), ("storage", "23"), ("folder", "19"), ("metric", "17")]
     assert result.exit_code == 1
-    assert "4 of these must be mended" in result.stderr
+    assert "4 of these must be fixed" in result.stderr
 
 
 def test_what_workers_cannot_get_is_wrong_only_where_there_are_workers(toy: Path, optnas_cli: Cli) -> None:
