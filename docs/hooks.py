@@ -17,6 +17,8 @@ INCLUDED = {
     "journal.md": "studies/JOURNAL.md",
 }
 _SITE = {file: page for page, file in INCLUDED.items()}
+# A line that stands for a file of results: what is below its comment.
+_TABLE = re.compile(r"^\[Table: [^\]]+\]\((results/[^)]+\.md)\)$", re.MULTILINE)
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?://|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -51,5 +53,13 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
             else f"{text} (`{path}`)"
         )
 
+    def table(found: re.Match[str]) -> str:
+        shown = _read(posixpath.join(posixpath.dirname(file), found.group(1)))
+        return shown.partition("-->\n")[2].strip()
+
+    return _LINK.sub(lead, _TABLE.sub(table, _read(file)))
+
+
+def _read(file: str) -> str:
     with open(file, encoding="utf-8") as lines:
-        return _LINK.sub(lead, lines.read())
+        return lines.read()
