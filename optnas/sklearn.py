@@ -169,6 +169,13 @@ class SearchClassifier(ClassifierMixin, _Search):  # type: ignore[misc]  # as ab
         classes_: the labels, in the order of the columns of `predict_proba`.
         scaler_: standardizes columns.
         n_features_in_, feature_names_in_: as everywhere in scikit-learn.
+
+    Examples:
+        >>> from optnas.sklearn import SearchClassifier
+        >>> search = SearchClassifier(n_trials=2, max_epochs=1, random_state=0)
+        >>> rows = torch.randn(60, 4).numpy()
+        >>> search.fit(rows, rows[:, 0] > 0).predict(rows).shape
+        (60,)
     """
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
@@ -202,7 +209,14 @@ class SearchRegressor(RegressorMixin, _Search):  # type: ignore[misc]  # as abov
     """Searches a network that predicts a number for the rows of a table; see `SearchClassifier`.
 
     Attributes:
-        target_scale_: mean and standard deviation of the targets, which the outputs of `best_model_` are in.
+        target_scale_: mean and standard deviation of the targets, in which `best_model_` predicts.
+
+    Examples:
+        >>> from optnas.sklearn import SearchRegressor
+        >>> search = SearchRegressor(n_trials=2, max_epochs=1, random_state=0)
+        >>> rows = torch.randn(60, 4).numpy()
+        >>> search.fit(rows, rows[:, 0]).predict(rows).shape
+        (60,)
     """
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:

@@ -27,7 +27,19 @@ _TAG = "optnas.trial"
 
 @dataclass(frozen=True)
 class TensorBoard:
-    """For `tensorboard --logdir FOLDER`: event files in `<folder>/<study>/trial-0007`."""
+    """For `tensorboard --logdir FOLDER`: event files in `<folder>/<study>/trial-0007`.
+
+    Examples:
+        >>> from optnas.training.loggers import TensorBoard
+        >>> logged = optnas.Training(
+        ...     optnas.Classification(3),
+        ...     data,
+        ...     monitor="val_acc",
+        ...     mode="max",
+        ...     max_epochs=1,
+        ...     logger=TensorBoard("logs"),
+        ... )
+    """
 
     folder: str | Path = "logs"
 
@@ -48,6 +60,10 @@ class MLflow:
     Args:
         tracking_uri: such as `"sqlite:///mlflow.db"` or the URL of a server; by default MLflow's own, which
             the environment variable MLFLOW_TRACKING_URI sets.
+
+    Examples:
+        >>> from optnas.training.loggers import MLflow
+        >>> logger = MLflow("sqlite:///mlflow.db")
     """
 
     tracking_uri: str | None = None
@@ -82,6 +98,10 @@ class WandB:
     Args:
         offline: write to `folder` only; `wandb sync` sends it later.
         folder: where runs are kept on this machine.
+
+    Examples:
+        >>> from optnas.training.loggers import WandB
+        >>> logger = WandB(offline=True)
     """
 
     offline: bool = False
