@@ -27,7 +27,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import ConstantArgument
 from torch.utils import _pytree as pytree
 
-from optnas.facts.inputs import as_inputs, batch_size
+from optnas.facts.inputs import Example, as_inputs, batch_size
 
 BATCH_SIZES = (1, 2, 5)
 TOLERANCE = 1e-4
@@ -39,7 +39,7 @@ Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 def to_onnx(
     model: nn.Module,
-    example: Any,
+    example: Example,
     path: str | Path,
     *,
     batch_dims: Mapping[int | str, int | None] | None = None,
@@ -96,7 +96,7 @@ def to_onnx(
 
 def to_torch_export(
     model: nn.Module,
-    example: Any,
+    example: Example,
     path: str | Path,
     *,
     batch_dims: Mapping[int | str, int | None] | None = None,
@@ -124,7 +124,7 @@ def to_torch_export(
 
 def _export(
     model: nn.Module,
-    example: Any,
+    example: Example,
     path: Path,
     save: Callable[[ExportedProgram, Path], Callable[..., Any]],
     batch_dims: Mapping[int | str, int | None],

@@ -299,7 +299,7 @@ def weights_in_words(trial: Holder) -> str:
     return f"of trial {source}" if isinstance(source, int) else "shared" if source == "shared" else ""
 
 
-def origin(study: Any) -> int | str:
+def origin(study: Study) -> int | str:
     """Where the seeds of a study come from: its seed, or its name where it has none.
 
     Examples:
@@ -423,7 +423,7 @@ def counts(trial: FrozenTrial) -> bool:
     return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and COUNTS.of(trial) is not False
 
 
-def amount(value: Any) -> int | float | None:
+def amount(value: object) -> int | float | None:
     """A finite number as it is; None for anything else.
 
     Examples:

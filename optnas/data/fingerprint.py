@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from optnas.estimation.settings import digest
 
@@ -14,7 +14,7 @@ class Fingerprinted(Protocol):
     def fingerprint(self) -> str: ...
 
 
-def data_fingerprint(data: Any) -> str:
+def data_fingerprint(data: object) -> str:
     """A hash of the contents of data: what its method `fingerprint()` returns, or else a hash of all that the
     object holds.
 

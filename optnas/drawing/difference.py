@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from optuna.trial import BaseTrial
+from torch import nn
 
 from optnas.drawing import svg
 from optnas.drawing.align import Pair, align, same
 from optnas.drawing.draw import Builder, heading, inputs, network, row, title
-from optnas.drawing.draw_cell import draw_cells
+from optnas.drawing.draw_cell import Edges, draw_cells
 from optnas.drawing.items import Item, items
 from optnas.drawing.outline import SUM, outline
 from optnas.drawing.svg import ADDED, INK, QUIET, REMOVED, SMALL, TEXT, WIDTH, Mark
@@ -21,8 +21,8 @@ _LINE, _BELOW, _GAP, _INSET = 21, 13, 5, 15
 
 
 def draw_difference(
-    first: Any,
-    second: Any,
+    first: nn.Module | BaseTrial | Edges,
+    second: nn.Module | BaseTrial | Edges,
     example: Example | Builder | None = None,
     *,
     names: tuple[str, str] | None = None,
@@ -144,5 +144,5 @@ def _was(old: Item, x: float, y: float, color: str, words: str = "") -> list[str
     return row(old, x, y - 6, color, color, f"{REMOVED.sign} was {words}".rstrip())
 
 
-def _name(model: Any, otherwise: str) -> str:
+def _name(model: object, otherwise: str) -> str:
     return f"trial {model.number}" if isinstance(model, BaseTrial) else otherwise

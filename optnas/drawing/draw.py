@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from optuna.trial import BaseTrial
 from torch import nn
 
 from optnas.drawing import svg
@@ -29,7 +30,7 @@ class Builder(Protocol):
     def example_for(self, trial: Any, /) -> Any: ...
 
 
-def draw(model: Any, example: Example | Builder | None = None) -> str:
+def draw(model: nn.Module | BaseTrial, example: Example | Builder | None = None) -> str:
     """The network from top to bottom as SVG text, 400 pixels wide: `draw(model)`, `draw(trial, objective)`.
 
     A box is a layer, with the normalization, activation and dropout after it; a frame is a module with
@@ -64,7 +65,7 @@ def draw(model: Any, example: Example | Builder | None = None) -> str:
     return svg.image(canvas, round(y + 26), f"{root.kind} with {n_params}")
 
 
-def network(model: Any, example: Example | Builder | None) -> tuple[nn.Module, Example | None]:
+def network(model: object, example: Example | Builder | None) -> tuple[nn.Module, Example | None]:
     """The module, and the example of its inputs, that the arguments of `draw` stand for."""
     builder = example if isinstance(example, Builder) else None
     if isinstance(model, nn.Module):

@@ -108,7 +108,7 @@ class Training(Estimator):
         inherit: Inherit | None = None,
         time_limit: float | timedelta | None = None,
         callbacks: Callbacks = (),
-        logger: Callable[[Any], Logger | bool] | bool = False,
+        logger: Callable[[Run], Logger | bool] | bool = False,
         **trainer: Any,
     ) -> None:
         if mode not in ("max", "min"):
