@@ -118,9 +118,12 @@ def _model(heard: Heard, n_best: int) -> _Model | None:
         create_trial(params=p, distributions={name: distributions[name] for name in p}, value=score)
         for p, score in zip(heard.params, scores, strict=True)
     ]
+    variation = ((scores - scores.mean()) ** 2).sum()
+    if not variation:  # all came to the same
+        return None
     _, (process, encoder), _ = fit_process(trials, heard.params, scores, None)
     predicted, _ = process.left_out()
-    explained = 1 - ((scores - predicted) ** 2).sum() / ((scores - scores.mean()) ** 2).sum()
+    explained = 1 - ((scores - predicted) ** 2).sum() / variation
     if explained < max(SENSE[0], SENSE[1] / len(scores) ** 0.5):
         return None
     return _Model(process, encoder, [dict(heard.params[i]) for i in np.argsort(scores)[:n_best]])

@@ -121,6 +121,11 @@ def test_questions_and_answers_that_the_other_study_did_not_have_say_nothing() -
     assert np.isfinite(prior.scores([{"x": 0.1, "op": "unknown"}, {}])).all()
 
 
+def test_a_study_whose_trials_all_came_to_the_same_is_not_heard() -> None:
+    params = drawn(20)
+    assert not Prior([hear(study_of(params, np.ones(20)))])
+
+
 def test_what_tells_nothing_is_refused_with_the_reason() -> None:
     params = drawn(4)
     with pytest.raises(ValueError, match=r"'old' has 4 trials with values or reports; .* needs 5"):
