@@ -16,7 +16,7 @@ from pathlib import Path
 import optuna
 import pytest
 import typer
-from fixtures.pages import ROOT, Block, blocks, commands
+from fixtures.pages import ROOT, Block, blocks, commands, shortened
 from fixtures.public import WHOLE, found_at, public
 from typer.testing import CliRunner
 
@@ -24,25 +24,9 @@ from optnas.cli.commands import app
 
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
 
-# Budgets are those that a reader needs; here each search is as short as it can be and still work.
-EPOCHS, TRIALS = 1, 3
-_BUDGETS = (
-    (re.compile(r"\bmax_epochs=\d+"), f"max_epochs={EPOCHS}"),
-    (
-        re.compile(r"\b(n_trials=|--trials )(\d+)"),
-        lambda found: found[1] + str(min(int(found[2]), TRIALS)),
-    ),
-)
-
 # Not run: what installs, what serves until it is stopped, what another machine runs.
 _ELSEWHERE = {"pip", "make", "git", "ssh", "sbatch", "kubectl", "docker", "export"}
 _SERVES = {"dashboard", "worker"}
-
-
-def shortened(code: str) -> str:
-    for pattern, short in _BUDGETS:
-        code = pattern.sub(short, code)
-    return code
 
 
 @pytest.fixture

@@ -265,7 +265,7 @@ def test_a_seed_in_the_file_makes_the_same_search_again(toy: Path, optnas_cli: C
 def test_a_trial_that_hangs_is_ended_and_says_where_it_was(toy: Path) -> None:
     hangs = "    import time; trial.number == 0 and time.sleep(600)\n    return {"
     toy.write_text(toy.read_text().replace("    return {", hangs, 1))
-    process = optnas_process("run", toy, "--trials", 2, "--trial-timeout", 3)
+    process = optnas_process("run", toy, "--trials", 2, "--trial-timeout", 8)
     _, errors = process.communicate(timeout=500)
     assert process.returncode == 0, errors
     first = load().trials[0]

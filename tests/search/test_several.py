@@ -51,10 +51,6 @@ def gp(seed: int) -> BaseSampler:
     return GPSampler(n_startup_trials=7, seed=seed)
 
 
-def late_gp(seed: int) -> BaseSampler:
-    return GPSampler(n_startup_trials=28, seed=seed)
-
-
 SAMPLERS = {make.__name__: make for make in (predictor, evolution, local_search, nsga2, nsga3, tpe, gp)}
 
 
@@ -184,6 +180,6 @@ def test_the_predictor_conforms_with_two_objectives() -> None:
     check_sampler(lambda seed: PredictorSampler(conditional, n_startup_trials=25, seed=seed), several=True)
 
 
-@pytest.mark.parametrize("make", [nsga2, nsga3, tpe, late_gp], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [nsga2, tpe], ids=lambda make: make.__name__)
 def test_optunas_conform_with_two_objectives(make) -> None:
     check_sampler(lambda seed: SeededSampler(make, seed), several=True)
