@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from optnas.facts.layers import Operation
 
@@ -45,6 +44,8 @@ class OperationModel:
     @property
     def trusted(self) -> bool:
         """Whether held-out networks were ranked and predicted well enough for a limit."""
+        from scipy.stats import spearmanr  # only here: it takes a second to import
+
         if not np.ptp(self.held_out) or not np.ptp(self.measured):
             return False
         return bool(spearmanr(self.held_out, self.measured).statistic >= RANK) and self.error <= ERROR

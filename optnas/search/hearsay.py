@@ -14,7 +14,6 @@ from optnas import record
 from optnas.answers import contains, draw, params_key
 from optnas.objective import Objective
 from optnas.space.explore import asked_by, walk
-from optnas.surrogate.prior import hear
 from optnas.trial import Draw
 
 
@@ -31,6 +30,8 @@ def listen(
     Raises:
         ValueError: see `create_study`.
     """
+    from optnas.surrogate.prior import hear  # only here: it takes scipy, which takes a second to import
+
     if len(study.directions) > 1:
         raise ValueError(f"learn_from: study {study.study_name!r} has several objectives; that needs one.")
     if not learns and not try_first:

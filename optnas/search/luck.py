@@ -12,7 +12,6 @@ from optuna.trial import FrozenTrial, create_trial
 from optnas import record
 from optnas.objective import Objective
 from optnas.strategy.base import is_sound, loss
-from optnas.surrogate.model import Surrogate
 
 FEWEST = 8
 """Of fewer complete trials nobody can tell what of their values is luck."""
@@ -58,6 +57,8 @@ def leaders(study: optuna.Study, objective: Objective) -> list[Leader]:
     exact = exact or any(record.WEIGHTS.of(trial) is not None for trial in sound)
     if exact or len(sound) < FEWEST or len(set(values)) < 2:
         return [Leader(trial, value, math.nan) for trial, value in zip(sound, values, strict=True)]
+    from optnas.surrogate.model import Surrogate  # only here: it takes scipy, which takes a second to import
+
     anew = [_like(trial, run[name]) for trial in sound for run in runs_anew(study, trial) if name in run]
     told = [_like(trial, value) for trial, value in zip(sound, values, strict=True)]
     best = sound[:MOST]

@@ -25,7 +25,6 @@ from optnas.storage.open import open_storage, storage_of
 from optnas.strategy.base import TrialSampler
 from optnas.strategy.halving import HalvingPruner
 from optnas.strategy.limited import LimitedSampler
-from optnas.strategy.predictor import PredictorSampler
 from optnas.strategy.seeded import SeededSampler
 from optnas.trial import name_of
 
@@ -110,6 +109,8 @@ def create_study(
 
 
 def _default_sampler(objective: Objective) -> SamplerFactory:
+    from optnas.strategy.predictor import PredictorSampler  # only here: scipy takes a second to import
+
     return lambda seed: PredictorSampler(
         objective.seen, example=objective.example_for, costs=objective.costs, seed=seed
     )

@@ -50,14 +50,24 @@ def are_made(found: Collection[str]) -> bool:
 
 def make(connection: Connection) -> None:
     """Make Optuna's tables in the transaction of this connection; RDBStorage would take several."""
-    memory = RDBStorage("sqlite://")
     models.BaseModel.metadata.create_all(connection)
     _migrations.create(connection)
-    with memory.engine.connect() as source:
-        for table in (_version, _migrations):
-            rows = source.execute(sa.select(table)).mappings().all()
-            connection.execute(sa.insert(table), [dict(row) for row in rows])
-    memory.engine.dispose()
+    for table, rows in _first_rows():
+        connection.execute(sa.insert(table), rows)
+
+
+@lru_cache(maxsize=1)
+def _first_rows() -> list[tuple[sa.Table, list[dict[str, Any]]]]:
+    """What the installed Optuna writes into a new database; to find that out takes a third of a second."""
+    memory = RDBStorage("sqlite://")
+    try:
+        with memory.engine.connect() as connection:
+            return [
+                (table, [dict(row) for row in connection.execute(sa.select(table)).mappings()])
+                for table in (_version, _migrations)
+            ]
+    finally:
+        memory.engine.dispose()
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,10 @@ import numpy as np
 from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from scipy.stats import spearmanr
 
 from optnas import private, record
 from optnas.storage.base import is_held
-from optnas.surrogate.standing import Observed, observe, standings
+from optnas.surrogate.standing import Observed, observe, ranks, standings
 
 AGREEMENT = 0.75
 """Rank correlation with the next report from which on a report says something of a training."""
@@ -176,7 +175,7 @@ class HalvingPruner(PromotingPruner):
                 return rung + 1
             last = judged[-1].trial.number
             now, after = (np.array([_report(o, n) for o in judged]) for n in (rung, rung + 1))
-            if np.ptp(now) > 0 and np.ptp(after) > 0 and spearmanr(now, after)[0] >= AGREEMENT:
+            if np.ptp(now) > 0 and np.ptp(after) > 0 and _spearman(now, after) >= AGREEMENT:
                 self._first[place] = rung
             else:
                 rung = math.ceil(rung * self.spacing)
@@ -200,6 +199,10 @@ def _ended_before(observed: Observed) -> bool:
     """Whether it came to its value in fewer reports than others make."""
     final = observed.final
     return final is not None and math.isfinite(final) and len(observed.best) > 0
+
+
+def _spearman(first: np.ndarray, second: np.ndarray) -> float:
+    return float(np.corrcoef(ranks(first), ranks(second))[0, 1])
 
 
 def _report(observed: Observed, n: int) -> float:

@@ -1,7 +1,15 @@
-"""A model of trials with uncertainty: what would this architecture score?"""
+"""A model of trials with uncertainty: what would this architecture score?
 
-from optnas.surrogate.encoder import Features
-from optnas.surrogate.model import Surrogate
-from optnas.surrogate.standing import is_feasible
+Names are loaded on first use.
+"""
 
-__all__ = ["Features", "Surrogate", "is_feasible"]
+from typing import TYPE_CHECKING
+
+from optnas._lazy import lazily
+
+if TYPE_CHECKING:
+    from optnas.surrogate.encoder import Features as Features
+    from optnas.surrogate.model import Surrogate as Surrogate
+    from optnas.surrogate.standing import is_feasible as is_feasible
+
+__getattr__, __dir__, __all__ = lazily(__name__)
