@@ -20,7 +20,7 @@ from optuna.storages._rdb import models
 from optuna.storages._rdb import storage as _rdb
 from optuna.storages.journal import JournalFileBackend
 from optuna.study._frozen import FrozenStudy
-from optuna.study._multi_objective import _fast_non_domination_rank
+from optuna.study._multi_objective import _fast_non_domination_rank, _is_pareto_front
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import inspect, text
 from sqlalchemy.engine import URL, Connection
@@ -35,6 +35,7 @@ __all__ = [
     "journal_file",
     "kind",
     "models",
+    "on_front",
     "open_boxes",
     "place",
     "ranks",
@@ -88,6 +89,11 @@ setattr(_rdb, "alembic_migration", _Migration)  # noqa: B010  # mypy takes it fo
 def ranks(losses: Array) -> NDArray[np.int64]:
     """Of each row: 0 where none is as good in all columns and better in one, 1 where only such are, ..."""
     return np.asarray(_fast_non_domination_rank(losses))
+
+
+def on_front(losses: Array) -> NDArray[np.intp]:
+    """The rows that none other is as good as in all columns and better in one."""
+    return np.flatnonzero(_is_pareto_front(losses, assume_unique_lexsorted=False))
 
 
 def hypervolume(losses: Array, reference: Array) -> float:

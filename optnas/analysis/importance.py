@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -243,8 +244,10 @@ def _pair_name(table: Table, first: int, second: int) -> str:
 def _optuna_scores(
     study: Study, trials: Sequence[FrozenTrial], evaluator: BaseImportanceEvaluator, target: Target | None
 ) -> dict[str, float]:
-    sample = quiet_study(study.directions)  # or each resample announces its study
-    sample.add_trials(trials)
+    drawn = [copy.copy(trial) for trial in trials]  # a resample has some several times
+    for number, trial in enumerate(drawn):
+        trial.number = number
+    sample = quiet_study(study.directions, drawn)  # or each resample announces its study
     return optuna.importance.get_param_importances(sample, evaluator=evaluator, target=target)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from optnas import pareto
 from optnas.analysis.front import distance_to_front
@@ -40,25 +41,43 @@ def as_one(study: Study, of: str) -> Study:
     if len(names) == 1:
         return study
     direction = StudyDirection.MINIMIZE if of not in names else study.directions[names.index(of)]
-    one = quiet_study([direction], study.study_name)
+    if of in names:
+        trials = [pareto.as_one(study, t, names.index(of)) for t in study.get_trials(deepcopy=False)]
+    else:
+        distance = distance_to_front(study)
+        trials = [_with_distance(t, distance) for t in study.get_trials(deepcopy=False)]
+    one = quiet_study([direction], trials, study.study_name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # of set_metric_names
         one.set_metric_names([of if of in names else "distance to the front"])
-    distance = distance_to_front(study) if of not in names else None
-    for trial in study.get_trials(deepcopy=False):
-        if distance is None:
-            one.add_trial(pareto.as_one(study, trial, names.index(of)))
-        else:
-            one.add_trial(_with_distance(trial, distance))
     return one
 
 
-def quiet_study(directions: Sequence[StudyDirection], name: str | None = None) -> Study:
-    """A new study in memory, of which nothing is logged."""
+class _Given(InMemoryStorage):
+    """A storage of one study, whose trials are given."""
+
+    def __init__(self, trials: Sequence[FrozenTrial]) -> None:
+        super().__init__()
+        self._given = list(trials)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        found = [trial for trial in self._given if states is None or trial.state in states]
+        return copy.deepcopy(found) if deepcopy else found
+
+    def get_best_trial(self, study_id: int) -> FrozenTrial:
+        return BaseStorage.get_best_trial(self, study_id)
+
+
+def quiet_study(
+    directions: Sequence[StudyDirection], trials: Sequence[FrozenTrial], name: str | None = None
+) -> Study:
+    """A study in memory with these trials, which keep their numbers; nothing is logged."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        return optuna.create_study(directions=directions, study_name=name)
+        return optuna.create_study(directions=directions, study_name=name, storage=_Given(trials))
     finally:
         optuna.logging.set_verbosity(verbosity)
 

@@ -215,23 +215,27 @@ def ls(storage: StorageUrl = DEFAULT_STORAGE) -> None:
     from rich.filesize import decimal
     from rich.table import Table
 
+    from optnas import record
     from optnas.estimation.folders import own_folder, size_of
     from optnas.estimation.remote import is_remote
+    from optnas.private import study_id
+    from optnas.storage.open import open_storage
 
     opened = open_existing(storage, read_only=True)
+    shown = open_storage(opened)
     table = Table(
         "study", "complete", "pruned", "failed", "running", "waiting", "best", "last trial", "files", box=None
     )
     for name in optuna.get_all_study_names(opened):
         study = optuna.load_study(study_name=name, storage=opened)
-        trials = study.get_trials(deepcopy=False)
-        states = [trial.state.name for trial in trials]
-        started = [trial.datetime_start for trial in trials if trial.datetime_start]
+        rows = shown.outlines(study_id(study), record.COUNTS.name)
+        states = [row.state.name for row in rows]
+        last = shown.last_start(study_id(study))
         table.add_row(
             name,
             *(str(states.count(state)) for state in ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")),
-            best_values(study),
-            f"{max(started):%Y-%m-%d %H:%M}" if started else "",
+            best_values(study, rows),
+            f"{last:%Y-%m-%d %H:%M}" if last else "",
             "" if (folder := own_folder(study)) is None or is_remote(folder) else decimal(size_of(folder)),
         )
     say(table if table.row_count else f"There is no study in {without_password(storage)}.")

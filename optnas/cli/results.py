@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from optnas.cli.job import Job
     from optnas.objective import Objective
     from optnas.search.best import Best
+    from optnas.storage.base import Outline
 
 
-def best_values(study: optuna.Study) -> str:
+def best_values(study: optuna.Study, rows: Sequence[Outline]) -> str:
     """The best value, or the values of a trial on the front where there are several objectives."""
-    from optnas.pareto import front_trials, losses  # not optnas.analysis, which imports scikit-learn
+    from optnas.pareto import leaders, losses  # not optnas.analysis, which imports scikit-learn
 
-    front = front_trials(study)
+    front = leaders(study, rows, 1)
     if not front:
         return ""
     first = front[int(losses(study, front)[:, 0].argmin())]

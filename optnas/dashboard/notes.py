@@ -38,15 +38,15 @@ class Notes:
 
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
+        # The best first: of trials that are read later, it has ended for certain.
+        rows = leaderboard(study, 1) if len(study.directions) == 1 else []
         self._trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
         self._metric = next(iter(study.metric_names or ["value"]))
         self._twins_of: dict[int, list[int]] = defaultdict(list)
         for trial in self._trials.values():
             if (original := record.TWIN_OF.of(trial)) is not None:
                 self._twins_of[original].append(trial.number)
-        self.best: FrozenTrial | None = None
-        if len(study.directions) == 1 and (rows := leaderboard(study, 1)):
-            self.best = self._trials[rows[0].trial]
+        self.best: FrozenTrial | None = self._trials.get(rows[0].trial) if rows else None
 
     @cached_property
     def _files(self) -> tuple[set[int], dict[int, Path]] | None:

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial
 from optuna_dashboard import wsgi
 
 from optnas import private
+from optnas.analysis.sample import sampled, what_is_shown
 from optnas.dashboard.notes import CURVES, Notes, kept_weights
 from optnas.estimation.artifacts import StudyArtifacts
 
@@ -58,12 +59,14 @@ _State = tuple[list[FrozenTrial], dict[str, Any], dict[str, Any], dict[int, Path
 class Pages:
     """A WSGI application: optuna-dashboard on a storage, with what it lacks for architecture search.
 
-    Notes that users wrote stand in place of ours.
+    Notes that users wrote stand in place of ours. Of large studies some trials are shown (`analysis.sample`).
     """
 
     def __init__(self, storage: BaseStorage) -> None:
-        self._storage = storage
-        self._dashboard = wsgi(storage, artifact_store=StudyArtifacts(storage))
+        self._storage = sampled(storage)
+        self._dashboard = wsgi(self._storage, artifact_store=StudyArtifacts(self._storage))
+        # A study that is renamed is copied, so what changes something must see all of it.
+        self._whole = wsgi(storage, artifact_store=StudyArtifacts(storage))
         self._kept: dict[str, tuple[_State, bytes]] = {}
         # A path, a type, and what is answered there in place of the dashboard.
         self._own: list[tuple[str, str, Callable[..., str]]] = [
@@ -84,7 +87,8 @@ class Pages:
         return self._plain(environ, start_response)
 
     def _plain(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        answered: Iterable[bytes] = self._dashboard(environ, start_response)
+        dashboard = self._dashboard if environ["REQUEST_METHOD"] in ("GET", "HEAD") else self._whole
+        answered: Iterable[bytes] = dashboard(environ, start_response)
         return answered
 
     def _detail(
@@ -122,7 +126,10 @@ class Pages:
 
     def _with_notes(self, body: bytes, study_id: str, state: _State) -> bytes:
         detail: dict[str, Any] = json.loads(body)
-        notes = Notes(self._study(study_id))
+        study = self._study(study_id)
+        notes = Notes(study)
+        if not detail["note"]["body"]:
+            detail["note"]["body"] = what_is_shown(study)
         for trial in (*detail["trials"], *detail["best_trials"]):
             if not trial["note"]["body"]:
                 trial["note"]["body"] = notes.of(trial["number"])
@@ -199,6 +206,7 @@ def keep_plots(storage: BaseStorage, stop: threading.Event, every: float = 30.0)
     """
     from optnas.dashboard.study_plots import save_plots  # by now, the server answers
 
+    storage = sampled(storage)
     seen: dict[str, int] = {}
     while True:
         started = time.perf_counter()

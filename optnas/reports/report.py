@@ -17,6 +17,7 @@ from optnas.analysis.front import best_trials, has_points
 from optnas.analysis.importance import MIN_TRIALS, Importance, importance
 from optnas.analysis.leaderboard import leaderboard
 from optnas.analysis.objectives import FRONT, as_one
+from optnas.analysis.sample import sampled_study
 from optnas.analysis.trials import maximizes, objective_names, objective_target, scored
 from optnas.analysis.trust import COLUMNS, recorded_estimates
 from optnas.errors import describe_error
@@ -36,7 +37,8 @@ def report(study: Study, path: str | Path, objective: Objective | None = None) -
     An `.html` file works without a network, in any browser, on a phone, light or dark. An `.md` file has the
     words and tables. Sections without data are left out. Of several objectives each is explained, and what
     brings trials close to the front. The best network is drawn where the `objective` that builds it is given,
-    a cell (decisions named `<from>-<to>`) always.
+    a cell (decisions named `<from>-<to>`) always. Of a study of more than 3,000 trials the best and some
+    of the others, drawn at random, are shown; the page says so.
 
     Raises:
         ValueError: a path that ends in neither.
@@ -48,6 +50,7 @@ def report(study: Study, path: str | Path, objective: Objective | None = None) -
     path = Path(path)
     if path.suffix not in (".html", ".md"):
         raise ValueError(f"path={str(path)!r} must end in .html or .md.")
+    study = sampled_study(study)
     write = to_html if path.suffix == ".html" else to_markdown
     sections = _of_several if len(study.directions) > 1 else _of_one
     filled = [section for section in sections(study, objective) if section.parts]

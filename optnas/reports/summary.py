@@ -16,6 +16,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from optnas import record
 from optnas.analysis.cells import cells
 from optnas.analysis.leaderboard import Row, fact_columns, params_in_words
+from optnas.analysis.sample import n_counted, what_is_shown
 from optnas.analysis.trials import maximizes, objective_names, scored
 from optnas.analysis.words import answer_in_words
 from optnas.drawing.draw import draw
@@ -111,7 +112,11 @@ def _ended(study: Study) -> Iterator[str]:
     trials = study.get_trials(deepcopy=False)
     ends = Counter(end(trial) for trial in trials)
     counted = ", ".join(f"{ends[kind]} {words}" for kind, words in _WORDS.items() if ends[kind])
-    yield f"The study has {_several(len(trials), 'trial')}" + (f": {counted}." if counted else ".")
+    some = what_is_shown(study)
+    if some:
+        yield some
+    who = "These are" if some else "The study has"
+    yield f"{who} {_several(len(trials), 'trial')}" + (f": {counted}." if counted else ".")
     if audited := [trial.number for trial in trials if record.AUDIT_OF.of(trial) is not None]:
         yield (
             f"Of networks that were known, {_several(len(audited), 'trial')} ({_listed(audited)}) trained "
@@ -249,7 +254,7 @@ def reproduce(study: Study, best: FrozenTrial | None) -> list[Part]:
 
 
 def _again(study: Study, seed: int) -> str:
-    n_trials = record.n_counted(study.get_trials(deepcopy=False))
+    n_trials = n_counted(study)
     name = f"{study.study_name}-again"
     return (
         "import optnas\n\n"

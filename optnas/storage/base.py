@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from abc import abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 
+from optnas.private import trial_id as id_of
 from optnas.storage.leases import StaleTrial
 
 HELD = "optnas:held"
@@ -39,6 +42,20 @@ class Claim:
     counted: int
     running: int
     held: int = 0
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a list tells of a trial: neither answers nor reports nor attributes.
+
+    `counts`: whether it counts toward `n_trials`, as `counted` says.
+    """
+
+    trial_id: int
+    number: int
+    state: TrialState
+    values: tuple[float, ...] | None
+    counts: bool
 
 
 @dataclass(frozen=True)
@@ -97,6 +114,28 @@ class Storage(BaseStorage):
     @abstractmethod
     def reopen(self, trial_id: int) -> bool:
         """PRUNED becomes WAITING in place, of a trial that is held; False of any other."""
+
+    def outlines(self, study_id: int, counts: str) -> list[Outline]:
+        """All trials of a study, by number, without what is large; `counts` as for `claim`."""
+        return [
+            Outline(
+                id_of(trial),
+                trial.number,
+                trial.state,
+                None if trial.values is None else tuple(trial.values),
+                counted(trial, counts),
+            )
+            for trial in self.get_all_trials(study_id, deepcopy=False)
+        ]
+
+    def last_start(self, study_id: int) -> datetime | None:
+        """When the trial that began last did so; None where none has begun."""
+        trials = self.get_all_trials(study_id, deepcopy=False)
+        return max((trial.datetime_start for trial in trials if trial.datetime_start), default=None)
+
+    def trials_of(self, study_id: int, trial_ids: Collection[int]) -> list[FrozenTrial]:
+        """The whole trials of these ids, by number."""
+        return [trial for trial in self.get_all_trials(study_id, deepcopy=False) if id_of(trial) in trial_ids]
 
     def flush(self, trial_id: int | None = None) -> None:
         """Write what is buffered, of one trial or of all that run here; when it returns, it is stored.

