@@ -10,6 +10,7 @@
     ├── UntrustworthyError       an estimate is too poor for what it is asked for
     ├── DeviceError              a device that measures networks does not answer
     ├── CheckpointError          files of a training cannot be written
+    ├── WeightsError             weights to begin with cannot be read, or fit no network
     ├── StorageUnavailableError  the database cannot be reached, opened or written
     │   └── StudyGoneError       the study is not in it any more, or is another one
     ├── TrialTakenError          another attempt owns the trial now
@@ -151,6 +152,10 @@ class CheckpointError(OptnasError, OSError):
         >>> issubclass(optnas.errors.CheckpointError, OSError)
         True
     """
+
+
+class WeightsError(OptnasError, ValueError):
+    """Weights to begin with cannot be read, or nothing of them fits the network."""
 
 
 class StorageUnavailableError(OptnasError, StorageInternalError):

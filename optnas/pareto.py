@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optnas import private, record
 from optnas.record import End
-from optnas.storage.base import Outline
-from optnas.storage.open import storage_of
 
 Array = NDArray[np.float64]
 
@@ -64,25 +62,34 @@ def front_trials(study: Study) -> list[FrozenTrial]:
     return [t for t, rank in zip(trials, private.ranks(losses(study, trials)), strict=True) if rank == 0]
 
 
-def leaders(study: Study, rows: Sequence[Outline], n: int) -> list[FrozenTrial]:
-    """The `n` best of `valued`, or `front_trials`, from the rows of all trials; few whole trials are read."""
-    place, storage = private.study_id(study), storage_of(study)
-    left = [r for r in rows if r.state == TrialState.COMPLETE and r.values and np.isfinite(r.values).all()]
+def leaders(
+    study: Study,
+    complete: Mapping[int, Sequence[float]],
+    read: Callable[[Collection[int]], Sequence[FrozenTrial]],
+    n: int,
+) -> list[FrozenTrial]:
+    """The `n` best of `valued`, or `front_trials`, of which few are read.
+
+    Args:
+        complete: the values of all COMPLETE trials, by id.
+        read: the trials of some ids.
+    """
+    left = {key: told for key, told in complete.items() if np.isfinite(told).all()}
     found: list[FrozenTrial] = []
     while left and len(found) < n:
-        values = np.array([row.values for row in left]) * signs(study)
+        ids = list(left)
+        values = np.array(list(left.values())) * signs(study)
         several = values.shape[1] > 1
         first = private.on_front(values) if several else np.argsort(values[:, 0], kind="stable")[:n]
-        chosen = {left[i].trial_id for i in first}
-        read = storage.trials_of(place, chosen)
-        sound = [trial for trial in read if record.end(trial) is End.COMPLETE]
+        chosen = {ids[i] for i in first}
+        sound = [trial for trial in read(chosen) if record.end(trial) is End.COMPLETE]
         found += sound
         if several:  # those that are not sound may have stood before others that are
             chosen -= {private.trial_id(trial) for trial in sound}
             if not chosen:
                 break
             found = []
-        left = [row for row in left if row.trial_id not in chosen]
+        left = {key: told for key, told in left.items() if key not in chosen}
     if len(study.directions) == 1:
         found.sort(key=lambda trial: (losses(study, [trial])[0, 0], trial.number))
         return found[:n]

@@ -142,6 +142,7 @@ class Heard:
         study: name of the other study.
         params: those of each of its trials, in the order of `scores`.
         distributions: how each name was asked there, as Optuna's JSON.
+        objective: what the scores are of, where one of the two studies has several.
 
     Examples:
         >>> optnas.record.heard(study)
@@ -152,16 +153,19 @@ class Heard:
     params: list[dict[str, Any]]
     scores: list[float]
     distributions: dict[str, str]
+    objective: str = ""
 
     @classmethod
-    def of(cls, study: str, trials: Sequence[FrozenTrial], scores: Sequence[float]) -> Heard:
+    def of(
+        cls, study: str, trials: Sequence[FrozenTrial], scores: Sequence[float], objective: str = ""
+    ) -> Heard:
         """What these trials say; a name whose range changed has the widest."""
         asked: dict[str, BaseDistribution] = {}
         for trial in trials:
             for name, distribution in trial.distributions.items():
                 asked[name] = widest(asked.get(name, distribution), distribution)
         kept = {name: distribution_to_json(distribution) for name, distribution in asked.items()}
-        return cls(study, [dict(trial.params) for trial in trials], list(scores), kept)
+        return cls(study, [dict(trial.params) for trial in trials], list(scores), kept, objective)
 
 
 def heard(study: Study) -> list[Heard]:
@@ -281,6 +285,10 @@ WEIGHTS = Key(f"{PREFIX}weights", dict)
 """Of a trial that was not trained from scratch: `{"from": "shared"}`, the weights of a supernet, or `{"from":
 number of a trial, "how": "exact" or "shrink_perturb", "share": of its parameters, in 0..1}`."""
 
+PRETRAINED = Key(f"{PREFIX}pretrained", dict)
+"""Of a trial whose training began with given weights: `{"from": their name, "digest", "share": of its
+parameters, in 0..1, "loaded", "new", "unused": how many tensors, "new_names", "unused_names": the first}`."""
+
 EPOCHS = Key(f"{PREFIX}epochs", int)
 """The epochs that its weights have behind them, those of the trials from which they come included."""
 
@@ -289,14 +297,32 @@ REPORTS = Key(f"{PREFIX}reports", dict)
 
 
 def weights_in_words(trial: Holder) -> str:
-    """Where its weights come from: `shared`, `of trial 3`; "" of a trial that was trained from scratch.
+    """Where its weights come from: `shared`, `of trial 3`, `of resnet18.pth`; "" where it began anew.
 
     Examples:
         >>> optnas.record.weights_in_words(study.best_trial)
         ''
     """
     source = (WEIGHTS.of(trial) or {}).get("from")
-    return f"of trial {source}" if isinstance(source, int) else "shared" if source == "shared" else ""
+    if isinstance(source, int):
+        return f"of trial {source}"
+    given = (PRETRAINED.of(trial) or {}).get("from")
+    return "shared" if source == "shared" else "" if given is None else f"of {given}"
+
+
+def pretrained_in_words(told: Mapping[str, Any]) -> str:
+    """What `PRETRAINED` holds: whose weights, how much of the network they are, and what did not fit."""
+
+    def listed(which: str) -> str:
+        names, n = told.get(f"{which}_names") or [], told.get(which, 0)
+        shown = ", ".join(names[:3]) + (", ..." if n > 3 else "")
+        return f"{n} ({shown})" if shown else f"{n}"
+
+    return (
+        f"weights of {told.get('from')}: {told.get('loaded')} tensors, {told.get('share', 0.0):.1%} of its "
+        f"parameters; parameters that are new: {listed('new')}; weights that were not used: "
+        f"{listed('unused')}"
+    )
 
 
 def origin(study: Study) -> int | str:

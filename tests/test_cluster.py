@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,9 +86,34 @@ def test_script_without_a_storage_says_what_to_set(script: str, run: Run) -> Non
     assert "export OPTNAS_STORAGE=postgresql://" in errors
 
 
-def test_slurm_warns_before_it_ends_a_job() -> None:
+@pytest.mark.parametrize("is_over", [True, False])
+def test_a_job_of_slurm_whose_time_is_over_saves_its_trial_and_comes_back(
+    is_over: bool, tmp_path: Path
+) -> None:
     options = re.findall(r"^#SBATCH (--\S+)$", (CLUSTER / "slurm.sh").read_text(), re.MULTILINE)
-    assert "--signal=TERM@60" in options  # without B: it goes to what srun has started
+    assert {"--signal=B:USR1@90", "--requeue"} <= set(options)  # B: it goes to the script
+    told, tools = tmp_path / "told", tmp_path / "bin"
+    tools.mkdir()
+    ends = "" if is_over else "exit 0"  # the search is done
+    programs = {
+        "srun": 'while [[ $1 == -* ]]; do shift; done\nexec "$@"',
+        "optnas": f"trap 'echo saved >> {told}; exit 143' TERM\necho begun >> {told}\n{ends}\n"
+        "while true; do sleep 0.02; done",
+        "scontrol": f'echo "$@" >> {told}',
+    }
+    for name, text in programs.items():
+        (tools / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tools / name).chmod(0o755)
+    job = {"SLURM_CPUS_PER_TASK": "1", "SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_ID": "7"}
+    env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "OPTNAS_STORAGE": URL, **job}
+    script = subprocess.Popen([str(CLUSTER / "slurm.sh")], env=env)
+    while not told.exists() or not told.read_text():
+        time.sleep(0.02)
+    if is_over:
+        time.sleep(0.2)  # the script sets its trap when the worker is under way
+        script.send_signal(signal.SIGUSR1)
+    assert script.wait(timeout=60) == (143 if is_over else 0)
+    assert told.read_text().splitlines() == (["begun", "saved", "requeue 7"] if is_over else ["begun"])
 
 
 def test_kubernetes_job() -> None:

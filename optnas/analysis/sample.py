@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 import optuna
 from optuna.storages import BaseStorage
@@ -12,7 +13,7 @@ from optuna.trial import FrozenTrial
 
 from optnas import private, record
 from optnas.pareto import leaders
-from optnas.storage.base import Outline
+from optnas.storage.base import Outline, complete
 from optnas.storage.open import open_storage, storage_of
 from optnas.storage.sampled import SampledStorage
 
@@ -30,8 +31,8 @@ def sampled(storage: BaseStorage, most: int = MOST, *, once: bool = False) -> Sa
     behind = open_storage(storage)
 
     def best(study_id: int, rows: Sequence[Outline]) -> list[FrozenTrial]:
-        name = behind.get_study_name_from_id(study_id)
-        return leaders(optuna.load_study(study_name=name, storage=behind), rows, _BEST)
+        study = optuna.load_study(study_name=behind.get_study_name_from_id(study_id), storage=behind)
+        return leaders(study, complete(rows), partial(behind.trials_of, study_id), _BEST)
 
     return SampledStorage(behind, most, best, record.COUNTS.name, once=once)
 

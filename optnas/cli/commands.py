@@ -216,8 +216,8 @@ def ls(storage: StorageUrl = DEFAULT_STORAGE) -> None:
     from rich.table import Table
 
     from optnas import record
-    from optnas.estimation.folders import own_folder, size_of
-    from optnas.estimation.remote import is_remote
+    from optnas.estimation.folders import own_folder
+    from optnas.estimation.remote import n_bytes
     from optnas.private import study_id
     from optnas.storage.open import open_storage
 
@@ -234,9 +234,9 @@ def ls(storage: StorageUrl = DEFAULT_STORAGE) -> None:
         table.add_row(
             name,
             *(str(states.count(state)) for state in ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")),
-            best_values(study, rows),
+            best_values(study, shown, rows),
             f"{last:%Y-%m-%d %H:%M}" if last else "",
-            "" if (folder := own_folder(study)) is None or is_remote(folder) else decimal(size_of(folder)),
+            "" if (folder := own_folder(study)) is None else decimal(n_bytes(folder)),
         )
     say(table if table.row_count else f"There is no study in {without_password(storage)}.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,14 +19,16 @@ if TYPE_CHECKING:
     from optnas.cli.job import Job
     from optnas.objective import Objective
     from optnas.search.best import Best
-    from optnas.storage.base import Outline
+    from optnas.storage.base import Outline, Storage
 
 
-def best_values(study: optuna.Study, rows: Sequence[Outline]) -> str:
+def best_values(study: optuna.Study, storage: Storage, rows: Sequence[Outline]) -> str:
     """The best value, or the values of a trial on the front where there are several objectives."""
     from optnas.pareto import leaders, losses  # not optnas.analysis, which imports scikit-learn
+    from optnas.private import study_id
+    from optnas.storage.base import complete
 
-    front = leaders(study, rows, 1)
+    front = leaders(study, complete(rows), partial(storage.trials_of, study_id(study)), 1)
     if not front:
         return ""
     first = front[int(losses(study, front)[:, 0].argmin())]

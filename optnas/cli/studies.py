@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -76,13 +75,14 @@ def copy(
         str | None, typer.Option("--as", help="Name of the copy; by default that of the original.")
     ] = None,
     folder: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the copy's files; by default runs/NAME beside its database."),
+        str | None,
+        typer.Option(help="Folder or URL of the copy's files; by default runs/NAME beside its database."),
     ] = None,
 ) -> None:
     """Copy a study with its weights to another storage; then both go on independently."""
     from optnas.errors import CheckpointError, ParamsMismatchError
     from optnas.estimation.folders import own_folder
+    from optnas.estimation.remote import shown
     from optnas.search.copying import copy_study
 
     study = load_only_study(storage or DEFAULT_STORAGE, study_name, read_only=True)
@@ -92,14 +92,15 @@ def copy(
         fail(str(error))
     say(f"Study {new.study_name!r} is in {without_password(to)}, with {len(new.trials)} trials.")
     if (files := own_folder(new)) is not None:
-        say(f"  its files in {files}")
+        say(f"  its files in {shown(files)}")
 
 
 @app.command()
 def clean(
     storage: StorageUrl = DEFAULT_STORAGE,
     look_in: Annotated[
-        list[Path] | None, typer.Option(help="A further place to look for folders of deleted studies.")
+        list[str] | None,
+        typer.Option(help="A further place, a folder or a URL, to look for folders of deleted studies."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
@@ -109,14 +110,15 @@ def clean(
     """
     from rich.filesize import decimal
 
+    from optnas.estimation.remote import shown
     from optnas.search.leftovers import delete, leftovers
 
     opened = open_existing(storage)
     known = leftovers(opened, look_in or [])
     for path, why in known.spared.items():
-        say(f"stays    {path}: {why}")
+        say(f"stays    {shown(path)}: {why}")
     for leftover in known.found:
-        say(f"{decimal(leftover.n_bytes):>8} {leftover.path}: {leftover.why}")
+        say(f"{decimal(leftover.n_bytes):>8} {shown(leftover.path)}: {leftover.why}")
     if not known.found:
         say("There is nothing to delete.")
     elif yes or typer.confirm(f"Delete {decimal(known.n_bytes)}?"):

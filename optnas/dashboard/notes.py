@@ -68,6 +68,9 @@ class Notes:
             "Scores": ", ".join(f"{as_markdown(k)} {v:.5g}" for k, v in record.metrics(trial).items()),
             "Lineage": self._lineage(trial),
             "Twins": self._twins(trial),
+            "Began with": ""
+            if not (told := record.PRETRAINED.of(trial))
+            else _code(record.pretrained_in_words(told)),
             "Weights": self._weights(trial),
             "Worker": _worker(trial),
         }

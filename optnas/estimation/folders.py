@@ -173,16 +173,6 @@ def cannot_write(path: Path, error: OSError) -> CheckpointError:
     )
 
 
-def size_of(folder: Path) -> int:
-    """Bytes of all files in a folder; what others delete meanwhile is nothing."""
-    total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):
-                total += os.lstat(os.path.join(place, name)).st_size
-    return total
-
-
 # ---- which folder ----
 
 

@@ -84,6 +84,39 @@ def is_remote(path: Path) -> bool:
     return _behind(path) is not None
 
 
+def folders_beside(folder: Path) -> list[Path]:
+    """All folders in the place of one behind a URL, itself included."""
+    known = _folders[folder]
+    parent, above = known.root.rpartition("/")[0], known.url.rpartition("/")[0]
+    known.files.invalidate_cache()
+    with suppress(FileNotFoundError):
+        found = [
+            entry["name"].rstrip("/") for entry in known.files.ls(parent, detail=True) if _is_folder(entry)
+        ]
+        return [place_of(f"{above}/{name.rpartition('/')[2]}") for name in found]
+    return []
+
+
+def _is_folder(entry: dict[str, Any]) -> bool:
+    return bool(entry["type"] == "directory")
+
+
+def n_bytes(path: Path) -> int:
+    """Of a file, or of all files in a folder; what others delete meanwhile is nothing."""
+    found = _behind(path)
+    if found is not None:
+        found[0].files.invalidate_cache()
+        with suppress(OSError):
+            return int(found[0].files.du(found[1]))
+        return 0
+    total = 0
+    files = [path] if path.is_file() else (Path(at, name) for at, _, some in os.walk(path) for name in some)
+    for file in files:
+        with suppress(OSError):
+            total += os.lstat(file).st_size
+    return total
+
+
 def names(folder: Path, pattern: str) -> list[str]:
     """What matches in a folder, relative to it."""
     found = _behind(folder)

@@ -115,6 +115,9 @@ def copy_rest(source: Path, target: Path) -> None:
     Raises:
         CheckpointError: it cannot be written.
     """
+    if remote.is_remote(source) or remote.is_remote(target):
+        _copy_remote(source, target, but=(MARKER, "trial-*"))
+        return
     for path in [path for path in source.iterdir() if path.name != MARKER]:
         if not path.name.startswith("trial-"):
             _copy(path, target / path.name)
@@ -143,9 +146,11 @@ def _copy(path: Path, target: Path) -> None:
             raise cannot_write(target, error) from error
 
 
-def _copy_remote(source: Path, target: Path) -> None:
+def _copy_remote(source: Path, target: Path, but: Sequence[str] = (OWNER,)) -> None:
+    """All files, except what stands at the top under names like `but`, and states of trainings."""
     for name in remote.names(source, "**/*"):
-        kept = name != OWNER and not any(fnmatch(Path(name).name, pattern) for pattern in PASSING)
+        at_top, last = Path(name).parts[0], Path(name).name
+        kept = not any(fnmatch(at_top, one) for one in but) and not any(fnmatch(last, p) for p in PASSING)
         if kept and remote.is_file(source / name) and not remote.exists(target / name):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             try:

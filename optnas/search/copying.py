@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import optuna
 from optuna.storages import BaseStorage
@@ -37,7 +36,7 @@ def copy_study(
     Args:
         storage: as for `create_study`; it may be the one of the study.
         study_name: of the copy; by default as it is.
-        folder: of the copy's files; by default `runs/<study name>` beside its database.
+        folder: of the copy's files, a path or a URL; by default `runs/<study name>` beside its database.
 
     Raises:
         ParamsMismatchError: there is a study of that name.
@@ -58,14 +57,13 @@ def copy_study(
     there = carry.add(new, [_copied(study, trial) for trial in trials])
     source = own_folder(study)
     if source is not None and remote.exists(source):
-        target = settle(new, None if folder is None else Path(folder).absolute())
+        target = settle(new, None if folder is None else os.fspath(folder))
         for trial, copied in zip(trials, there, strict=True):
             if copied.state.is_finished():
                 carry.copy_files(study, trial, target, copied)
-        if not (remote.is_remote(source) or remote.is_remote(target)):
-            carry.copy_rest(source, target)
+        carry.copy_rest(source, target)
     elif folder is not None:
-        settle(new, Path(folder).absolute())
+        settle(new, os.fspath(folder))
     record.COMING.write(new, {})
     return new
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,6 @@ def listen(
     Raises:
         ValueError: see `create_study`.
     """
-    from optnas.surrogate.prior import hear  # only here: it takes scipy, which takes a second to import
-
-    if len(study.directions) > 1:
-        raise ValueError(f"learn_from: study {study.study_name!r} has several objectives; that needs one.")
     if not learns and not try_first:
         raise ValueError(
             "learn_from: this sampler cannot learn from other studies; PredictorSampler, the default, can. "
@@ -49,16 +46,34 @@ def listen(
                 f"learn_from: study {study.study_name!r} is the study itself, which "
                 "knows its own trials; name others."
             )
-        found = hear(other)
-        if not asked & found.distributions.keys():
-            raise ValueError(
-                f"learn_from: nothing that study {other.study_name!r} asked is asked here; it asked "
-                f"{', '.join(sorted(found.distributions))}, and the space asks {', '.join(sorted(asked))}."
-            )
-        told.append(found)
+        for found in _heard(study, other):
+            if not asked & found.distributions.keys():
+                raise ValueError(
+                    f"learn_from: nothing that study {other.study_name!r} asked is asked here; it asked "
+                    f"{', '.join(sorted(found.distributions))}, and the space asks "
+                    f"{', '.join(sorted(asked))}."
+                )
+            told.append(found)
     for params in itertools.islice(_best(told, objective), try_first):
         study.enqueue_trial(params, skip_if_exists=True)
     record.write_heard(study, told)
+
+
+def _heard(study: optuna.Study, other: optuna.Study) -> list[record.Heard]:
+    """What another study says of each objective that it shares with this one; of one value each, of that."""
+    from optnas.surrogate.prior import hear  # only here: it takes scipy, which takes a second to import
+
+    if len(study.directions) == len(other.directions) == 1:
+        return [hear(other)]
+    own, theirs = study.metric_names or [], other.metric_names or []
+    shared = [name for name in own if name in theirs]
+    if not shared:
+        raise ValueError(
+            f"learn_from: study {other.study_name!r} has none of the objectives of this one. It has "
+            f"{', '.join(theirs) or 'no names for them'}, and this one {', '.join(own) or 'no names'}; of "
+            "several, each is learned from that of the same name."
+        )
+    return [replace(hear(other, name), objective=name) for name in shared]
 
 
 def _is_same(one: optuna.Study, other: optuna.Study) -> bool:

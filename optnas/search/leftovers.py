@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -14,7 +13,7 @@ from optuna.storages import BaseStorage
 
 from optnas import record
 from optnas.estimation import remote
-from optnas.estimation.folders import is_of_the_dead, own_folder, read_marker, size_of
+from optnas.estimation.folders import is_of_the_dead, own_folder, read_marker, wanted
 from optnas.storage.base import Storage, is_held
 from optnas.storage.open import open_storage
 from optnas.training.checkpoints import clean, passing
@@ -86,17 +85,18 @@ def standing(folder: Path, storage: Storage) -> Standing:
 
 
 def _is_mine(folder: Path) -> bool:
-    return os.lstat(folder).st_uid == os.getuid()
+    """Whether it is this user's; behind a URL, that is what may be deleted."""
+    return remote.is_remote(folder) or os.lstat(folder).st_uid == os.getuid()
 
 
-def leftovers(storage: str | BaseStorage, also_in: Sequence[Path] = ()) -> Leftovers:
-    """What no trial of a storage needs, on this machine.
+def leftovers(storage: str | BaseStorage, also_in: Sequence[str | os.PathLike[str]] = ()) -> Leftovers:
+    """What no trial of a storage needs, on this machine and behind the URLs of its studies.
 
     That is how far trainings got whose trials have ended, and folders of studies that were deleted. Folders
     are looked for beside those of the studies, in `runs` beside a SQLite file and in the working directory,
-    and in `also_in`. Weights of a study that exists are never among it, nor what a trial that runs, waits or
-    is paused may go on from, nor a folder of a study of another storage, of a process that lives, or of
-    another user.
+    and in `also_in`, folders or URLs. Weights of a study that exists are never among it, nor what a trial
+    that runs, waits or is paused may go on from, nor a folder of a study of another storage, of a process
+    that lives, or of another user.
     """
     opened = open_storage(storage)
     names = optuna.get_all_study_names(opened)
@@ -106,7 +106,7 @@ def leftovers(storage: str | BaseStorage, also_in: Sequence[Path] = ()) -> Lefto
         # Looked up after the folder was found: a study is known to its database before it makes a folder.
         how = standing(folder, opened)
         if how in _TO_GO:
-            found.append(Leftover(folder, size_of(folder), how.value))
+            found.append(Leftover(folder, remote.n_bytes(folder), how.value))
         elif how is not Standing.NEEDED:
             spared[folder] = how.value
     return Leftovers(found, spared)
@@ -122,7 +122,7 @@ def delete(storage: str | BaseStorage, found: Iterable[Leftover]) -> list[Path]:
         if leftover.of_trial:
             clean(leftover.path, keep_weights=True)
         elif standing(leftover.path, opened) in _TO_GO:
-            shutil.rmtree(leftover.path)
+            remote.remove_tree(leftover.path)
         else:
             continue
         deleted.append(leftover.path)
@@ -133,18 +133,28 @@ def _states(studies: Iterable[optuna.Study]) -> Iterator[Leftover]:
     """How far trainings got whose trials have ended."""
     for study in studies:
         for trial, path, files in passing(study):
-            if trial.state.is_finished() and not is_held(trial) and not remote.is_remote(path):
-                n_bytes = sum(file.stat().st_size for file in files if file.exists())
+            if trial.state.is_finished() and not is_held(trial):
+                n_bytes = sum(map(remote.n_bytes, files))
                 why = f"trial {trial.number} of study {study.study_name!r} has ended"
                 yield Leftover(path, n_bytes, why, of_trial=True)
 
 
-def _folders(storage: Storage, studies: Iterable[optuna.Study], also_in: Sequence[Path]) -> list[Path]:
+def _folders(
+    storage: Storage, studies: Iterable[optuna.Study], also_in: Sequence[str | os.PathLike[str]]
+) -> list[Path]:
     """Folders of any studies, in the places where those of a storage lie."""
     own = [folder for study in studies if (folder := own_folder(study)) is not None]
+    given = [os.fspath(place) for place in also_in]
+    # Of a place behind a URL, one folder stands for all beside it, whether there is one or not.
+    far = [folder for folder in own if remote.is_remote(folder)]
+    far += [remote.place_of(f"{place.rstrip('/')}/_") for place in given if remote.is_url(place)]
     own = [folder for folder in own if not remote.is_remote(folder)]
-    places = {Path("runs").absolute(), *(folder.parent for folder in own), *(p.absolute() for p in also_in)}
+    near = [wanted(place, Path.cwd()) for place in given if not remote.is_url(place)]
+    places = {Path("runs").absolute(), *(folder.parent for folder in own), *near}
     if storage.place.file is not None:
         places.add(storage.place.file.parent / "runs")
     folders = {path for place in places if place.is_dir() for path in place.iterdir()}
-    return sorted(path for path in folders if path.is_dir() and not path.is_symlink())
+    found = sorted(path for path in folders if path.is_dir() and not path.is_symlink())
+    return found + sorted(
+        {path for folder in far for path in remote.folders_beside(folder)}, key=remote.shown
+    )

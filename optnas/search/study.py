@@ -58,14 +58,15 @@ def create_study(
             The sampler begins with what they predict, and relies on it to the extent that it predicts the
             trials; a study that cannot predict even its own trials is ignored. What was learned is stored in
             this study, so that the others are not needed later; a study that exists keeps what it learned at
-            its beginning.
+            its beginning. Where one of the studies has several objectives, each is learned from that of the
+            same name.
         try_first: number of their best architectures that are enqueued when this study begins, taken from
             each study in turn.
 
     Raises:
-        ValueError: `learn_from` has a study with several objectives, with fewer than five trials that have a
-            value or a report, or that shares no question with this space; or the sampler cannot learn from
-            others.
+        ValueError: `learn_from` has a study without any of the objectives, where there are several, with
+            fewer than five trials that have a value or a report, or that shares no question with this space;
+            or the sampler cannot learn from others.
         ParamsMismatchError: the study of that name optimizes another metric, or in the other direction; or an
             older optnas began it.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -56,6 +56,15 @@ class Outline:
     state: TrialState
     values: tuple[float, ...] | None
     counts: bool
+
+
+def complete(rows: Iterable[Outline]) -> dict[int, tuple[float, ...]]:
+    """The values of those that are COMPLETE, by id."""
+    return {
+        row.trial_id: row.values
+        for row in rows
+        if row.state == TrialState.COMPLETE and row.values is not None
+    }
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
+import sqlalchemy as sa
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Connection
@@ -25,9 +26,13 @@ from optnas.storage import owners, schema
 from optnas.storage.base import HELD, Claim
 from optnas.storage.database import Database
 from optnas.storage.leases import Heart, Loss, Process, StaleTrial, stale
+from optnas.storage.owners import Tally
 from optnas.storage.schema import Changes
 
 logger = logging.getLogger(__name__)
+
+_FAR = 200
+"""So many trials may end before a tally is taken anew."""
 
 
 class OtherStudy(Exception):
@@ -88,6 +93,9 @@ class Ledger:
         self.own: dict[int, Own] = {}
         self._parent = parent
         self._incarnations: dict[int, str] = {}
+        self._tallies: dict[int, tuple[str, Tally]] = {}
+        self._ended_since: dict[int, int] = {}  # that tally
+        self._highest: dict[int, tuple[int, int]] = {}  # id and number of the trials of a study
         self._ended: dict[int, dict[tuple[str, float], float]] = {}
         self._unowned: dict[int, tuple[tuple[Any, ...], float]] = {}
         self._heart: Heart | None = None
@@ -109,8 +117,8 @@ class Ledger:
         with self.lock:
             for own in self.own.values():
                 own.lost = own.lost or own.study_id == study_id
-            self._incarnations.pop(study_id, None)
-            self._ended.pop(study_id, None)
+            for known in (self._incarnations, self._ended, self._tallies, self._ended_since, self._highest):
+                known.pop(study_id, None)
 
     def stop(self) -> None:
         """Renew no lease any more."""
@@ -140,6 +148,7 @@ class Ledger:
         beside: Collection[int] = (),
     ) -> Claim:
         token = uuid.uuid4().hex
+        tally = self._take_tally(study_id, counts)
 
         def work(connection: Connection, again: bool) -> tuple[Claim, FrozenTrial | None, str]:
             incarnation = self._lock_study(connection, study_id)
@@ -149,7 +158,11 @@ class Ledger:
             return claim, trial, incarnation
 
         def take(connection: Connection, again: bool) -> tuple[Claim, FrozenTrial | None]:
-            counted, running, held = owners.count_budget(connection, study_id, counts, beside)
+            budget = owners.count_budget(connection, study_id, counts, beside, tally)
+            if budget.newest < tally.last:
+                raise OtherStudy  # the database was put back to an older copy
+            counted, running, held = budget.counted, budget.running, budget.held
+            self._ended_since[study_id] = budget.ended
             if again and (found := owners.find_trial(connection, "token", token)):
                 return Claim(found, counted, running - 1, held), schema.read_trial(connection, found)
             full = n_trials is not None and counted + running + held >= n_trials
@@ -157,8 +170,8 @@ class Ledger:
                 trial_id, n_attempts = wanted, owners.count_attempts(connection, wanted)
             elif full:
                 return Claim(None, counted, running, held), None
-            elif (waiting := owners.next_waiting(connection, study_id)) is None:
-                trial = self._insert_running(connection, study_id, token)
+            elif (waiting := owners.next_waiting(connection, study_id, tally)) is None:
+                trial = self._insert_running(connection, study_id, budget.number + 1, token)
                 return Claim(id_of(trial), counted, running, held), trial
             else:
                 trial_id, n_attempts = waiting
@@ -186,7 +199,7 @@ class Ledger:
             self._lock_study(connection, study_id)
             if again and (found := owners.find_trial(connection, "token", key)):
                 return schema.read_trial(connection, found)
-            return self._insert_running(connection, study_id, key)
+            return self._insert_running(connection, study_id, self._next_number(connection, study_id), key)
 
         with self.lock:
             trial = self._database.write(work)
@@ -202,9 +215,9 @@ class Ledger:
             self._lock_study(connection, study_id)
             if again and (found := owners.find_trial(connection, "created_by", key)):
                 return found
-            row = schema.insert_trial(
-                connection, study_id, template.state, datetime_start=start, datetime_complete=complete
-            )
+            number = self._next_number(connection, study_id)
+            times = {"datetime_start": start, "datetime_complete": complete}
+            row = schema.insert_trial(connection, study_id, number, template.state, **times)
             schema.template_changes(template).write(connection, row.trial_id)
             if template.values is not None:
                 schema.write_values(connection, row.trial_id, template.values)
@@ -242,9 +255,36 @@ class Ledger:
             raise OtherStudy
         return incarnation
 
-    def _insert_running(self, connection: Connection, study_id: int, token: str) -> FrozenTrial:
+    def _take_tally(self, study_id: int, counts: str) -> Tally:
+        """What is known of the trials for good, so that a claim, which others wait for, looks at few.
+
+        It is taken anew, outside any lock, where many trials have ended since.
+        """
+        name, known = self._tallies.get(study_id, (counts, Tally()))
+        if name != counts:
+            known = Tally()
+        if known.last < 0 or self._ended_since.get(study_id, 0) > _FAR:
+            known = self._database.read(lambda c: owners.take_tally(c, study_id, counts, known))
+            self._tallies[study_id], self._ended_since[study_id] = (counts, known), 0
+        return known
+
+    def _left(self, study_id: int) -> sa.ColumnElement[bool]:
+        """The trials of a study of which it is not known that they have ended."""
+        _, tally = self._tallies.get(study_id, ("", Tally()))
+        return tally.leaves(study_id)
+
+    def _next_number(self, connection: Connection, study_id: int) -> int:
+        """Of a new trial of the study, which is locked."""
+        newest, number = self._highest.get(study_id, (-1, -1))
+        newest_now, number_now = owners.highest(connection, study_id, newest)
+        if newest_now < newest:
+            raise OtherStudy  # the database was put back to an older copy
+        self._highest[study_id] = newest_now, max(number, number_now)
+        return self._highest[study_id][1] + 1
+
+    def _insert_running(self, connection: Connection, study_id: int, number: int, token: str) -> FrozenTrial:
         start = schema.to_utc(datetime.now())
-        row = schema.insert_trial(connection, study_id, TrialState.RUNNING, datetime_start=start)
+        row = schema.insert_trial(connection, study_id, number, TrialState.RUNNING, datetime_start=start)
         self._record(connection, row.trial_id, study_id, start, token, 1, created_by=token)
         return schema.new_trial(row)
 
@@ -330,7 +370,7 @@ class Ledger:
         owners renew theirs now.
         """
         rows = self._database.read(
-            lambda connection: owners.running(connection, self._database.now(), study_id=study_id)
+            lambda connection: owners.running(connection, self._database.now(), self._left(study_id))
         )
         judged = [(row, self._judge(row)) for row in rows]
         ended = [(row.token, row.expires) for row, trial in judged if trial and trial.loss is Loss.EXPIRED]
@@ -357,7 +397,9 @@ class Ledger:
             schema.lock_trial(connection, trial.trial_id)
             header = schema.read_header(connection, trial.trial_id)
             if not (again and owners.find_trial(connection, "token", token)):
-                rows = owners.running(connection, self._database.now(), trial_id=trial.trial_id)
+                rows = owners.running(
+                    connection, self._database.now(), schema.trials.c.trial_id == trial.trial_id
+                )
                 now = [self._judge(row) for row in rows]
                 if not now or now[0] is None or now[0].token != trial.token:
                     return None  # not RUNNING any more, renewed since, or taken
@@ -380,7 +422,7 @@ class Ledger:
         """RUNNING trials without an owner of which this process has heard nothing for a lease."""
 
         def work(connection: Connection) -> tuple[dict[int, int], dict[int, tuple[Any, ...]]]:
-            rows = owners.running(connection, self._database.now(), study_id=study_id)
+            rows = owners.running(connection, self._database.now(), self._left(study_id))
             numbers = {row.trial_id: row.number for row in rows if row.token is None}
             return numbers, schema.signs_of_life(connection, list(numbers)) if numbers else {}
 

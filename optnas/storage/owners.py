@@ -8,6 +8,7 @@ is a trial's only where study and start agree, too (`OF_TRIAL`).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -139,30 +140,112 @@ _HELD = sa.exists().where(
 )
 
 
-def count_budget(
-    connection: Connection, study_id: int, counts: str, beside: Collection[int]
-) -> tuple[int, int, int]:
-    """(trials that count toward n_trials, trials that run beside those of the ids `beside`, held ones).
+@dataclass(frozen=True)
+class Tally:
+    """Of a study, what is true for good of its trials up to the id `last`; few others are to be looked at.
 
-    A trial that is COMPLETE or PRUNED counts unless its user attribute `counts` is false.
+    Attributes:
+        counted: trials that count toward `n_trials` and cannot change any more.
+        number: the highest.
+        open: the ids up to `last` of trials that may change: unfinished ones, and those that may be reopened.
     """
-    excused = sa.exists().where(
+
+    last: int = -1
+    counted: int = 0
+    number: int = -1
+    open: frozenset[int] = frozenset()
+
+    def leaves(self, study_id: int) -> sa.ColumnElement[bool]:
+        """Which trials of the study are to be looked at."""
+        if self.last < 0:
+            return trials.c.study_id == study_id
+        # Not by the index of studies, which finds them all.
+        ids = trials.c.trial_id >= self.last
+        if self.open:
+            ids = sa.or_(ids, trials.c.trial_id.in_(self.open))
+        return sa.and_(trials.c.study_id + 0 == study_id, ids)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How a study stands: trials that count, that run, that are held; the highest number and id of all; and
+    how many have ended since the tally was taken."""
+
+    counted: int
+    running: int
+    held: int
+    number: int
+    newest: int
+    ended: int
+
+
+def _excused(counts: str) -> sa.ColumnElement[bool]:
+    return sa.exists().where(
         user_attrs.c.trial_id == trials.c.trial_id,
         user_attrs.c.key == counts,
         user_attrs.c.value_json == "false",
     )
-    done = sa.and_(trials.c.state.in_((TrialState.COMPLETE, TrialState.PRUNED)), ~excused)
+
+
+def take_tally(connection: Connection, study_id: int, counts: str, before: Tally) -> Tally:
+    """A newer one; see `count_budget`."""
+    query = sa.select(
+        trials.c.trial_id,
+        trials.c.number,
+        trials.c.state,
+        _excused(counts).label("excused"),
+        _HELD.label("held"),
+    )
+    last, counted, number, left = before.last, before.counted, before.number, set()
+    for row in connection.execute(query.where(before.leaves(study_id))):
+        if row.trial_id == before.last and row.trial_id not in before.open:
+            continue
+        last, number = max(last, row.trial_id), max(number, row.number)
+        if not row.state.is_finished() or (row.held and row.state == TrialState.PRUNED):
+            left.add(row.trial_id)
+        elif row.state != TrialState.FAIL and not row.excused:
+            counted += 1
+    return Tally(last, counted, number, frozenset(left))
+
+
+def count_budget(
+    connection: Connection, study_id: int, counts: str, beside: Collection[int], tally: Tally
+) -> Budget:
+    """How a study stands, beside running trials of the ids `beside`.
+
+    A trial that is COMPLETE or PRUNED counts unless its user attribute `counts` is false.
+    """
+    known = sa.and_(trials.c.trial_id == tally.last, trials.c.trial_id.not_in(tally.open))
+    done = sa.and_(trials.c.state.in_((TrialState.COMPLETE, TrialState.PRUNED)), ~_excused(counts), ~known)
     runs = trials.c.state == TrialState.RUNNING
     if beside:
         runs = sa.and_(runs, trials.c.trial_id.not_in(beside))
     held = sa.and_(trials.c.state == TrialState.WAITING, _HELD)
-    sums = [sa.func.coalesce(sa.func.sum(sa.case((which, 1), else_=0)), 0) for which in (done, runs, held)]
-    query = sa.select(*sums).select_from(trials).where(trials.c.study_id == study_id)
-    n_counted, n_running, n_held = connection.execute(query).one()
-    return int(n_counted), int(n_running), int(n_held)
+    ended = trials.c.state.in_([state for state in TrialState if state.is_finished()])
+    sums = [
+        sa.func.coalesce(sa.func.sum(sa.case((which, 1), else_=0)), 0) for which in (done, runs, held, ended)
+    ]
+    highest = (sa.func.coalesce(sa.func.max(trials.c[name]), -1) for name in ("number", "trial_id"))
+    query = sa.select(*sums, *highest).where(tally.leaves(study_id))
+    n_counted, n_running, n_held, n_ended, number, newest = connection.execute(query).one()
+    return Budget(
+        tally.counted + int(n_counted),
+        int(n_running),
+        int(n_held),
+        max(tally.number, number),
+        newest,
+        int(n_ended),
+    )
 
 
-def next_waiting(connection: Connection, study_id: int) -> tuple[int, int] | None:
+def highest(connection: Connection, study_id: int, known: int) -> tuple[int, int]:
+    """The highest id and number among a study's trials from the id `known` on; -1 where there are none."""
+    maxima = (sa.func.coalesce(sa.func.max(trials.c[name]), -1) for name in ("trial_id", "number"))
+    row = connection.execute(sa.select(*maxima).where(Tally(last=known).leaves(study_id))).one()
+    return row[0], row[1]
+
+
+def next_waiting(connection: Connection, study_id: int, tally: Tally) -> tuple[int, int] | None:
     """Id and number of attempts of the trial to take first: one that was begun before, then by number.
 
     Held ones are not among them.
@@ -171,7 +254,7 @@ def next_waiting(connection: Connection, study_id: int) -> tuple[int, int] | Non
     query = (
         sa.select(trials.c.trial_id, n_attempts)
         .outerjoin(owners, OF_TRIAL)
-        .where(trials.c.study_id == study_id, trials.c.state == TrialState.WAITING, ~_HELD)
+        .where(tally.leaves(study_id), trials.c.state == TrialState.WAITING, ~_HELD)
         .order_by(sa.case((n_attempts > 0, 0), else_=1), trials.c.number)
         .limit(1)
     )
@@ -182,8 +265,10 @@ def next_waiting(connection: Connection, study_id: int) -> tuple[int, int] | Non
 # ---- leases ----
 
 
-def running(connection: Connection, now: sa.ColumnElement[float], **which: int) -> Sequence[Any]:
-    """RUNNING trials (`study_id=` or `trial_id=`) with their owner, None where unknown, and the time."""
+def running(
+    connection: Connection, now: sa.ColumnElement[float], which: sa.ColumnElement[bool]
+) -> Sequence[Any]:
+    """Those of some trials that are RUNNING, with their owner, None where unknown, and the time."""
     owner = [column for column in owners.c if column.name not in ("trial_id", "study_id", "trial_start")]
     query = (
         sa.select(trials.c.trial_id, trials.c.number, trials.c.datetime_start, *owner, now.label("now"))
@@ -191,7 +276,7 @@ def running(connection: Connection, now: sa.ColumnElement[float], **which: int) 
         .where(trials.c.state == TrialState.RUNNING)
         .order_by(trials.c.number)
     )
-    return connection.execute(query.where(*(trials.c[name] == key for name, key in which.items()))).all()
+    return connection.execute(query.where(which)).all()
 
 
 def renew(connection: Connection, tokens: Iterable[str], expires: sa.ColumnElement[float]) -> set[str]:

@@ -179,8 +179,9 @@ _HEADER = (
     trials.c.datetime_complete,
 )
 _BY_ID = sa.select(*_HEADER).where(trials.c.trial_id == sa.bindparam("trial_id"))
+_ALL = sa.select(*_HEADER).where(trials.c.study_id == sa.bindparam("study_id"))
 _NEW_OR_OPEN = sa.select(*_HEADER).where(
-    trials.c.study_id == sa.bindparam("study_id"),
+    trials.c.study_id + 0 == sa.bindparam("study_id"),  # not by the index of studies, which finds all
     sa.or_(
         trials.c.trial_id > sa.bindparam("last"), trials.c.trial_id.in_(sa.bindparam("open", expanding=True))
     ),
@@ -202,6 +203,8 @@ def read_trial(connection: Connection, trial_id: int) -> FrozenTrial:
 
 def read_headers(connection: Connection, study_id: int, last: int, unfinished: Sequence[int]) -> list[Header]:
     """Of the trials newer than the id `last`, and of those in `unfinished`."""
+    if last < 0:
+        return [Header(*row) for row in connection.execute(_ALL, {"study_id": study_id})]
     found = {}
     for first in range(0, len(unfinished) or 1, _MAX_IDS):
         some = {"study_id": study_id, "last": last, "open": unfinished[first : first + _MAX_IDS]}
@@ -319,12 +322,9 @@ def count_studies(connection: Connection) -> int:
 
 
 def insert_trial(
-    connection: Connection, study_id: int, state: TrialState, **times: datetime | None
+    connection: Connection, study_id: int, number: int, state: TrialState, **times: datetime | None
 ) -> Header:
-    """A row of a new trial, of the number after the last; the study must be locked."""
-    last = sa.select(sa.func.max(trials.c.number)).where(trials.c.study_id == study_id)
-    found = connection.execute(last).scalar_one()
-    number = 0 if found is None else found + 1
+    """A row of a new trial."""
     row = {"study_id": study_id, "number": number, "state": state, **times}
     (trial_id,) = connection.execute(sa.insert(trials), row).inserted_primary_key or (None,)
     assert trial_id is not None

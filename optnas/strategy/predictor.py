@@ -26,7 +26,7 @@ from optnas.strategy.structures import Structures
 from optnas.surrogate.encoder import Features
 from optnas.surrogate.front import Costs, FrontSurrogate
 from optnas.surrogate.model import Surrogate
-from optnas.surrogate.prior import Prior
+from optnas.surrogate.prior import Prior, Priors
 from optnas.surrogate.standing import observe, standings
 from optnas.trial import Space, Trial
 
@@ -56,7 +56,7 @@ class PredictorSampler(TrialSampler):
     stands in the trial's system attribute `optnas:plan`, where other workers see it before it is asked.
 
     In a study that learns from others (`create_study(learn_from=...)`), what those predict is the mean of the
-    surrogate, to the extent that it predicts the trials.
+    surrogate, to the extent that it predicts the trials; for several objectives, each has its own.
 
     Args:
         space: The space of the study. It is called with other trials, on the meta device, some hundred times
@@ -103,7 +103,7 @@ class PredictorSampler(TrialSampler):
         self._questions = Questions(space if self._structures is None else self._structures.space)
         self._features = features
         self._costs = costs
-        self._priors: dict[int, Prior | None] = {}
+        self._priors: dict[int, Prior | Priors | None] = {}
         self._known_features: dict[ParamsKey, Mapping[str, float]] = {}
         self._proposed: dict[tuple[int, int], list[Params]] = {}
         self._finished: dict[tuple[int, int], ParamsKey] = {}  # (study, trial) to its answers
@@ -148,15 +148,17 @@ class PredictorSampler(TrialSampler):
             parents += [params for p in prior.best if (params := candidates.asked(p)) is not None]
         if n_started < n_startup or len(told) < max(2, n_startup / 2):
             if prior is not None and len(others) in HEARD_FIRST:
-                pool = _Pool(prior, candidates, seen, self.within, None)
+                pool = _Pool(prior.leaning(rng), candidates, seen, self.within, None)
                 pool.add(parents)
                 return _climb(pool, candidates, parents) or _most_different(candidates, seen, self.within)
             return _most_different(candidates, seen, self.within)
-        surrogate = (
-            FrontSurrogate(study, self._looked_at, self._costs)
-            if len(study.directions) > 1
-            else Surrogate(study.direction, self._looked_at, prior=prior)
-        ).fit(others)
+        surrogate: Surrogate | FrontSurrogate
+        if len(study.directions) > 1:
+            priors = prior.of if isinstance(prior, Priors) else None
+            surrogate = FrontSurrogate(study, self._looked_at, self._costs, priors).fit(others)
+        else:
+            alone = prior if isinstance(prior, Prior) else None
+            surrogate = Surrogate(study.direction, self._looked_at, prior=alone).fit(others)
         surrogate = surrogate.believe([params for params in (*running, *proposed) if params])
         if self._structures is not None:
             self._structures.looking = surrogate.looks
@@ -167,12 +169,12 @@ class PredictorSampler(TrialSampler):
             pool.add(parents)
         return _climb(pool, candidates, parents) or _most_different(candidates, seen, self.within)
 
-    def _prior(self, study: Study) -> Prior | None:
+    def _prior(self, study: Study) -> Prior | Priors | None:
         """What the study was told of others, if that makes sense; it does not change."""
         study_id = private.study_id(study)
         if study_id not in self._priors:
             told = record.heard(study)
-            prior = Prior(told) if told else None
+            prior = Priors(told) if len(study.directions) > 1 else Prior(told)
             self._priors[study_id] = prior or None
         return self._priors[study_id]
 
@@ -220,7 +222,7 @@ class _Pool:
 
     def __init__(
         self,
-        surrogate: Surrogate | FrontSurrogate | Prior,
+        surrogate: Surrogate | FrontSurrogate | Prior | Priors,
         candidates: Candidates,
         seen: set[ParamsKey],
         within: Within | None,

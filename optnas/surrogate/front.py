@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optnas import pareto, private
 from optnas.surrogate.encoder import Encoder, Features, Params
 from optnas.surrogate.model import Surrogate
+from optnas.surrogate.prior import Prior
 from optnas.surrogate.standing import is_feasible
 
 Array = NDArray[np.float64]
@@ -38,9 +39,17 @@ class FrontSurrogate:
         study: Gives directions and names of the objectives.
         features: See `Surrogate`.
         costs: What is known exactly; every other objective has a `Surrogate` of its own.
+        priors: What studies on other data let expect, by the name of an objective.
     """
 
-    def __init__(self, study: Study, features: Features | None = None, costs: Costs | None = None) -> None:
+    def __init__(
+        self,
+        study: Study,
+        features: Features | None = None,
+        costs: Costs | None = None,
+        priors: Mapping[str, Prior] | None = None,
+    ) -> None:
+        self._priors = priors or {}
         self._study = study
         self._directions = study.directions
         self._names = study.metric_names or [str(i) for i in range(len(study.directions))]
@@ -69,7 +78,7 @@ class FrontSurrogate:
             if name in known
         }
         self._models = {
-            i: Surrogate(self._directions[i], self._features, HEADROOM).fit(
+            i: Surrogate(self._directions[i], self._features, HEADROOM, prior=self._priors.get(name)).fit(
                 [pareto.as_one(self._study, t, i) for t in trials]
             )
             for i, name in enumerate(self._names)

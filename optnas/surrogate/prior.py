@@ -7,6 +7,7 @@ arXiv:1909.13595).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, create_trial
 from scipy.optimize import nnls
 
+from optnas import pareto
 from optnas.record import TWIN_OF, Heard
 from optnas.surrogate.encoder import Encoder, Params
 from optnas.surrogate.gaussian_process import GaussianProcess
@@ -38,16 +40,28 @@ PULL = 4.0
 """How strongly the weights of studies are held where nothing is known: as by so many trials."""
 
 
-def hear(study: Study) -> Heard:
+def hear(study: Study, objective: str = "") -> Heard:
     """What other studies can learn from this one: answers, and normal scores, of which lower is better.
 
+    Args:
+        objective: of a study of several, which; `Study.metric_names` has them.
+
     Raises:
-        ValueError: it has several objectives, or fewer than five trials that tell anything.
+        ValueError: it has no such objective, or fewer than five trials that tell anything.
     """
+    names, i = study.metric_names or [""], 0
     if len(study.directions) > 1:
-        raise ValueError(f"Study {study.study_name!r} has several objectives; learn from a study of one.")
-    sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+        if objective not in names:
+            known = ", ".join(names) if any(names) else "they have no names"
+            raise ValueError(
+                f"Study {study.study_name!r} has {len(study.directions)} objectives ({known}), and none is "
+                f"{objective!r}."
+            )
+        i = names.index(objective)
+    sign = -1.0 if study.directions[i] == StudyDirection.MAXIMIZE else 1.0
     trials = [trial for trial in study.get_trials(deepcopy=False) if TWIN_OF.of(trial) is None]
+    if len(study.directions) > 1:
+        trials = [pareto.as_one(study, trial, i) for trial in trials]
     observed = observe(trials, sign)
     if len(observed) < FEWEST:
         raise ValueError(
@@ -56,7 +70,8 @@ def hear(study: Study) -> Heard:
         )
     scores = standings(observed)
     kept = most_telling(scores)[:MOST_TRIALS]
-    return Heard.of(study.study_name, [observed[i].trial for i in kept], scores[kept].tolist())
+    told = [observed[i].trial for i in kept]
+    return Heard.of(study.study_name, told, scores[kept].tolist(), objective)
 
 
 @dataclass(frozen=True)
@@ -79,6 +94,10 @@ class Prior:
         self.best = [params for model in self._models for params in model.best]
 
     looks = False
+
+    def leaning(self, rng: np.random.Generator) -> Prior:
+        """It is of one objective."""
+        return self
 
     def without_features(self) -> Prior:
         """It has none."""
@@ -108,6 +127,42 @@ class Prior:
         weights, _ = nnls(rows, np.r_[latent - latent.mean(), np.sqrt(PULL) * equal])
         found: Array = weights
         return found
+
+
+class Priors:
+    """Of a study with several objectives: the prior of each of which it was told.
+
+    Attributes:
+        of: by the name of the objective.
+        best: as of a `Prior`, of each objective a few.
+    """
+
+    looks = False
+
+    def __init__(self, heard: Sequence[Heard]) -> None:
+        names = dict.fromkeys(one.objective for one in heard)
+        found = {name: Prior([one for one in heard if one.objective == name]) for name in names}
+        self.of = {name: prior for name, prior in found.items() if prior}
+        self.best = [params for prior in self.of.values() for params in prior.best]
+        self._leaning: Array = np.ones(len(self.of))
+
+    def leaning(self, rng: np.random.Generator) -> Priors:
+        """A copy that cares for the objectives as chance has it: each finds another part of a front."""
+        other = copy.copy(self)
+        other._leaning = rng.dirichlet(np.ones(len(self.of)))
+        return other
+
+    def without_features(self) -> Priors:
+        """It has none."""
+        return self
+
+    def __bool__(self) -> bool:
+        return bool(self.of)
+
+    def improvement(self, params: Sequence[Params]) -> Array:
+        """As of a `Prior`, by a weighted sum over the objectives."""
+        promising: Array = self._leaning @ [prior.improvement(params) for prior in self.of.values()]
+        return promising
 
 
 def _model(heard: Heard, n_best: int) -> _Model | None:

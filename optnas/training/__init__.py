@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from optnas.training.checkpoints import tidy as tidy
     from optnas.training.checkpoints import weights_path as weights_path
     from optnas.training.cross_validation import CrossValidation as CrossValidation
+    from optnas.training.pretrained import Pretrained as Pretrained
     from optnas.training.training import Training as Training
 
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -52,6 +52,7 @@ from optnas.training.example import Examples, Step
 from optnas.training.inheritance import Inherit, check_inherit, epochs_before, inherit
 from optnas.training.memory import free_memory, is_out_of_memory, out_of_memory_prunes
 from optnas.training.monitor import Monitor, no_such_metric
+from optnas.training.pretrained import Pretrained, Source, as_pretrained, begin_with
 from optnas.training.quiet import interruptible, quiet, untouched_loaders
 from optnas.training.recalibration import FirstBatches, Recalibration
 from optnas.training.snapshot import numpy_is_safe, put, shapes
@@ -77,6 +78,11 @@ class Training(Estimator):
             database file, or in the working directory of a study without one. Where another study has its
             files there, the next free one of `<folder>-2`, `<folder>-3` and so on is taken.
         keep: how many of the study's best trials keep their weights.
+        pretrained: begin with given weights, where names and shapes agree: a `state_dict`, a model of
+            torchvision, timm or Hugging Face, the path of a file, `Pretrained.of_trial(study, number)`; or a
+            function of the trial, which it may ask, that returns one of these, or None. What was loaded and
+            what not stands in
+            the trial; where nothing fits, it fails. Equal networks are no twins then, as names decide.
         inherit: begin with the weights of the trial's parent, which samplers such as
             `RegularizedEvolutionSampler` name, where names and shapes agree: `"exact"`, or
             `"shrink_perturb"`, .4 of them plus .1 of the new ones. A trial whose parent's weights are gone
@@ -105,6 +111,7 @@ class Training(Estimator):
         max_epochs: int | None,
         folder: str | Path | None = None,
         keep: int = 5,
+        pretrained: Source | None = None,
         inherit: Inherit | None = None,
         time_limit: float | timedelta | None = None,
         callbacks: Callbacks = (),
@@ -128,6 +135,7 @@ class Training(Estimator):
         self.max_epochs = max_epochs
         self._folder = None if folder is None else str(folder)  # a URL would not survive being a Path
         self.keep = keep
+        self.pretrained = as_pretrained(pretrained)
         self.inherit = inherit
         self.time_limit = timedelta(seconds=time_limit) if isinstance(time_limit, float | int) else time_limit
         self.callbacks = callbacks
@@ -181,8 +189,8 @@ class Training(Estimator):
 
     @property
     def scores_given_weights(self) -> bool:
-        """Where weights are inherited, equal networks have different histories, and are no twins."""
-        return self.inherit is not None
+        """Where weights are given or inherited, equal networks begin differently, and are no twins."""
+        return self.inherit is not None or self.pretrained is not None
 
     def __call__(self, model: nn.Module, run: Any) -> dict[str, float]:
         """Train `model` and leave the best epoch's weights in it. Returns that epoch's metrics.
@@ -214,6 +222,8 @@ class Training(Estimator):
         monitor = Monitor(model, built, self.monitor, self.mode == "max", run, attempt, self.time_limit)
         with out_of_memory_prunes(run):
             state = monitor.resume()
+            if state is None and (began := begin_with(self.pretrained, model, run)) is not None:
+                began.tell(run)
             if self.inherit is not None and state is None and not run.lone:
                 inherit(model, run, self.inherit)
             if not monitor.is_over:
@@ -305,7 +315,9 @@ class Training(Estimator):
     def _rehearse(self, model: nn.Module, run: Run, watch: Watch) -> None:
         state = random_state()
         try:
-            self._step(deepcopy(model), run, watch)
+            copied = deepcopy(model)
+            begin_with(self.pretrained, copied, run)
+            self._step(copied, run, watch)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -366,7 +378,12 @@ class Training(Estimator):
             "callbacks": describe(self.callbacks),
             "trainer": {name: describe(value) for name, value in sorted(self.trainer.items())},
             **({} if self.inherit is None else {"inherit": self.inherit}),
+            **({} if self.pretrained is None else {"pretrained": self._of_pretrained()}),
         }
+
+    def _of_pretrained(self) -> Any:
+        given = self.pretrained
+        return given.digest if isinstance(given, Pretrained) else describe(given)
 
     def test(self, model: nn.Module, study: optuna.Study, trial: FrozenTrial) -> dict[str, float]:
         """The task's metrics on the data's test split, which no training sees.

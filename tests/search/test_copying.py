@@ -19,6 +19,7 @@ from optnas import record
 from optnas.data import TensorData
 from optnas.errors import ParamsMismatchError
 from optnas.estimation.folders import own_folder
+from optnas.estimation.remote import shown
 from optnas.objective import Objective
 from optnas.search import carry
 from optnas.search.best import best
@@ -28,6 +29,7 @@ from optnas.search.study import create_study
 from optnas.storage.base import HELD
 from optnas.tasks import Classification
 from optnas.training import Training
+from optnas.training.checkpoints import weights_path
 from optnas.trial import Trial
 
 
@@ -189,3 +191,21 @@ def _die_at(where: Any, what: str, call: int) -> None:
         return known(*args, **kwargs)
 
     setattr(where, what, dying)
+
+
+@pytest.mark.parametrize("scheme", ["memory", "file"])
+def test_files_go_behind_a_url_and_come_back(
+    scheme: str, searched: tuple[Path, Objective], tmp_path: Path
+) -> None:
+    folder, objective = searched
+    shutil.copytree(folder, tmp_path / "original")
+    original, there = load(tmp_path / "original"), f"{scheme}://{tmp_path}/far/s"
+    weights = torch.load(weights_path(original, best(original, objective).trial.number))
+    away = copy_study(original, url(tmp_path), study_name="away", folder=there)
+    assert shown(own_folder(away)) == there
+    back = copy_study(away, url(tmp_path), study_name="back", folder=tmp_path / "back")
+    shutil.rmtree(tmp_path / "original")
+    for study in (away, back):
+        kept = torch.load(weights_path(study, best(study, objective).trial.number))
+        assert all(torch.equal(kept[name], weights[name]) for name in weights)
+    assert [p.name for p in (tmp_path / "back" / "artifacts").iterdir()]

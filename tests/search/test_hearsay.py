@@ -12,10 +12,12 @@ from optuna.samplers import TPESampler
 from torch import nn
 
 from optnas import record
+from optnas.analysis.front import hypervolumes
 from optnas.objective import Objective
 from optnas.search.optimize import optimize
 from optnas.search.study import create_study
 from optnas.strategy.predictor import PredictorSampler
+from optnas.surrogate.prior import hear
 from optnas.trial import Trial
 
 GOAL = {"block.0.width": 12, "block.1.width": 5, "act": "tanh"}
@@ -108,9 +110,63 @@ def test_what_cannot_be_learned_from_is_refused_with_a_way_out(old: optuna.Study
     other.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=6)
     with pytest.raises(ValueError, match="nothing that study 'other' asked is asked here; it asked x"):
         create_study(objective(), study_name="d", learn_from=[other])
-    both = Objective(space, distance(), values={"loss": "minimize", "flops": "minimize"}, example=(2, 3))
-    with pytest.raises(ValueError, match="has several objectives"):
+    both = Objective(space, distance(), values={"time": "minimize", "flops": "minimize"}, example=(2, 3))
+    with pytest.raises(
+        ValueError, match=r"has none of the objectives of this one\. It has loss, and this one time"
+    ):
         create_study(both, study_name="e", learn_from=[old])
+
+
+def of_two(bias: float = 0.0) -> Objective:
+    """Far from the goal in one way, and in another that pulls away from it."""
+
+    def estimate(model: nn.Module, trial: Any) -> dict[str, float]:
+        wide = sum(trial.params[f"block.{i}.width"] for i in range(2))
+        return {**distance(bias)(model, trial), "wide": float(wide)}
+
+    return Objective(space, estimate, values={"wide": "minimize", "loss": "minimize"}, example=(2, 3))
+
+
+def test_each_of_several_objectives_is_learned_from_that_of_its_name(old: optuna.Study) -> None:
+    first = create_study(of_two(), study_name="first", seed=0)
+    optimize(first, of_two(), n_trials=12)
+    study = create_study(of_two(0.01), study_name="second", seed=1, learn_from=[first, old], try_first=2)
+    heard = [(one.study, one.objective) for one in record.heard(study)]
+    assert heard == [("first", "wide"), ("first", "loss"), ("old", "loss")]
+    assert len(study.trials) == 2
+    optimize(study, of_two(0.01), n_trials=4)
+    one = create_study(objective(), study_name="one", seed=1, learn_from=[first])  # of the other two
+    optimize(one, objective(), n_trials=2)
+    assert [h.objective for h in record.heard(one)] == ["loss"]
+
+
+def two_values(trial: Trial) -> tuple[float, float]:
+    """Small widths, and widths that are those of the goal."""
+    widths = [trial.suggest_int(f"width.{i}", 2, 16) for i in range(4)]
+    return float(sum(widths)), float(sum(abs(a - b) for a, b in zip(widths, (12, 5, 9, 3), strict=True)))
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_front_is_found_sooner_by_who_was_told_of_one_like_it() -> None:
+    def ask(trial: Trial) -> None:
+        two_values(trial)
+
+    def search(seed: int, n_trials: int, other: optuna.Study | None = None) -> optuna.Study:
+        sampler = PredictorSampler(ask, seed=seed)
+        study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
+        study.set_metric_names(["size", "loss"])
+        if other is not None:
+            record.write_heard(study, [hear(other, name) for name in ("size", "loss")])
+        study.optimize(two_values, n_trials=n_trials)
+        return study
+
+    other = search(0, 30)
+    for seed in (1, 2):
+        alone, told = (
+            hypervolumes(search(seed, 6, heard), {"size": 64.0, "loss": 50.0}).volumes[-1]
+            for heard in (None, other)
+        )
+        assert told > 1.1 * alone
 
 
 def test_a_sampler_of_ones_own_learns_too(old: optuna.Study) -> None:

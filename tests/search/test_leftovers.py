@@ -11,6 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from optnas import record
+from optnas.estimation import remote
 from optnas.estimation.folders import MARKER, claim, own_folder, settle
 from optnas.search.leftovers import delete, leftovers
 from optnas.storage.base import HELD
@@ -23,15 +24,16 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"sqlite:///{tmp_path}/s.db"
 
 
-def with_files(url: str, name: str) -> tuple[optuna.Study, dict[str, Path]]:
+def with_files(url: str, name: str, place: str | None = None) -> tuple[optuna.Study, dict[str, Path]]:
     """A study with four trials, each with weights and the state of a training."""
     study, paths = optuna.create_study(study_name=name, storage=url), {}
     for kind in ("complete", "running", "paused", "pruned"):
         trial = study.ask()
-        attempt = claim(settle(study), trial) / "attempt-0"
-        attempt.mkdir()
-        (attempt / "epoch-00001.ckpt").write_bytes(bytes(1000))
-        (attempt / "weights.pt").write_bytes(bytes(10))
+        attempt = claim(settle(study, place), trial) / "attempt-0"
+        attempt.mkdir(parents=True)
+        for file, n_bytes in (("epoch-00001.ckpt", 1000), ("weights.pt", 10)):
+            (attempt / file).write_bytes(bytes(n_bytes))
+            remote.upload(attempt / file)
         paths[kind] = attempt
         if kind == "paused":
             study._storage.set_trial_system_attr(trial._trial_id, HELD, True)
@@ -136,3 +138,25 @@ def test_a_marker_that_cannot_be_read_is_somebody_elses(url: str, tmp_path: Path
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / MARKER).write_text(text)
     assert leftovers(url).found == []
+
+
+def test_what_nobody_needs_behind_a_url_goes_too(url: str, tmp_path: Path) -> None:
+    place = f"memory://{tmp_path}/far"
+    study, paths = with_files(url, "s", f"{place}/s")
+    with_files(url, "gone", f"{place}/gone")
+    with_files(f"sqlite:///{tmp_path}/other.db", "other", f"{place}/other")
+    optuna.delete_study(study_name="gone", storage=url)
+    known = leftovers(url)
+    assert sorted((remote.shown(one.path), one.why) for one in known.found if not one.of_trial) == [
+        (f"{place}/gone", "its study was deleted")
+    ]
+    assert known.n_bytes > 2000 + 4 * 1010
+    delete(url, known.found)
+    assert leftovers(url).found == []
+    assert remote.names(paths["complete"], "*") == ["weights.pt"]
+    assert sorted(remote.names(paths["running"], "*")) == ["epoch-00001.ckpt", "weights.pt"]
+    assert weights_path(study, 0) is not None
+    other = f"sqlite:///{tmp_path}/other.db"
+    optuna.delete_study(study_name="other", storage=other)
+    [last] = leftovers(other, [place]).found
+    assert remote.shown(last.path) == f"{place}/other"
