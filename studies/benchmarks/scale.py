@@ -40,7 +40,6 @@ import optuna
 import sqlalchemy as sa
 from optuna.distributions import distribution_to_json
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from storage import server
 from torch import nn
 
 from optnas import Objective, create_study, private, record
@@ -49,6 +48,9 @@ from optnas.storage import schema
 from optnas.storage.database import Database
 from optnas.storage.open import claim, open_storage
 from optnas.storage.shared import SharedStorage
+
+sys.path.insert(0, str(Path(__file__).parent))
+from storage import server
 
 REPORTS = 10
 QUESTIONS = 10
@@ -230,6 +232,8 @@ def simulate(url: str, n_trials: int, seconds: float, gate: Barrier, told: Any) 
 def measure_workers(url: str, n_workers: int, n_trials: int, seconds: float, n_filled: int) -> None:
     study = fill(url, n_filled) if n_filled else make_study(url, seconds)[0]
     engine = sa.create_engine(database_of(study).url, isolation_level="AUTOCOMMIT")
+    warm, objective = make_study("sqlite://", 0.0)  # what torch loads for a first trial, children have then
+    warm.optimize(objective, n_trials=1)
     context = multiprocessing.get_context("fork")
     gate, told = context.Barrier(n_workers + 1), context.Queue()
     given = (url, n_filled + n_trials, seconds, gate, told)
@@ -237,7 +241,6 @@ def measure_workers(url: str, n_workers: int, n_trials: int, seconds: float, n_f
     for worker in workers:
         worker.start()
     gate.wait()
-    time.sleep(0.0)
     before, began, most = counters(engine), time.perf_counter(), 0
     while any(worker.is_alive() for worker in workers) and told.qsize() < n_workers:
         with engine.connect() as connection:
