@@ -12,7 +12,8 @@ that one takes to begin stands beside them.
 ten questions, report ten times, and sleep between; the time in the storage is what the calls of the database
 take a worker, waiting for others included. Without a storage, a server of Postgres is started here, on the
 same processors. Below the figures stands what they come to for 1,000 workers. `--filled N` begins with N
-finished trials, which is where the cost of a claim would show. Needs `pip install optnas[bench]`.
+finished trials, which is where the cost of a claim would show. Workers begin one after the other within the
+time of one trial; with `--at-once`, all trials begin and end in the same moments. Needs optnas[bench].
 """
 
 from __future__ import annotations
@@ -203,7 +204,7 @@ def show(what: str, call: Callable[[], object]) -> None:
 # ---- many workers ----
 
 
-def simulate(url: str, n_trials: int, seconds: float, gate: Barrier, told: Any) -> None:
+def simulate(url: str, n_trials: int, seconds: float, gate: Barrier, told: Any, after: float) -> None:
     """One worker, in a process of its own."""
     spent, patiently = 0.0, Database.patiently
 
@@ -218,6 +219,7 @@ def simulate(url: str, n_trials: int, seconds: float, gate: Barrier, told: Any) 
 
     study, objective = make_study(url, seconds)
     gate.wait()
+    time.sleep(after)
     Database.patiently = timed  # type: ignore[method-assign]
     began, busy = time.perf_counter(), time.process_time()
     try:
@@ -229,7 +231,9 @@ def simulate(url: str, n_trials: int, seconds: float, gate: Barrier, told: Any) 
     told.put({"trials": n_done, "storage": spent, "whole": whole, "processor": busy})
 
 
-def measure_workers(url: str, n_workers: int, n_trials: int, seconds: float, n_filled: int) -> None:
+def measure_workers(
+    url: str, n_workers: int, n_trials: int, seconds: float, n_filled: int, *, at_once: bool
+) -> None:
     study = fill(url, n_filled) if n_filled else make_study(url, seconds)[0]
     engine = sa.create_engine(database_of(study).url, isolation_level="AUTOCOMMIT")
     warm, objective = make_study("sqlite://", 0.0)  # what torch loads for a first trial, children have then
@@ -237,7 +241,8 @@ def measure_workers(url: str, n_workers: int, n_trials: int, seconds: float, n_f
     context = multiprocessing.get_context("fork")
     gate, told = context.Barrier(n_workers + 1), context.Queue()
     given = (url, n_filled + n_trials, seconds, gate, told)
-    workers = [context.Process(target=simulate, args=given) for _ in range(n_workers)]
+    step = 0.0 if at_once else seconds / n_workers
+    workers = [context.Process(target=simulate, args=(*given, i * step)) for i in range(n_workers)]
     for worker in workers:
         worker.start()
     gate.wait()
@@ -311,6 +316,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=10.0, help="that a trial takes")
     parser.add_argument("--filled", type=int, default=0)
+    parser.add_argument("--at-once", action="store_true", help="all workers begin in the same moment")
     parser.add_argument("--storage")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -318,7 +324,8 @@ def main() -> None:
     if options.what == "workers":
         n_trials = options.trials or 4 * options.workers
         with server(options.storage) as url:
-            measure_workers(url, options.workers, n_trials, options.seconds, options.filled)
+            n_workers, seconds = options.workers, options.seconds
+            measure_workers(url, n_workers, n_trials, seconds, options.filled, at_once=options.at_once)
         return
     with tempfile.TemporaryDirectory() as folder:
         url = options.storage or f"sqlite:///{folder}/nas.db"
