@@ -155,7 +155,12 @@ class CheckpointError(OptnasError, OSError):
 
 
 class WeightsError(OptnasError, ValueError):
-    """Weights to begin with cannot be read, or nothing of them fits the network."""
+    """Weights to begin with cannot be read, or nothing of them fits the network.
+
+    Examples:
+        >>> issubclass(optnas.errors.WeightsError, ValueError)
+        True
+    """
 
 
 class StorageUnavailableError(OptnasError, StorageInternalError):

@@ -311,7 +311,13 @@ def weights_in_words(trial: Holder) -> str:
 
 
 def pretrained_in_words(told: Mapping[str, Any]) -> str:
-    """What `PRETRAINED` holds: whose weights, how much of the network they are, and what did not fit."""
+    """What `PRETRAINED` holds: whose weights, how much of the network they are, and what did not fit.
+
+    Examples:
+        >>> told = {"from": "body.pt", "loaded": 2, "share": 0.5, "new": 1, "new_names": ["head.bias"]}
+        >>> print(optnas.record.pretrained_in_words(told))  # doctest: +ELLIPSIS
+        weights of body.pt: 2 tensors, 50.0% of its parameters; ...
+    """
 
     def listed(which: str) -> str:
         names, n = told.get(f"{which}_names") or [], told.get(which, 0)

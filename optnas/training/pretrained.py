@@ -59,6 +59,12 @@ class Pretrained:
 
     Raises:
         WeightsError: there is no such file, or it holds no weights.
+
+    Examples:
+        >>> weights = optnas.training.Pretrained(nn.Linear(2, 3).state_dict(), "mine")
+        >>> network = nn.ModuleDict({"body": nn.Linear(2, 3), "head": nn.Linear(3, 2)})
+        >>> weights.load(network).new
+        ('head.weight', 'head.bias')
     """
 
     def __init__(
