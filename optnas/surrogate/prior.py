@@ -49,10 +49,10 @@ def hear(study: Study, objective: str = "") -> Heard:
     Raises:
         ValueError: it has no such objective, or fewer than five trials that tell anything.
     """
-    names, i = study.metric_names or [""], 0
+    names, i = study.metric_names or [], 0
     if len(study.directions) > 1:
         if objective not in names:
-            known = ", ".join(names) if any(names) else "they have no names"
+            known = ", ".join(names) or "they have no names"
             raise ValueError(
                 f"Study {study.study_name!r} has {len(study.directions)} objectives ({known}), and none is "
                 f"{objective!r}."
