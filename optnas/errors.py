@@ -23,6 +23,7 @@ Each is a subclass, too, of the built-in or Optuna exception that callers catch 
 from __future__ import annotations
 
 import errno
+import logging
 import re
 import sysconfig
 import traceback
@@ -292,6 +293,27 @@ def describe_error(error: BaseException) -> str:
     """
     message = next(iter(str(error).strip().splitlines()), "no message")
     return message if isinstance(error, SpaceError) else f"{cause_of(error)}: {message}"
+
+
+class ToldOnce:
+    """Logs what goes wrong with a candidate: the first time as a warning, from then on at debug level.
+
+    For who looks at hundreds of candidates and goes on without what cannot be had: a fault of optnas would
+    hide in a log that nobody reads, and a warning for each candidate would bury everything else.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._told: set[str] = set()
+
+    def __call__(self, error: BaseException, words: str) -> None:
+        """`words` say what cannot be had and what that means; each is a warning once."""
+        if words in self._told:
+            self._logger.debug("%s", words, exc_info=error)
+            return
+        self._told.add(words)
+        self._logger.warning("%s The error: %s. Said once.", words, describe_error(error).rstrip("."))
+        self._logger.debug("Its traceback.", exc_info=error)
 
 
 def cause_of(error: BaseException) -> str:

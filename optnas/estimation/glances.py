@@ -11,11 +11,11 @@ from typing import Any
 from torch import nn
 
 from optnas.answers import ParamsKey, params_key
-from optnas.errors import is_infrastructure
+from optnas.errors import ToldOnce, is_infrastructure
 from optnas.facts.fact import Fact
 from optnas.facts.glance import glance
 from optnas.limits import in_words
-from optnas.space.explore import on_meta
+from optnas.space.explore import is_of_meta, on_meta
 from optnas.trial import Space, replay
 
 logger = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ class Glances:
         self._example_asks: bool | None = None
         self._n_checked = 0
         self._trusted = True
+        self._tell = ToldOnce(logger)
 
     def __call__(self, params: Mapping[str, Any]) -> Costs:
         """What cannot be had is left out."""
@@ -63,8 +64,17 @@ class Glances:
             return {}
         if self._trusted and (known := self._known.get(self._key(params))) is not None:
             return known
-        if not self._trusted or (found := self._glance(params)) is None:
+        if not self._trusted:
             return self._only_wanted(self._sketched(params))
+        try:
+            found = self._glance(params)
+        except Exception as error:
+            if is_infrastructure(error):
+                raise
+            found = self._only_wanted(self._sketched(params))  # which knows more: it runs models on the CPU
+            if found and not is_of_meta(error):
+                self._tell(error, "A candidate can be sketched, but not looked at in a tenth of that time.")
+            return found
         if self._n_checked < CHECKED:
             self._n_checked += 1
             found = self._checked(found, self._only_wanted(self._sketched(params)))
@@ -84,18 +94,13 @@ class Glances:
         if self._trusted and self._n_checked:
             self._checked(self(params), facts)
 
-    def _glance(self, params: Mapping[str, Any]) -> Costs | None:
-        try:
-            trial = replay(params)
-            example = self._example_for(trial)
-            self._example_asks = bool(self._example_asks or trial.params)
-            model = on_meta(lambda: self._space(trial))
-            self._asked |= trial.params.keys()
-            return glance(model, example, self._facts)
-        except Exception as error:
-            if is_infrastructure(error):
-                raise
-            return None  # a sketch may know more: it also runs models on the CPU
+    def _glance(self, params: Mapping[str, Any]) -> Costs:
+        trial = replay(params)
+        example = self._example_for(trial)
+        self._example_asks = bool(self._example_asks or trial.params)
+        model = on_meta(lambda: self._space(trial))
+        self._asked |= trial.params.keys()
+        return glance(model, example, self._facts)
 
     def _checked(self, found: Costs, facts: Costs) -> Costs:
         for name in found.keys() & facts.keys() if self._trusted else ():

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optnas import record
 from optnas.answers import ParamsKey, params_key
-from optnas.errors import is_infrastructure
+from optnas.errors import ToldOnce, is_infrastructure
 from optnas.facts.memory import estimate_memory, memory_of_device
 from optnas.limits import Limit, Within
 from optnas.objective import Objective
@@ -55,6 +55,7 @@ class LearnedMemory:
         self._out: list[FrozenTrial] = []
         self._dead: list[FrozenTrial] = []
         self._fit: list[FrozenTrial] = []
+        self._tell = ToldOnce(logger)
 
     def learn(self) -> bool:
         """Look at how trials have ended; whether some ran out of memory, so that there is a bound."""
@@ -106,19 +107,25 @@ class LearnedMemory:
         if key not in self._needs:
             if len(self._needs) >= _MOST_KEPT:
                 self._needs.clear()
-            try:
-                self._needs[key] = self._estimate(params)
-            except Exception as error:
-                if is_infrastructure(error):
-                    raise
-                logger.debug("The memory of a network cannot be estimated.", exc_info=error)
-                self._needs[key] = None
+            self._needs[key] = self._estimate(params)
         return self._needs[key]
 
-    def _estimate(self, params: Mapping[str, Any]) -> tuple[float, float]:
-        example = self._objective.example_for(replay(params))
-        model = on_meta(lambda: self._objective.build(replay(params)))
-        found = estimate_memory(model, example, training=True)
+    def _estimate(self, params: Mapping[str, Any]) -> tuple[float, float] | None:
+        try:
+            example = self._objective.example_for(replay(params))
+            model = on_meta(lambda: self._objective.build(replay(params)))
+        except Exception as error:  # the user's network cannot be built: the trial will say so
+            if is_infrastructure(error):
+                raise
+            logger.debug("A network cannot be built, so its memory cannot be estimated.", exc_info=error)
+            return None
+        try:
+            found = estimate_memory(model, example, training=True)
+        except Exception as error:
+            if is_infrastructure(error):
+                raise
+            self._tell(error, "The memory of a network cannot be estimated: it is tried, whatever it needs.")
+            return None
         of_batch = max(found.activations - found.parameters, found.activations / 10) + found.inputs
         named = [v for name, v in params.items() if name.rpartition(".")[2] == "batch_size"]
         batch = math.prod(v for v in map(record.amount, named) if v is not None)

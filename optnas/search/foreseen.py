@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from optnas import record
 from optnas.answers import ParamsKey, params_key
-from optnas.errors import is_infrastructure
+from optnas.errors import ToldOnce, is_infrastructure
 from optnas.facts.glance import settled
 from optnas.facts.layers import Operation, operations
 from optnas.facts.prediction import OperationModel, fit_model
@@ -46,6 +46,7 @@ class LearnedCosts:
         self._operations: dict[ParamsKey, list[Operation] | None] = {}
         self._fitted: dict[str, int] = {}  # to so many networks
         self._models: dict[str, OperationModel] = {}  # those that are trusted
+        self._tell = ToldOnce(logger)
 
     def learn(self) -> dict[str, int]:
         """Look at what was measured; to how many networks the model of each limit is fitted."""
@@ -110,11 +111,18 @@ class LearnedCosts:
         try:
             example = self._objective.example_for(replay(params))
             model = on_meta(lambda: self._objective.space(replay(params)))
-            return operations(settled(model, example), example)
-        except Exception as error:  # the user's network cannot be built, or not there
+        except Exception as error:  # the user's network cannot be built: the trial will say so
             if is_infrastructure(error):
                 raise
-            logger.debug("The operations of a network cannot be seen.", exc_info=error)
+            logger.debug("A network cannot be built, so its operations cannot be seen.", exc_info=error)
+            return None
+        try:
+            return operations(settled(model, example), example)
+        except Exception as error:
+            if is_infrastructure(error):
+                raise
+            names = " and ".join(limit.name for limit in self._limits)
+            self._tell(error, f"The operations of a network cannot be seen: its {names} is not predicted.")
             return None
 
 

@@ -12,7 +12,7 @@ import optuna
 
 from optnas import record
 from optnas.answers import keep_or_draw, params_key
-from optnas.errors import SpaceError, is_infrastructure
+from optnas.errors import SpaceError, ToldOnce, is_infrastructure
 from optnas.facts.fact import N_PARAMS, Fact
 from optnas.facts.scores import jacob_cov, log_ranks, zero_cost
 from optnas.objective import Objective
@@ -73,12 +73,13 @@ def warm_start(
     rng = np.random.default_rng(derive_seed(origin, "warm start"))
     known = {params_key(trial.params) for trial in study.get_trials(deepcopy=False)}
     drawn: list[tuple[dict[str, Any], dict[str, float]]] = []
+    tell = ToldOnce(logger)
     for _ in range(_TRIES * n_samples):
         asked = Draw(keep_or_draw({}, rng))
         params = asked.params
         if walk(objective.space, asked) is None and params_key(params) not in known:
             known.add(params_key(params))
-            if found := _measure(objective, params, facts, rng, derive_seed(origin, "weights")):
+            if found := _measure(objective, params, facts, rng, derive_seed(origin, "weights"), tell):
                 drawn.append((params, found))
         if len(drawn) == n_samples:
             break
@@ -97,7 +98,12 @@ def warm_start(
 
 
 def _measure(
-    objective: Objective, params: dict[str, Any], facts: Sequence[Fact], rng: np.random.Generator, seed: int
+    objective: Objective,
+    params: dict[str, Any],
+    facts: Sequence[Fact],
+    rng: np.random.Generator,
+    seed: int,
+    tell: ToldOnce,
 ) -> dict[str, float]:
     """The facts that could be had of an architecture; questions of task and data get random answers."""
     found: dict[str, float] = {}
@@ -115,5 +121,5 @@ def _measure(
             except Exception as error:
                 if is_infrastructure(error):
                     raise
-                logger.debug("%s cannot be had.", fact.name, exc_info=error)
+                tell(error, f"{fact.name} of an architecture cannot be had: it ranks last in that.")
     return found

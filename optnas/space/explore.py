@@ -35,7 +35,7 @@ def on_meta(build: Callable[[], T]) -> T:
         with _Blueprint("meta"):
             return build()
     except Exception as error:
-        if not _is_of_meta(error):
+        if not is_of_meta(error):
             raise
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         return build()
@@ -64,7 +64,7 @@ class _Blueprint(DeviceContext):
         return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]  # torch's
 
 
-def _is_of_meta(error: BaseException) -> bool:
+def is_of_meta(error: BaseException) -> bool:
     """Whether torch, perhaps through the user's own words, complains of tensors that have no numbers."""
     seen = []
     at: BaseException | None = error

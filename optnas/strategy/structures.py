@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from optnas.answers import ParamsKey, keep_or_draw, params_key
-from optnas.errors import is_infrastructure
+from optnas.errors import ToldOnce, is_infrastructure
 from optnas.facts.cost import count_params
 from optnas.facts.flow import flow_of_new
 from optnas.facts.inputs import Example
 from optnas.facts.structure import described
-from optnas.space.explore import on_meta
+from optnas.space.explore import is_of_meta, on_meta
 from optnas.trial import Draw, Space, Trial
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class Structures:
         self._known: dict[ParamsKey, Mapping[str, float]] = {}
         self._asked: set[str] = set()
         self.looking = False
+        self._tell = ToldOnce(logger)
 
     def space(self, trial: Any) -> Any:
         """The space, for others that put questions; while `looking`, what it builds is looked at."""
@@ -75,6 +76,9 @@ class Structures:
         except Exception as error:
             if is_infrastructure(error):
                 raise
-            logger.debug("The structure of a network cannot be seen.", exc_info=error)
+            if is_of_meta(error):  # it looks at values: its trial says so, in why it has no fingerprint
+                logger.debug("The structure of a network cannot be seen.", exc_info=error)
+            else:
+                self._tell(error, "The structure of a network cannot be seen: its answers have to do.")
             seen = {}
         self._known[params_key(trial.params)] = seen

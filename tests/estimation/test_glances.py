@@ -116,3 +116,15 @@ def test_what_cannot_be_built_costs_nothing_that_is_known():
         raise TypeError(f"no width {trial.suggest_int('width', 1, 99)}")
 
     assert objective(broken, flops=1e9).costs({"width": 3}) == {}
+
+
+def test_a_look_that_fails_where_a_sketch_does_not_is_told_once(monkeypatch, caplog):
+    def broken(model, example, facts):
+        raise KeyError("convolution")
+
+    monkeypatch.setattr("optnas.estimation.glances.glance", broken)
+    asked = objective(flops=1e9)
+    for width in (3, 4):
+        assert asked.costs({"width": width}) == {"flops": 2 * (3 * width + width)}
+    (told,) = (record.message for record in caplog.records if record.levelname == "WARNING")
+    assert "KeyError" in told

@@ -161,4 +161,21 @@ def test_what_cannot_be_estimated_is_tried(caplog: pytest.LogCaptureFixture) -> 
     assert memory.learn()
     with caplog.at_level(logging.DEBUG):
         assert memory.within(None)({"depth": 1})
-    assert "cannot be estimated" in caplog.text
+    assert [r.levelname for r in caplog.records if "cannot be estimated" in r.message] == ["DEBUG"]
+
+
+def test_a_fault_of_ours_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise KeyError("activations")
+
+    monkeypatch.setattr("optnas.search.feasible.estimate_memory", broken)
+    memory = learned(past(of_width(1000), state=optuna.trial.TrialState.PRUNED, REASON=REFUSED))
+    memory.learn()
+    within = memory.within(None)
+    assert within(of_width(16))
+    assert within(of_width(32))
+    (told,) = (record.message for record in caplog.records if record.levelname == "WARNING")
+    assert "memory of a network cannot be estimated" in told
+    assert "KeyError" in told

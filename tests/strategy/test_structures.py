@@ -69,7 +69,7 @@ def test_an_example_may_depend_on_the_trial() -> None:
     assert Structures(cells, example)({**params, "size": 9}) == shown(params)
 
 
-def test_what_cannot_be_seen_is_nothing() -> None:
+def test_what_cannot_be_seen_is_nothing(caplog) -> None:
     def key(trial):
         return trial.suggest_int("a", 0, 3)
 
@@ -84,8 +84,21 @@ def test_what_cannot_be_seen_is_nothing() -> None:
         def forward(self, x):
             return x if x.sum() > 0 else -x
 
-    for space in (key, raising, looking_at_values):
+    for space in (raising, looking_at_values):
         assert Structures(space, SHAPE)({"a": 1}) == {}
+    assert not caplog.records  # the trials of such networks say it
+    assert Structures(key, SHAPE)({"a": 1}) == {}
+
+
+def test_what_is_no_fault_of_a_network_is_told_once(monkeypatch, caplog) -> None:
+    def broken(flow, n_params):
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("optnas.strategy.structures.described", broken)
+    seen = Structures(cells, SHAPE)
+    assert [seen(sample(cells, seed)) for seed in range(3)] == [{}] * 3
+    (told,) = (record.message for record in caplog.records if record.levelname == "WARNING")
+    assert "ZeroDivisionError" in told
 
 
 def longest(params) -> float:
