@@ -16,8 +16,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas import private, record
+from optnas.analysis.front import best_trials
 from optnas.analysis.leaderboard import leaderboard
 from optnas.analysis.lineage import NOT_ASKED, changes
+from optnas.analysis.trials import objective_names
 from optnas.analysis.words import as_markdown
 from optnas.estimation import remote
 from optnas.estimation.artifacts import drawing_id
@@ -41,12 +43,14 @@ class Notes:
         # The best first: of trials that are read later, it has ended for certain.
         rows = leaderboard(study, 1) if len(study.directions) == 1 else []
         self._trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
-        self._metric = next(iter(study.metric_names or ["value"]))
+        self._names = objective_names(study)
         self._twins_of: dict[int, list[int]] = defaultdict(list)
         for trial in self._trials.values():
             if (original := record.TWIN_OF.of(trial)) is not None:
                 self._twins_of[original].append(trial.number)
         self.best: FrozenTrial | None = self._trials.get(rows[0].trial) if rows else None
+        on_front = best_trials(study) if len(study.directions) > 1 else []
+        self._front = {trial.number for trial in on_front}
 
     @cached_property
     def _files(self) -> tuple[set[int], dict[int, Path]] | None:
@@ -89,9 +93,12 @@ class Notes:
     def _outcome(self, trial: FrozenTrial) -> str:
         words = trial.state.name.lower()
         if trial.values is not None:
-            words += f", {as_markdown(self._metric)} " + ", ".join(f"{value:.5g}" for value in trial.values)
+            named = zip(self._names, trial.values, strict=True)
+            words += "".join(f", {as_markdown(name)} {value:.5g}" for name, value in named)
         if self.best is not None and trial.number == self.best.number:
             words += ": the best so far"
+        elif trial.number in self._front:
+            words += ": on the front, no other is as good in all and better in one"
         elif self.best is not None and trial.value is not None:
             words += f" (the best has {self.best.value:.5g}: {self._link(self.best.number)})"
         if reason := record.why(trial):
@@ -102,7 +109,8 @@ class Notes:
         parent = self._trials.get(-1 if (bred_from := PARENT.of(trial)) is None else bred_from)
         if parent is None:
             return ""
-        value = "" if parent.value is None else f" ({parent.value:.5g})"
+        values = ", ".join(f"{value:.5g}" for value in parent.values or ())
+        value = f" ({values})" if values else ""
         changed = [
             f"{_code(name)} " + " → ".join(a if a is NOT_ASKED else _code(a) for a in answers)
             for name, answers in changes(parent.params, trial.params).items()

@@ -116,9 +116,10 @@ def run_on_meta(model: nn.Module, example: Example) -> Any:
 def call_on_meta(model: nn.Module, inputs: Inputs) -> Any:
     """`run_on_meta` with inputs that are there."""
     args, kwargs = inputs
-    state = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    if all(tensor.is_meta for _, tensor in state):
+    tensors = (t for m in model.modules() for t in (*m._parameters.values(), *m._buffers.values()))
+    if all(t is None or t.is_meta for t in tensors):
         return model(*args, **kwargs)
+    state = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     # One stand-in for each tensor, so that tied weights stay tied.
     stand_ins = {id(tensor): torch.empty_like(tensor, device="meta") for _, tensor in state}
     return functional_call(model, {name: stand_ins[id(tensor)] for name, tensor in state}, args, kwargs)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optnas import record
-from optnas.analysis.front import Axes, Quantity, pareto_front, points, quantity
-from optnas.analysis.trials import objective_names
-from optnas.plots.theme import BLUE, ENDS, GREEN, VERMILION, empty, style, transparent
+from optnas.analysis.front import Axes, Quantity, best_trials, pareto_front, points, quantity
+from optnas.analysis.trials import maximizes, objective_names
+from optnas.analysis.words import shorten
+from optnas.plots.theme import BLUE, ENDS, GREEN, RAMP, VERMILION, empty, plain, style, transparent
 from optnas.record import End, end
 
 
@@ -28,6 +31,10 @@ def plot_front(
     What broke a limit is told apart, and what was pruned, which stands at its last report; of members of the
     front that were trained anew, mean and standard deviation. `x`, `y`, `maximize`: as for `pareto_front`.
 
+    Of a study with more than two objectives, unless `x` or `y` is given, the axes are the first two, the
+    color is the third, and the front is that of all of them: what another trial beats in both axes may still
+    be on it.
+
     Raises:
         ValueError: no trial has both numbers; the message lists what trials have.
 
@@ -38,15 +45,20 @@ def plot_front(
     found = points(study, axes.x, axes.y)
     if not found:
         return empty("No finished trials yet.")
-    front = pareto_front(study, x, y, maximize=maximize)
+    names = objective_names(study) if x is None and y is None else []
+    colored = len(names) > 2
+    front = best_trials(study) if colored else pareto_front(study, x, y, maximize=maximize)
     figure = go.Figure()
     hover = "trial %{text}<br>%{x:.4~s}, %{y:.5g}<extra></extra>"
     figure.add_scatter(
         x=[p[0] for p in found],
         y=[p[1] for p in found],
-        text=[p[2].number for p in found],
+        text=[_text(p[2], names) for p in found],
         mode="markers",
-        marker={"color": transparent(BLUE, 0.8), "size": 7},
+        marker={
+            "size": 7,
+            **(_colors([p[2] for p in found]) if colored else {"color": transparent(BLUE, 0.8)}),
+        },
         name="trials",
         hovertemplate=hover,
     )
@@ -65,10 +77,14 @@ def plot_front(
     figure.add_scatter(
         x=[quantity(t, axes.x) for t in front],
         y=[quantity(t, axes.y) for t in front],
-        text=[t.number for t in front],
-        mode="lines+markers",
+        text=[_text(t, names) for t in front],
+        mode="markers" if colored else "lines+markers",
         line={"color": VERMILION, "shape": "vh" if axes.up[0] else "hv", "width": 2},
-        marker={"symbol": "diamond", "size": 9},
+        marker={
+            "symbol": "diamond",
+            "size": 12 if colored else 9,
+            **({**_colors(front), "line": {"color": VERMILION, "width": 2}} if colored else {}),
+        },
         name="front",
         hovertemplate=hover,
     )
@@ -86,11 +102,27 @@ def plot_front(
             hovertemplate=hover,
         )
     style(figure, x=axes.labels[0], y=axes.labels[1])
+    if colored:
+        shades = RAMP if maximizes(study, 2) else RAMP[::-1]
+        scale = [[i / (len(shades) - 1), shade] for i, shade in enumerate(shades)]
+        title = {"text": plain(shorten(names[2], 20)), "side": "right"}
+        bar = {"title": title, "thickness": 12, "outlinewidth": 0, "nticks": 5}
+        figure.update_layout(coloraxis={"colorscale": scale, "colorbar": bar})
     xs = [p[0] for p in found]
     if min(xs) > 0 and max(xs) / min(xs) > 30:
         decades = math.log10(max(xs)) - math.log10(min(xs))
         figure.update_xaxes(type="log", dtick=max(1, math.ceil(decades / 6)))
     return figure
+
+
+def _colors(trials: Sequence[FrozenTrial]) -> dict[str, Any]:
+    return {"color": [trial.values[2] for trial in trials], "coloraxis": "coloraxis"}
+
+
+def _text(trial: FrozenTrial, names: Sequence[str]) -> str:
+    """What the pointer shows of a trial beside its place: its number, and objectives beyond the axes."""
+    beyond = zip(names[2:], trial.values[2:], strict=True) if len(names) > 2 else ()
+    return "<br>".join([str(trial.number), *(f"{plain(name)} {value:.5g}" for name, value in beyond)])
 
 
 def _apart(study: Study, axes: Axes) -> list[tuple[float, float, FrozenTrial]]:

@@ -51,9 +51,16 @@ class Structures:
             self._look(model, trial)
         return model
 
+    def knows(self, params: Params) -> bool:
+        """Whether this network was looked at before."""
+        return self._own(params) in self._known
+
+    def _own(self, params: Params) -> ParamsKey:
+        return params_key({name: value for name, value in params.items() if name in self._asked})
+
     def __call__(self, params: Params) -> Mapping[str, float]:
         """What is shown of the structure; nothing where the network cannot be built, or looked at."""
-        own = params_key({name: value for name, value in params.items() if name in self._asked})
+        own = self._own(params)
         if own not in self._known:
             answers = Draw(keep_or_draw(params, np.random.default_rng(0)))
             try:

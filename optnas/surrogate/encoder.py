@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -97,24 +98,37 @@ class _Standardized:
     def __init__(self, features: Features, trials: Sequence[FrozenTrial]) -> None:
         self._features = features
         known = [features(trial.params) for trial in trials]
-        self.names: list[str] = []
-        moments: dict[bytes, tuple[float, float]] = {}
-        for name in sorted({name for row in known for name in row}):
-            numbers = np.array([row.get(name, np.nan) for row in known], float)
-            center, scale = float(np.nanmean(numbers)), float(np.nanstd(numbers))
-            if scale <= 1e-9 * (1 + abs(center)):
-                continue
-            column = np.round((numbers - center) / scale, 6).tobytes()
-            if column not in moments:
-                moments[column] = center, scale
-                self.names.append(name)
-        self._center, self._scale = np.array(list(moments.values())).reshape(-1, 2).T
+        names = sorted({name for row in known for name in row})
+        table = _table(known, names)
+        center, scale = np.nanmean(table, axis=0), np.nanstd(table, axis=0)
+        telling = np.flatnonzero(scale > 1e-9 * (1 + np.abs(center)))
+        columns = np.round((table[:, telling] - center[telling]) / scale[telling], 6).T
+        different: dict[bytes, int] = {}
+        for at, column in zip(telling.tolist(), columns, strict=True):
+            different.setdefault(column.tobytes(), at)
+        kept = list(different.values())
+        self.names = [names[i] for i in kept]
+        self._center, self._scale = center[kept], scale[kept]
 
     def of(self, params: Sequence[Params]) -> Array:
-        rows = [self._features(p) for p in params]
-        table = np.array([[row.get(name, np.nan) for name in self.names] for row in rows], float)
-        columns: Array = np.nan_to_num((table.reshape(len(rows), -1) - self._center) / self._scale)
+        table = _table([self._features(p) for p in params], self.names)
+        columns: Array = np.nan_to_num((table - self._center) / self._scale)
         return columns
+
+
+def _table(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> Array:
+    """A column for each name; NaN where a row does not have it."""
+    table = np.full((len(rows), len(names)), np.nan)
+    if len(names) > 1:
+        of_all = itemgetter(*names)
+        for at, row in zip(table, rows, strict=True):
+            try:
+                at[:] = of_all(row)
+            except KeyError:
+                at[:] = [row.get(name, np.nan) for name in names]
+    elif names:
+        table[:, 0] = [row.get(names[0], np.nan) for row in rows]
+    return table
 
 
 def _column(distribution: BaseDistribution, first: int) -> Written:

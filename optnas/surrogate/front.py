@@ -73,7 +73,7 @@ class FrontSurrogate:
         self._losses = np.array([t.values for t in complete]) * self._signs
         known = self._costs(complete[0].params)
         self._estimates = {
-            i: _Estimate(complete, np.array([t.values[i] for t in complete]))
+            i: Estimate(complete, np.array([t.values[i] for t in complete]))
             for i, name in enumerate(self._names)
             if name in known
         }
@@ -153,7 +153,7 @@ class FrontSurrogate:
             yield self._signs[i] * values, weights
 
 
-class _Estimate:
+class Estimate:
     """A cost from the answers: linear, on the logarithm where all are above 0, with some shrinking."""
 
     def __init__(self, trials: Sequence[FrozenTrial], costs: Array) -> None:

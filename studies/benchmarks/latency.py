@@ -5,10 +5,11 @@
 
 Prints a row for each device of HW-NAS-Bench: Spearman's correlation of the prediction with the published
 latency on cells that were not measured, after 10, 20 and 30 measurements, beside FLOPs alone; what the
-predictor itself says of its rank with 30 (from held-out cells); and how often it refuses to be a limit. Means
-over `--seeds` choices of the measured cells. Cells that a device could not run (latency not above 0) are left
-out. `--repeat` prints something else: how many of so many measurements of each of ten networks on this
-machine lie within the interval of another one.
+predictor itself says of its rank with 30 (from held-out cells); how often it refuses to be a limit; and that
+of the surrogate of a `PredictorSampler` after 30 trials, to which the latency is an objective like any other.
+Means over `--seeds` choices of the measured cells. Cells that a device could not run (latency not above 0)
+are left out. `--repeat` prints something else: how many of so many measurements of each of ten networks on
+this machine lie within the interval of another one.
 
 Fields of the files: `optnas.hub.nasbench201.table_from`; `hw_<device>_latency` (15625,).
 """
@@ -19,6 +20,9 @@ import argparse
 
 import numpy as np
 import torch
+from optuna.distributions import CategoricalDistribution
+from optuna.study import StudyDirection
+from optuna.trial import create_trial
 from scipy.stats import spearmanr
 from torch import nn
 
@@ -26,6 +30,9 @@ from optnas.devices import measure_latency
 from optnas.devices.prediction import fit_operations
 from optnas.facts.layers import Operation, operations
 from optnas.hub import nasbench201
+from optnas.strategy.structures import Structures
+from optnas.surrogate.front import HEADROOM
+from optnas.surrogate.model import Surrogate
 from optnas.trial import replay
 
 IMAGE = (1, 3, 32, 32)
@@ -34,8 +41,7 @@ CELLS = 600  # of which some are measured
 
 
 def network(ops: tuple[str, ...], **settings: int) -> nn.Module:
-    params = {f"edge.{i}-{j}": op for (i, j), op in zip(nasbench201.EDGES, ops, strict=True)}
-    return nasbench201.network(replay(params), **settings)
+    return nasbench201.network(replay(answers_of(ops)), **settings)
 
 
 def found_in(ops: tuple[str, ...]) -> list[Operation]:
@@ -43,13 +49,20 @@ def found_in(ops: tuple[str, ...]) -> list[Operation]:
         return operations(network(ops, cells=1), IMAGE)  # what is stacked is repeated
 
 
+def answers_of(ops: tuple[str, ...]) -> dict[str, str]:
+    return {f"edge.{i}-{j}": op for (i, j), op in zip(nasbench201.EDGES, ops, strict=True)}
+
+
 def predict(table: str, latencies: str, seeds: int) -> None:
     keys = nasbench201.table_from(table).keys
     rows = np.random.default_rng(0).choice(len(keys), CELLS, replace=False)
     cells = [found_in(keys[row]) for row in rows]
+    params = [answers_of(keys[row]) for row in rows]
+    seen = Structures(lambda trial: nasbench201.network(trial, cells=1), IMAGE)
     flops = np.array([sum(o.flops for o in cell) for cell in cells])
     head = " | ".join(f"{n} measured" for n in SIZES)
-    print(f"| device | FLOPs alone | {head} | says of itself | refuses |\n|{'---|' * (len(SIZES) + 4)}")
+    titles = f"FLOPs alone | {head} | says of itself | refuses | as an objective"
+    print(f"| device | {titles} |\n|{'---|' * (len(SIZES) + 5)}")
     means = []
     with np.load(latencies, allow_pickle=False) as file:
         for name in (name for name in file.files if name.endswith("_latency")):
@@ -61,10 +74,28 @@ def predict(table: str, latencies: str, seeds: int) -> None:
             shown = " | ".join(f"{mean:.3f}" for mean in ranks.mean(0))
             says = np.mean([run[1] for run in runs])
             refuses = sum(not run[2] for run in runs)
+            aims = np.mean([as_objective(params, seen, y, seed) for seed in range(seeds)])
             device = name.removeprefix("hw_").removesuffix("_latency")
-            print(f"| {device} | {free:.3f} | {shown} | {says:.3f} | {refuses} of {seeds} |", flush=True)
-            means.append(ranks.mean(0))
-    print(f"| mean | | {' | '.join(f'{mean:.3f}' for mean in np.mean(means, 0))} | | |")
+            print(
+                f"| {device} | {free:.3f} | {shown} | {says:.3f} | {refuses} of {seeds} | {aims:.3f} |",
+                flush=True,
+            )
+            means.append([*ranks.mean(0), aims])
+    *known, aims = np.mean(means, 0)
+    print(f"| mean | | {' | '.join(f'{mean:.3f}' for mean in known)} | | | {aims:.3f} |")
+
+
+def as_objective(params: list[dict[str, str]], seen: Structures, y: np.ndarray, seed: int) -> float:
+    """Spearman on the other cells of what a sampler expects after as many trials as measurements."""
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(y > 0))
+    choices = {name: CategoricalDistribution(nasbench201.OPS) for name in params[0]}
+    trials = [
+        create_trial(params=params[i], distributions=choices, value=float(y[i])) for i in order[: max(SIZES)]
+    ]
+    surrogate = Surrogate(StudyDirection.MINIMIZE, seen, HEADROOM).fit(trials)
+    others = order[max(SIZES) :]
+    expected, _ = surrogate.predict([params[i] for i in others])
+    return float(spearmanr(expected, y[others]).statistic)
 
 
 def one(cells: list[list[Operation]], y: np.ndarray, seed: int) -> tuple[list[float], float, bool]:

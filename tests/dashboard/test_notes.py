@@ -169,3 +169,15 @@ def test_none_is_an_answer_in_a_lineage() -> None:
         create_trial(value=2.0, params={"x": None}, distributions=x, system_attrs={PARENT.name: 0})
     )
     assert lines(study, 1)["Lineage"].endswith("by `x` `1` → `None`")
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_of_several_objectives_all_are_named_and_the_front_is_said() -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    study.set_metric_names(["val_acc", "flops"])
+    study.add_trial(create_trial(values=(0.5, 10.0)))
+    study.add_trial(create_trial(values=(0.4, 20.0), system_attrs={PARENT.name: 0}))
+    of_front, other = (Notes(study).of(number) for number in (0, 1))
+    assert "complete, val\\_acc 0.5, flops 10: on the front" in of_front
+    assert "complete, val\\_acc 0.4, flops 20\n" in other
+    assert "(0.5, 10)" in other  # its parent

@@ -4,6 +4,7 @@ from optuna.trial import create_trial
 
 from optnas import record
 from optnas.plots import plot_front
+from optnas.plots.theme import RAMP
 
 
 def test_front_and_trials(study: optuna.Study) -> None:
@@ -46,3 +47,23 @@ def test_what_broke_a_limit_what_was_pruned_and_what_was_trained_anew_are_told_a
     assert found["pruned"] == ([0.4], [7.0])
     assert found["front"] == ([0.5, 0.9], [10.0, 20.0])
     assert found["trained anew"] == ([pytest.approx(0.85)], [20.0])
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_of_three_objectives_the_third_is_the_color_and_the_front_that_of_all() -> None:
+    study = optuna.create_study(directions=["maximize", "minimize", "minimize"])
+    study.set_metric_names(["val_acc", "latency", "size<b>"])
+    for values in ((0.9, 1.0, 300.0), (0.8, 2.0, 100.0), (0.7, 3.0, 200.0)):
+        study.add_trial(create_trial(values=values))
+    study.add_trial(create_trial(values=(0.99, 0.5, 50.0), constraints={"size": 1.0}))
+    figure = plot_front(study)
+    trials, infeasible, front = figure.data
+    assert sorted(trials.x) == [0.7, 0.8, 0.9]
+    assert (infeasible.name, list(infeasible.x)) == ("infeasible", [0.99])
+    assert (sorted(front.x), front.mode) == ([0.8, 0.9], "markers")  # trial 1 is beaten in both axes
+    assert sorted(front.marker.color) == [100.0, 300.0]
+    assert "size&lt;b&gt; 100" in "".join(front.text)
+    shades = figure.layout.coloraxis.colorscale
+    assert shades[0][1] == RAMP[-1]  # the smallest stands out
+    of_two = plot_front(study, x=lambda t: t.values[0], y=lambda t: t.values[1], maximize=(True, False))
+    assert list(of_two.data[-1].x) == [0.9]

@@ -5,6 +5,8 @@ import logging
 import numpy as np
 import optuna
 import pytest
+from optuna.trial import create_trial
+from scipy.stats import spearmanr
 from torch import nn
 
 from optnas import Objective, create_study, optimize, record
@@ -12,7 +14,10 @@ from optnas.facts.fact import Fact
 from optnas.limits import Limit, Within
 from optnas.record import Reason
 from optnas.search.foreseen import MEASURED, LearnedCosts
-from optnas.trial import scope
+from optnas.space import sample
+from optnas.space.explore import on_meta
+from optnas.surrogate.model import Surrogate
+from optnas.trial import replay, scope
 
 LIMIT = 60.0
 
@@ -114,3 +119,18 @@ def test_limits_that_need_no_device_and_few_trials_are_left_alone():
     assert learned.learn() == {}
     others = given.within
     assert learned.limit(others) is others
+
+
+def test_as_an_objective_it_is_modeled_like_any_metric(study):
+    """Nobody computes it before the trial, so a candidate is judged by what the measured ones let expect."""
+    given = objective(flops=1e9)
+    assert "latency" not in given.costs({"depth": 1, "layer.0.width": 4, "layer.0.kernel": 1})
+    measured = [(t, record.facts(t)["latency"]) for t in study.trials if "latency" in record.facts(t)]
+    trials = [
+        create_trial(params=t.params, distributions=t.distributions, value=number)
+        for t, number in measured[:MEASURED]
+    ]
+    others = [sample(space, seed) for seed in range(40)]
+    expected, _ = Surrogate(optuna.study.StudyDirection.MINIMIZE).fit(trials).predict(others)
+    truth = [milliseconds(on_meta(lambda p=p: space(replay(p))), None) for p in others]
+    assert spearmanr(expected, truth).statistic > 0.9

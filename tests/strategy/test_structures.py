@@ -5,7 +5,7 @@ from torch import nn
 
 from optnas.facts import structure
 from optnas.space.explore import sample, walk
-from optnas.strategy.predictor import PredictorSampler
+from optnas.strategy.predictor import LOOKED, ROUNDS, PredictorSampler
 from optnas.strategy.structures import SHOWN, Structures
 from optnas.trial import Draw, replay, scope
 
@@ -99,6 +99,22 @@ def test_what_is_no_fault_of_a_network_is_told_once(monkeypatch, caplog) -> None
     assert [seen(sample(cells, seed)) for seed in range(3)] == [{}] * 3
     (told,) = (record.message for record in caplog.records if record.levelname == "WARNING")
     assert "ZeroDivisionError" in told
+
+
+def test_few_networks_are_built_for_a_suggestion() -> None:
+    built = []
+
+    def counting(trial):
+        built.append(1)
+        return cells(trial)
+
+    study = optuna.create_study(sampler=PredictorSampler(counting, n_startup_trials=8, example=SHAPE, seed=0))
+    for _ in range(14):
+        before, trial = len(built), study.ask()
+        walk(cells, Draw(lambda name, d: trial.suggest_categorical(name, d.choices)))  # noqa: B023
+        study.tell(trial, sum(answer == "pool" for answer in trial.params.values()))
+    # Of each batch those that promise most, once what follows which answers is known; and the one chosen.
+    assert 0 < len(built) - before <= LOOKED * (ROUNDS + 1) + 1
 
 
 def longest(params) -> float:
