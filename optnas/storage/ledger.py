@@ -26,7 +26,7 @@ from optnas.storage import owners, schema
 from optnas.storage.base import HELD, Claim
 from optnas.storage.database import Database
 from optnas.storage.leases import Heart, Loss, Process, StaleTrial, stale
-from optnas.storage.owners import Tally
+from optnas.storage.owners import Budget, Tally
 from optnas.storage.schema import Changes
 
 logger = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ class Ledger:
         self._incarnations: dict[int, str] = {}
         self._tallies: dict[int, tuple[str, Tally]] = {}
         self._ended_since: dict[int, int] = {}  # that tally
+        self._full: set[int] = set()  # studies that had no trial left when this process last asked
         self._highest: dict[int, tuple[int, int]] = {}  # id and number of the trials of a study
         self._ended: dict[int, dict[tuple[str, float], float]] = {}
         self._unowned: dict[int, tuple[tuple[Any, ...], float]] = {}
@@ -119,6 +120,7 @@ class Ledger:
                 own.lost = own.lost or own.study_id == study_id
             for known in (self._incarnations, self._ended, self._tallies, self._ended_since, self._highest):
                 known.pop(study_id, None)
+            self._full.discard(study_id)
 
     def stop(self) -> None:
         """Renew no lease any more."""
@@ -150,6 +152,22 @@ class Ledger:
         token = uuid.uuid4().hex
         tally = self._take_tally(study_id, counts)
 
+        def count(connection: Connection) -> Budget:
+            budget = owners.count_budget(connection, study_id, counts, beside, tally)
+            if budget.newest < tally.last:
+                raise OtherStudy  # the database was put back to an older copy
+            self._ended_since[study_id] = budget.ended
+            return budget
+
+        def is_full(budget: Budget) -> bool:
+            return n_trials is not None and budget.counted + budget.running + budget.held >= n_trials
+
+        # Who waits for the last trials of others asks again and again: not in the way of those that end them.
+        if study_id in self._full and wanted is None:
+            budget = self._database.read(count)
+            if is_full(budget):
+                return Claim(None, budget.counted, budget.running, budget.held)
+
         def work(connection: Connection, again: bool) -> tuple[Claim, FrozenTrial | None, str]:
             incarnation = self._lock_study(connection, study_id)
             if incarnation is None:
@@ -158,17 +176,13 @@ class Ledger:
             return claim, trial, incarnation
 
         def take(connection: Connection, again: bool) -> tuple[Claim, FrozenTrial | None]:
-            budget = owners.count_budget(connection, study_id, counts, beside, tally)
-            if budget.newest < tally.last:
-                raise OtherStudy  # the database was put back to an older copy
+            budget = count(connection)
             counted, running, held = budget.counted, budget.running, budget.held
-            self._ended_since[study_id] = budget.ended
             if again and (found := owners.find_trial(connection, "token", token)):
                 return Claim(found, counted, running - 1, held), schema.read_trial(connection, found)
-            full = n_trials is not None and counted + running + held >= n_trials
             if wanted is not None:
                 trial_id, n_attempts = wanted, owners.count_attempts(connection, wanted)
-            elif full:
+            elif is_full(budget):
                 return Claim(None, counted, running, held), None
             elif (waiting := owners.next_waiting(connection, study_id, tally)) is None:
                 trial = self._insert_running(connection, study_id, budget.number + 1, token)
@@ -187,6 +201,7 @@ class Ledger:
         with self.lock:
             claim, trial, incarnation = self._database.write(work)
             self._incarnations[study_id] = incarnation
+            (self._full.add if claim.trial_id is None else self._full.discard)(study_id)
             if trial is not None:
                 self._hold(study_id, trial, token)
             return claim

@@ -140,6 +140,10 @@ _HELD = sa.exists().where(
 )
 
 
+MOST_OPEN = 500
+"""Trials that may change in a tally: their ids are part of every claim's statements, which have a limit."""
+
+
 @dataclass(frozen=True)
 class Tally:
     """Of a study, what is true for good of its trials up to the id `last`; few others are to be looked at.
@@ -188,7 +192,7 @@ def _excused(counts: str) -> sa.ColumnElement[bool]:
 
 
 def take_tally(connection: Connection, study_id: int, counts: str, before: Tally) -> Tally:
-    """A newer one; see `count_budget`."""
+    """A newer one, up to where there are `MOST_OPEN` trials that may change; see `count_budget`."""
     query = sa.select(
         trials.c.trial_id,
         trials.c.number,
@@ -197,9 +201,11 @@ def take_tally(connection: Connection, study_id: int, counts: str, before: Tally
         _HELD.label("held"),
     )
     last, counted, number, left = before.last, before.counted, before.number, set()
-    for row in connection.execute(query.where(before.leaves(study_id))):
+    for row in connection.execute(query.where(before.leaves(study_id)).order_by(trials.c.trial_id)):
         if row.trial_id == before.last and row.trial_id not in before.open:
             continue
+        if row.trial_id > before.last and len(left) == MOST_OPEN:
+            break
         last, number = max(last, row.trial_id), max(number, row.number)
         if not row.state.is_finished() or (row.held and row.state == TrialState.PRUNED):
             left.add(row.trial_id)

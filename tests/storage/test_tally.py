@@ -23,6 +23,7 @@ COUNTS = record.COUNTS.name
 @pytest.fixture
 def study(new_study: Any, new_url: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> optuna.Study:
     monkeypatch.setattr(ledger, "_FAR", 3)
+    monkeypatch.setattr(owners, "MOST_OPEN", 4)
     made, _ = new_study(new_url())
     return made
 
@@ -64,6 +65,25 @@ def test_counts_are_those_of_all_trials(study: optuna.Study) -> None:
                 assert storage.reopen(trial_id(paused))
         if rng.random() < 0.2:
             study.enqueue_trial({"x": rng.random()})
+
+
+def test_many_that_wait_are_no_obstacle(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owners, "MOST_OPEN", 500)
+    study.add_trials([create_trial(state=TrialState.WAITING) for _ in range(520)])
+    taken = [claim(study, 600, COUNTS) for _ in range(3)]
+    assert [storage_of(study).get_trial(found.trial_id).number for found in taken] == [0, 1, 2]
+    storage: Any = storage_of(study)
+    _, tally = storage._ledger._tallies[study._study_id]
+    assert len(tally.open) == 500
+
+
+def test_who_waits_for_the_end_is_told_when_there_is_room_again(study: optuna.Study) -> None:
+    found = claim(study, 1, COUNTS)
+    assert [claim(study, 1, COUNTS).trial_id for _ in range(3)] == [None] * 3
+    assert claim(study, 2, COUNTS).trial_id is not None  # a larger budget
+    assert claim(study, 2, COUNTS).trial_id is None
+    study.tell(optuna.Trial(study, found.trial_id), state=TrialState.FAIL)
+    assert claim(study, 2, COUNTS).trial_id is not None
 
 
 def test_few_rows_are_left(study: optuna.Study) -> None:
