@@ -300,6 +300,11 @@ class ToldOnce:
 
     For who looks at hundreds of candidates and goes on without what cannot be had: a fault of optnas would
     hide in a log that nobody reads, and a warning for each candidate would bury everything else.
+
+    Examples:
+        >>> import logging
+        >>> tell = optnas.errors.ToldOnce(logging.getLogger("mine"))
+        >>> tell(ValueError("no such layer"), "The costs of a candidate are not known.")
     """
 
     def __init__(self, logger: logging.Logger) -> None:

@@ -189,7 +189,7 @@ class SearchClassifier(ClassifierMixin, _Search):  # type: ignore[misc]  # as ab
         self.classes_, labels = np.unique(np.asarray(y), return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"Every row is of class {self.classes_[0]!r}: a classifier needs two classes or more."
+                f"Every row is of one class, {self.classes_[0]!r}; a classifier needs two or more."
             )
         task = Classification(len(self.classes_), lr=self.lr)
         self._search(np.asarray(X), torch.from_numpy(labels), len(self.classes_), task, labels)

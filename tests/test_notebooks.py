@@ -17,12 +17,12 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 SCRIPT: dict[str, Any] = runpy.run_path(str(FOLDER / "execute.py"))
 SMALL = {
-    "01_quick_start": {"n_trials": 6, "max_epochs": 1},
+    "01_quick_start": {"n_trials": 12, "max_epochs": 1},
     "02_write_a_space": {"n_samples": 3},
     "03_strategies_compared": {"n_trials": 16, "n_seeds": 2},
     "04_resume_and_parallel": {"n_trials": 7, "max_epochs": 3},
-    "05_read_and_explain": {"n_trials": 6, "max_epochs": 1},
-    "06_pick_from_a_front": {"n_trials": 6, "max_epochs": 1},
+    "05_read_and_explain": {"n_trials": 12, "max_epochs": 1},
+    "06_pick_from_a_front": {"n_trials": 12, "max_epochs": 1},
 }
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -93,5 +93,5 @@ def test_without_one_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_one_class_cannot_be_told_apart() -> None:
-    with pytest.raises(ValueError, match="two classes or more"):
+    with pytest.raises(ValueError, match="of one class"):
         SearchClassifier(**QUICK).fit(np.ones((9, 2)), np.zeros(9))

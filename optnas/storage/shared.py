@@ -413,7 +413,10 @@ class SharedStorage(Storage):
     def get_n_trials(self, study_id: int, state: tuple[TrialState, ...] | TrialState | None = None) -> int:
         states = tuple(TrialState) if state is None else state if isinstance(state, tuple) else (state,)
         with self._naming(study_id):
-            return self._database.read(lambda c: schema.count_trials(c, study_id, states))
+            found = self._database.read(lambda c: schema.count_trials(c, study_id, states))
+        if not found:
+            self.get_study_name_from_id(study_id)  # KeyError where there is no such study
+        return found
 
     def outlines(self, study_id: int, counts: str) -> list[Outline]:
         def work(connection: Connection) -> list[Outline]:

@@ -93,7 +93,7 @@ def test_a_folder_that_is_gone_is_made_anew_and_said(tmp_path, caplog):
     study = begin(tmp_path / "nas.db")
     shutil.rmtree(settle(study))
     assert settle(study).is_dir()
-    assert "is not on this machine" in caplog.text
+    assert "was not found on this machine" in caplog.text
 
 
 def test_a_user_may_choose_another_folder(tmp_path):

@@ -154,7 +154,7 @@ def test_other_settings_are_left_behind_unless_they_are_vouched_for() -> None:
         return {"size": 2 * size(model, trial)["size"]}
 
     other = Objective(mlp(), twice, values={"size": "minimize"}, example=(2, 3))
-    with pytest.raises(ParamsMismatchError, match="its data, task or estimator were others"):
+    with pytest.raises(ParamsMismatchError, match="its data, task or estimator differ"):
         extend(study, other, study_name="new")
     extension = extend(study, other, study_name="new", other_settings=True)
     assert len(extension.carried) == len(study.trials)

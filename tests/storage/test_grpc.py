@@ -46,7 +46,9 @@ def test_a_search_is_refused_since_the_server_would_own_its_trials(proxied: tupl
         values={"value": "minimize"},
         example=(2, 4),
     )
-    with pytest.raises(ValueError, match=r"GrpcStorageProxy\(...\) hands on .*URL of the database behind it"):
+    with pytest.raises(
+        ValueError, match=r"GrpcStorageProxy\(...\) passes on .*URL of the database behind it"
+    ):
         optimize(study, objective, n_trials=2)
     assert [trial.state.name for trial in study.trials] == ["WAITING"]
     assert storage_of(study).get_n_trials(study._study_id) == 1  # what only looks is welcome
