@@ -200,7 +200,8 @@ def take_tally(connection: Connection, study_id: int, counts: str, before: Tally
         _excused(counts).label("excused"),
         _HELD.label("held"),
     )
-    last, counted, number, left = before.last, before.counted, before.number, set()
+    last, counted, number = before.last, before.counted, before.number
+    left: set[int] = set()
     for row in connection.execute(query.where(before.leaves(study_id)).order_by(trials.c.trial_id)):
         if row.trial_id == before.last and row.trial_id not in before.open:
             continue
