@@ -22,18 +22,53 @@ def signals_raise() -> Iterator[None]:
     SIGHUP, the end of the terminal or of the ssh connection, becomes SIGTERM, unless `nohup` has it ignored.
     """
 
+    raised: list[SystemExit] = []
+
     def terminate(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+        raised.append(SystemExit(128 + number))
+        raise raised[-1]
 
     def hang_up(number: int, frame: FrameType | None) -> None:
         signal.raise_signal(signal.SIGTERM)
 
-    with _handler(signal.SIGTERM, terminate):
+    def is_lost(error: BaseException | None) -> signal.Signals | None:
+        if isinstance(error, KeyboardInterrupt):
+            return signal.SIGINT
+        return signal.SIGTERM if any(error is one for one in raised) else None
+
+    with _handler(signal.SIGTERM, terminate), _sent_again(is_lost):
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             with _handler(signal.SIGHUP, hang_up):
                 yield
         else:
             yield
+
+
+@contextmanager
+def _sent_again(is_lost: Callable[[BaseException | None], signal.Signals | None]) -> Iterator[None]:
+    """Send a signal again, a little later, whose exception Python ignores.
+
+    It does so where the exception is raised in a `__del__` or in the callback of a weak reference.
+    """
+    if not _in_main_thread():
+        yield
+        return
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        number = is_lost(unraisable.exc_value)
+        if number is None:
+            before(unraisable)
+            return
+        timer = threading.Timer(0.05, os.kill, (os.getpid(), number))
+        timer.daemon = True
+        timer.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager

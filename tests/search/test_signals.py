@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import optuna
@@ -171,3 +172,20 @@ def test_the_death_of_a_child_is_heard_in_passages_only() -> None:
         assert len(heard) == 3
     finally:
         signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_a_signal_that_python_would_ignore_comes_through_a_little_later(number, error):
+    class Dying:
+        def __del__(self):
+            signal.raise_signal(number)
+            list(range(3))  # where the handler raises: within what ignores exceptions
+
+    def wait():
+        Dying()
+        time.sleep(5)
+
+    with pytest.raises(error), signals_raise():
+        wait()
