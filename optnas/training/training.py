@@ -80,9 +80,9 @@ class Training(Estimator):
         keep: how many of the study's best trials keep their weights.
         pretrained: begin with given weights, where names and shapes agree: a `state_dict`, a model of
             torchvision, timm or Hugging Face, the path of a file, `Pretrained.of_trial(study, number)`; or a
-            function of the trial, which it may ask, that returns one of these, or None. What was loaded and
-            what not stands in
-            the trial; where nothing fits, it fails. Equal networks are no twins then, as names decide.
+            function of the trial, which it may ask, that returns one of these, or None. The trial records
+            what was loaded and what was not, and fails where nothing fits. Equal networks are no twins then,
+            since it is names that decide what is loaded.
         inherit: begin with the weights of the trial's parent, which samplers such as
             `RegularizedEvolutionSampler` name, where names and shapes agree: `"exact"`, or
             `"shrink_perturb"`, .4 of them plus .1 of the new ones. A trial whose parent's weights are gone
