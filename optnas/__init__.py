@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from optnas.strategy.padded import PaddedSampler as PaddedSampler
     from optnas.strategy.predictor import PredictorSampler as PredictorSampler
     from optnas.strategy.reinforce import ReinforceSampler as ReinforceSampler
+    from optnas.supernet.fine_tuning import FineTuning as FineTuning
     from optnas.supernet.paths import Fair as Fair
     from optnas.supernet.paths import Sandwich as Sandwich
     from optnas.supernet.paths import SinglePath as SinglePath

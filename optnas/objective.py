@@ -35,6 +35,7 @@ from optnas.errors import (
 from optnas.estimation.estimator import Direction, Estimator, as_estimator
 from optnas.estimation.glances import Glances
 from optnas.estimation.run import Run
+from optnas.estimation.shared import is_shared, shared_weights_refused
 from optnas.facts import Sketch, materialize, sketch, untraced
 from optnas.facts.fact import USUAL, Fact
 from optnas.facts.memory import memory_of_device
@@ -358,6 +359,10 @@ class Objective:
             seed_everything(_seed(run))
             model = self._build(answers, example)
             record.INITIAL.write(run, _digest(model, known.sequence))
+            if is_shared(model):
+                if not self.estimator.scores_given_weights:
+                    raise SpaceError(shared_weights_refused(self.estimator.name))
+                record.WEIGHTS.write(run, {"from": "shared"})
             return model
 
         # Where weights count, who is a twin shows only when they are there.

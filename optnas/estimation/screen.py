@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import optuna
-from optuna.trial import FrozenTrial
 from torch import nn
 
 from optnas import private, record
-from optnas.estimation.estimator import Direction, Estimator, Preview, as_estimator
+from optnas.estimation.around import Around
+from optnas.estimation.estimator import Estimator, as_estimator
 from optnas.estimation.run import Run
 from optnas.facts.fact import Fact
-from optnas.trial import Trial
 
 
-class Screen(Estimator):
+class Screen(Around):
     """Estimates a network only if a fact ranks it high among all networks that the study has proposed.
 
     `Objective(space, Screen(Training(...), score), facts=[score])` with `score = zero_cost(naswot)`. A
@@ -94,84 +90,3 @@ class Screen(Estimator):
                 f"its {self.fact.title or name}, {mine:.5g}, is better than that of only {rank:.0%} of "
                 f"{len(known)} networks; those above {1 - self.keep:.0%} are trained",
             )
-
-    # ---- everything else is the other estimator's ----
-
-    @property
-    def values(self) -> Mapping[str, Direction]:
-        return self.estimator.values
-
-    @property
-    def settings(self) -> Any:
-        return self.estimator.settings
-
-    @property
-    def max_reports(self) -> int:
-        return self.estimator.max_reports
-
-    @property
-    def scores_given_weights(self) -> bool:
-        return self.estimator.scores_given_weights
-
-    @property
-    def is_noisy(self) -> bool:
-        return self.estimator.is_noisy
-
-    @property
-    def resumes(self) -> bool:
-        return self.estimator.resumes
-
-    def ask(self, model: nn.Module, trial: Trial) -> None:
-        self.estimator.ask(model, trial)
-
-    @property
-    def has_example(self) -> bool:
-        return self.estimator.has_example
-
-    def example(self, trial: Trial) -> Any:
-        return self.estimator.example(trial)
-
-    def rehearse(self, model: nn.Module, run: Run) -> None:
-        self.estimator.rehearse(model, run)
-
-    def preview(self, model: nn.Module, run: Run) -> Preview:
-        return self.estimator.preview(model, run)
-
-    def provenance(self) -> Mapping[str, Any]:
-        return self.estimator.provenance()
-
-    def finish(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        self.estimator.finish(study, trial)
-
-    def tidy(self, study: optuna.Study) -> None:
-        self.estimator.tidy(study)
-
-    def settle(self, study: optuna.Study) -> Path:
-        return self.estimator.settle(study)
-
-    @property
-    def folder(self) -> Path | None:
-        return self.estimator.folder
-
-    @property
-    def keeps_weights(self) -> bool:
-        return self.estimator.keeps_weights
-
-    def has_trained(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        return self.estimator.has_trained(study, trial)
-
-    def trained(self, model: nn.Module, study: optuna.Study, trial: FrozenTrial) -> nn.Module:
-        return self.estimator.trained(model, study, trial)
-
-    def test(self, model: nn.Module, study: optuna.Study, trial: FrozenTrial) -> dict[str, float]:
-        return self.estimator.test(model, study, trial)
-
-    def estimate_and_test(self, model: nn.Module, run: Run) -> Mapping[str, float]:
-        return self.estimator.estimate_and_test(model, run)
-
-    def with_max_epochs(self, max_epochs: int) -> Estimator:
-        return self.estimator.with_max_epochs(max_epochs)
-
-    @property
-    def name(self) -> str:
-        return self.estimator.name

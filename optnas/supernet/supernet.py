@@ -12,6 +12,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
 
 from optnas.answers import Pick
+from optnas.estimation.shared import mark_shared
 from optnas.facts.inputs import Example
 from optnas.supernet.layout import Layout
 from optnas.supernet.skeleton import Skeleton, Weight, real, skeleton
@@ -130,8 +131,9 @@ class Supernet(nn.Module):
 
         It is a space like any other, with the same questions, so every sampler searches it; on the meta
         device it is the stand-alone network. Running statistics of normalizations are as in a new network:
-        recalibrate them before the network is scored (`Validation` does). To train it from scratch, take
-        `space`: this one begins with shared weights, which its trial would not tell.
+        recalibrate them before the network is scored (`Validation` does). `FineTuning` trains such networks
+        on; other trainings refuse them, since their trials would not tell that they began with shared
+        weights. To train from scratch, take `space`.
 
         Raises:
             SpaceError: it has a weight that is not among the shared ones.
@@ -149,7 +151,7 @@ class Supernet(nn.Module):
             for name, own in module._parameters.items():
                 if own is not None:
                     module._parameters[name] = copies[own]  # of tied ones there is one copy
-        return found.model
+        return mark_shared(found.model)
 
     def _part(self, weight: Weight) -> Tensor:
         """Its part of the shared one, laid out as in a network alone, so that it computes alike."""

@@ -52,7 +52,7 @@ class Validation(Estimator):
         self.supernet = supernet
         self.training = training
         self.n_calibration = n_calibration
-        self._hash: tuple[Any, str] | None = None
+        self._hash = WeightsHash(supernet)
 
     def __call__(self, model: nn.Module, run: Run, /) -> dict[str, float]:
         """Metrics of the validation data with the weights that the model has.
@@ -60,12 +60,7 @@ class Validation(Estimator):
         Raises:
             ValueError: nobody has trained the supernet.
         """
-        if not self.supernet.passes:
-            raise ValueError(
-                "This supernet is untrained: its weights are as they were initialized. Train one with "
-                "Objective(supernet.untrained, Training(SinglePath(task), ...)), and take the trained one "
-                "from there: best(study, objective).model()."
-            )
+        check_trained(self.supernet)
         record.WEIGHTS.write(run, {"from": "shared"})
         return self.training.validate(model, run, n_calibration=self.n_calibration)
 
@@ -77,13 +72,9 @@ class Validation(Estimator):
     @property
     def settings(self) -> Any:
         """The training's, and a hash of the shared weights."""
-        weights = self.supernet.state_dict()
-        version = [(name, weight.data_ptr(), weight._version) for name, weight in weights.items()]
-        if self._hash is None or self._hash[0] != version:
-            self._hash = version, digest(weights)
         return {
             "estimator": "Validation",
-            "weights": self._hash[1],
+            "weights": self._hash(),
             "n_calibration": self.n_calibration,
             "training": self.training.settings,
         }
@@ -130,3 +121,28 @@ class Validation(Estimator):
         """The same, with another number of epochs for what is trained from scratch."""
         training = self.training.with_max_epochs(max_epochs)
         return Validation(self.supernet, training, n_calibration=self.n_calibration)
+
+
+class WeightsHash:
+    """A hash of the shared weights, computed anew when they have changed."""
+
+    def __init__(self, supernet: Supernet) -> None:
+        self._supernet = supernet
+        self._known: tuple[Any, str] | None = None
+
+    def __call__(self) -> str:
+        weights = self._supernet.state_dict()
+        version = [(name, weight.data_ptr(), weight._version) for name, weight in weights.items()]
+        if self._known is None or self._known[0] != version:
+            self._known = version, digest(weights)
+        return self._known[1]
+
+
+def check_trained(supernet: Supernet) -> None:
+    """Raises ValueError where nobody has trained the supernet."""
+    if not supernet.passes:
+        raise ValueError(
+            "This supernet is untrained: its weights are as they were initialized. Train one with "
+            "Objective(supernet.untrained, Training(SinglePath(task), ...)), and take the trained one "
+            "from there: best(study, objective).model()."
+        )

@@ -25,11 +25,12 @@ from torch import nn
 from optnas import private, record
 from optnas.data.cache import Data, DataCache
 from optnas.data.fingerprint import data_fingerprint
-from optnas.errors import ParamsMismatchError, UntestableError
+from optnas.errors import ParamsMismatchError, SpaceError, UntestableError
 from optnas.estimation.estimator import Direction, Estimator, Preview
 from optnas.estimation.folders import claim, settle, wanted
 from optnas.estimation.run import Run
 from optnas.estimation.settings import describe
+from optnas.estimation.shared import is_shared, shared_weights_refused
 from optnas.record import Why
 from optnas.seeds import derive_seed, random_state, seeded, set_random_state
 from optnas.training.arguments import (
@@ -215,6 +216,7 @@ class Training(Estimator):
     def _train(
         self, model: nn.Module, run: Run
     ) -> tuple[dict[str, float], pl.LightningModule, pl.LightningDataModule]:
+        _check_begins_alone(model)
         data = self._data_for(run)
         built = shapes(model)
         module = self._make(model, run)
@@ -313,6 +315,7 @@ class Training(Estimator):
         return Preview(tuple(found), seconds, watch.batch_size, metrics)
 
     def _rehearse(self, model: nn.Module, run: Run, watch: Watch) -> None:
+        _check_begins_alone(model)
         state = random_state()
         try:
             copied = deepcopy(model)
@@ -595,6 +598,12 @@ def _of_its_own(kept: pl.LightningDataModule) -> pl.LightningDataModule:
 
     own.setup = setup  # type: ignore[method-assign]
     return own
+
+
+def _check_begins_alone(model: nn.Module) -> None:
+    """Raises SpaceError where the model begins with shared weights, of which its trial would say nothing."""
+    if is_shared(model):
+        raise SpaceError(shared_weights_refused("Training"))
 
 
 def _untestable(module: pl.LightningModule, data: pl.LightningDataModule) -> str | None:
