@@ -162,6 +162,7 @@ class Objective:
             ParamsMismatchError: the trial's stored answers do not fit the space.
         """
         run = Run.of(trial)
+        run.rebuild = self.build
         with same_threads(record.attempts(run)):
             self._begin(run)
             try:

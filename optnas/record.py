@@ -283,7 +283,9 @@ INITIAL = Key(f"{PREFIX}initial", str)
 
 WEIGHTS = Key(f"{PREFIX}weights", dict)
 """Of a trial that was not trained from scratch: `{"from": "shared"}`, the weights of a supernet, or `{"from":
-number of a trial, "how": "exact" or "shrink_perturb", "share": of its parameters, in 0..1}`."""
+number of a trial, "how": "exact", "shrink_perturb" or "net2net", "share": of its parameters, in 0..1}`. With
+"net2net" also `difference`, the largest between its outputs and that trial's before it was trained; where its
+function could not be had, "how" is "exact", and `why` says why."""
 
 PRETRAINED = Key(f"{PREFIX}pretrained", dict)
 """Of a trial whose training began with given weights: `{"from": their name, "digest", "share": of its

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import BaseTrial
+from optuna.trial import BaseTrial, FrozenTrial
 
 from optnas import private, record
 from optnas.answers import check_kept, check_storable
@@ -18,6 +18,9 @@ from optnas.estimation import folders
 from optnas.pareto import MultiObjectivePruner
 from optnas.record import Reason, Why
 from optnas.trial import Draw, Trial, ask
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _WAY_OUT = (
     "Put what the choices depend on into the name, for example with scope(trial, ...); if the code has "
@@ -36,6 +39,7 @@ class Run(optuna.Trial):
             model.
         told_to_prune: whether `should_prune` has returned True.
         can_go_on: whether the trial can continue later if the pruner pauses it.
+        rebuild: builds the untrained network of another trial of the study; None where no objective runs it.
 
     Examples:
         >>> def estimate(model, run):
@@ -48,6 +52,7 @@ class Run(optuna.Trial):
     asked: dict[str, Any]
     told_to_prune: bool
     can_go_on: bool
+    rebuild: Callable[[FrozenTrial], nn.Module] | None
     _given: Draw | None
 
     def __init__(self, study: optuna.Study, trial_id: int, *, can_go_on: bool = False) -> None:
@@ -57,6 +62,7 @@ class Run(optuna.Trial):
     def _begin(self, given: Draw | None, can_go_on: bool = False) -> None:
         self.asked, self.told_to_prune, self._given = {}, False, given
         self.can_go_on = can_go_on
+        self.rebuild = None
 
     @classmethod
     def of(cls, trial: BaseTrial | Trial) -> Run:

@@ -55,8 +55,8 @@ class Step:
     data: pl.LightningDataModule
     trainer: Mapping[str, Any]
 
-    def example(self, trial: Any) -> Any:
-        """Two samples of what the step calls the model with.
+    def example(self, trial: Any, n: int = 2) -> Any:
+        """`n` samples of what the step calls the model with, or as many as a batch has.
 
         The step runs on the first batch of the training data, with all hooks of the data module and of the
         LightningModule, a Trainer attached, and a stand-in for the model that notes its arguments. Where a
@@ -68,11 +68,11 @@ class Step:
         with on_real_device(), torch.enable_grad(), seeded(derive_seed("example")):
             noted, why_not = self._run(trial)
             if noted.call is not None:
-                return _as_example(*noted.call)
+                return _as_example(*noted.call, n)
             if noted.batch is None:
                 # What is wrong with the data shows again without the task, and passes through.
                 noted = self._run_without_task()
-            return _inputs_of(noted.batch, why_not)
+            return _inputs_of(noted.batch, why_not, n)
 
     def _run(self, trial: Any) -> tuple[_Note, str]:
         """What the task's step did, and why it called no model."""
@@ -208,30 +208,30 @@ def _no_optimizer() -> None:
     return None
 
 
-def _inputs_of(batch: Any, why_not: str) -> Any:
+def _inputs_of(batch: Any, why_not: str, n: int) -> Any:
     """The inputs of a batch `(inputs, targets, ...)`, as a model takes them that a plain task calls."""
     if isinstance(batch, Tensor):
-        return _as_example((batch,), {})
+        return _as_example((batch,), {}, n)
     if not isinstance(batch, tuple | list) or not batch:
         raise TypeError(
             f"The data's batches are of type {type(batch).__name__}, not (inputs, targets), and {why_not}. "
             f"{WAY_OUT}"
         )
-    return _as_example(*spread(batch[0]))
+    return _as_example(*spread(batch[0]), n)
 
 
-def _as_example(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Two samples of a call's arguments, in a form that `Objective(example=...)` takes."""
+def _as_example(args: tuple[Any, ...], kwargs: Mapping[str, Any], n: int) -> Any:
+    """`n` samples of a call's arguments, in a form that `Objective(example=...)` takes."""
     values = [*args, *kwargs.values()]
     if not values:
         raise TypeError(f"The model is called without arguments, so no example can be taken. {WAY_OUT}")
     plain = all(isinstance(value, Tensor | bool | int | float | str | None) for value in values)
     sizes = {len(value) for value in values if isinstance(value, Tensor) and value.ndim}
     # What differs in its first dimension has no rows in common, and what an object holds nobody knows.
-    n = 2 if plain and len(sizes) == 1 else None
+    rows = n if plain and len(sizes) == 1 else None
 
     def sample(value: Any) -> Any:
-        return with_tensors(value, lambda t: (t[:n] if t.ndim else t).detach().cpu().clone())
+        return with_tensors(value, lambda t: (t[:rows] if t.ndim else t).detach().cpu().clone())
 
     given = Arguments(*map(sample, args), **{name: sample(value) for name, value in kwargs.items()})
     if not all(isinstance(value, Tensor) for value in values):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal, TypeAlias, get_args
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, get_args
 
 import optuna
 import torch
@@ -11,11 +12,14 @@ from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor, nn
 
 from optnas import private, record
-from optnas.errors import ParamsMismatchError
+from optnas.errors import ParamsMismatchError, describe_error, is_infrastructure
 from optnas.estimation.run import Run
+from optnas.facts.inputs import Example
 from optnas.training.checkpoints import load_snapshot
+from optnas.training.net2net import Grown, NotPreservedError, grow
+from optnas.training.snapshot import Snapshot
 
-Inherit: TypeAlias = Literal["exact", "shrink_perturb"]
+Inherit: TypeAlias = Literal["exact", "shrink_perturb", "net2net"]
 
 SHRINK, PERTURB = 0.4, 0.1
 """Shares of the parent's and of the new weights (Chebykin, Alderliesten & Bosman, PBT-NAS, arXiv:2307.15621).
@@ -26,21 +30,33 @@ The way is from Ash & Adams, On Warm-Starting Neural Network Training, NeurIPS 2
 _log = logging.getLogger(__name__)
 
 
-def inherit(model: nn.Module, run: Run, how: Inherit) -> None:
-    """Give the model the weights of the trial's parent where name, shape and type agree, and record it.
+def inherit(model: nn.Module, run: Run, how: Inherit, example: Callable[[], Example]) -> None:
+    """Give the model the weights of the trial's parent, and record it.
 
-    Running statistics are taken as they are. A trial without a parent, or whose parent's weights are gone,
-    keeps its new weights.
+    Weights go where name, shape and type agree, and running statistics are taken as they are. With "net2net"
+    the model gets the parent's function instead, where it can have it. A trial without a parent, or whose
+    parent's weights are gone, keeps its new weights.
+
+    `example`: a batch of inputs.
     """
     parent = parent_of(run)
     if parent is None:
         return
     try:
-        old = load_snapshot(run.study, parent).weights
+        snapshot = load_snapshot(run.study, parent)
     except (FileNotFoundError, ParamsMismatchError) as error:
         _log.warning("Trial %d begins with new weights: %s", run.number, error)
         return
-    taken = 0
+    told: dict[str, Any] = {"from": parent.number, "how": how}
+    if how == "net2net":
+        grown = _grown(model, run, parent, snapshot, example)
+        if isinstance(grown, Grown):
+            told |= {"share": grown.share, "difference": grown.difference}
+            record.WEIGHTS.write(run, told)
+            return
+        told |= {"how": "exact", "why": grown}
+        _log.info("Trial %d does not begin with its parent's function: %s", run.number, grown)
+    old, taken = snapshot.weights, 0
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             weight = _matching(old.get(name), parameter)
@@ -55,7 +71,25 @@ def inherit(model: nn.Module, run: Run, how: Inherit) -> None:
                 buffer.copy_(statistic)
     if taken:
         share = taken / sum(parameter.numel() for parameter in model.parameters())
-        record.WEIGHTS.write(run, {"from": parent.number, "how": how, "share": share})
+        record.WEIGHTS.write(run, {**told, "share": share})
+
+
+def _grown(
+    model: nn.Module, run: Run, parent: FrozenTrial, snapshot: Snapshot, example: Callable[[], Example]
+) -> Grown | str:
+    """What became of taking over the parent's function, or why that cannot be."""
+    if run.rebuild is None:
+        return "nobody says how the parent's network is built; Objective does"
+    try:
+        smaller = run.rebuild(parent)
+        smaller.load_state_dict(snapshot.weights)
+        return grow(model, smaller, example())
+    except NotPreservedError as error:
+        return str(error)
+    except Exception as error:  # of the user's networks and data, which run alone all the same
+        if is_infrastructure(error):
+            raise
+        return describe_error(error)
 
 
 def parent_of(run: Run) -> FrozenTrial | None:

@@ -86,8 +86,10 @@ class Training(Estimator):
             since it is names that decide what is loaded.
         inherit: begin with the weights of the trial's parent, which samplers such as
             `RegularizedEvolutionSampler` name, where names and shapes agree: `"exact"`, or
-            `"shrink_perturb"`, .4 of them plus .1 of the new ones. A trial whose parent's weights are gone
-            begins anew: let `keep` be as large as the population.
+            `"shrink_perturb"`, .4 of them plus .1 of the new ones; or with the parent's function,
+            `"net2net"`, where the child is wider, deeper or has larger kernels (Chen et al., Net2Net, 2016),
+            and `"exact"` where it cannot have it: the trial records which, and why. A trial whose parent's
+            weights are gone begins anew: let `keep` be as large as the population.
         time_limit: seconds (or a timedelta) of training after which a trial ends with what it has.
         callbacks: Lightning callbacks, copied for every trial; or a function of the trial that makes them.
         logger: a function of the trial that makes a Lightning logger; `optnas.training.loggers` has such for
@@ -227,7 +229,7 @@ class Training(Estimator):
             if state is None and (began := begin_with(self.pretrained, model, run)) is not None:
                 began.tell(run)
             if self.inherit is not None and state is None and not run.lone:
-                inherit(model, run, self.inherit)
+                inherit(model, run, self.inherit, lambda: self._step_of(run).example(run, _BATCH))
             if not monitor.is_over:
                 self._fit(module, run, data, monitor, state)
         if not run.lone:
@@ -365,8 +367,10 @@ class Training(Estimator):
         Raises:
             TypeError: that are no tensors.
         """
-        step = Step(self.task, self._shared_data(trial), {**self.trainer, "max_epochs": self.max_epochs})
-        return self._examples(step, trial)
+        return self._examples(self._step_of(trial), trial)
+
+    def _step_of(self, trial: Trial) -> Step:
+        return Step(self.task, self._shared_data(trial), {**self.trainer, "max_epochs": self.max_epochs})
 
     @cached_property
     def settings(self) -> Any:
@@ -567,6 +571,8 @@ class Training(Estimator):
             logger=logger,
         )
 
+
+_BATCH = 64  # samples on which a child is compared with its parent
 
 # Arguments of the Trainer that a rehearsal leaves out: they measure, log, keep or end something.
 _NOT_REHEARSED = frozenset((
