@@ -1,4 +1,4 @@
-"""Which networks begin with weights that they share with others, so that no score of theirs is of a training alone."""
+"""Which networks begin with weights that they share with others, so that they must be told apart."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """A network takes over the function of a smaller one: wider layers, larger kernels, further layers.
 
-Chen, Goodfellow & Shlens, Net2Net: Accelerating Learning via Knowledge Transfer, ICLR 2016 (arXiv:1511.05641).
+Chen, Goodfellow & Shlens, Net2Net: Accelerating Learning via Knowledge Transfer, ICLR 2016,
+arXiv:1511.05641.
 
-Which input of a layer stands for which of the smaller network is not read off the code, which may flatten, add
-and concatenate as it likes, but found: both networks run on the same noise, the smaller one with random
+Which input of a layer stands for which of the smaller network is not read off the code, which may flatten,
+add and concatenate as it likes, but found: both networks run on the same noise, the smaller one with random
 weights, and what a layer sees is matched with what its counterpart sees. The outputs of a wider layer are
 copies of the smaller one's in an order that depends on the two widths alone, so that what is added fits.
 Copies share the outgoing weights unevenly, which lets them part in training without the noise of the paper.
@@ -33,6 +34,7 @@ TOLERANCE = 1e-5
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.PReLU)
 _EQUAL = 1e-4  # of the largest value; rows of noise that are not copies differ by far more
+_RENAMED = (10.0, 0.1)  # as much as sizes that grow by so much, as a logarithm; the second if the first fails
 _SEED = 0
 
 Layers: TypeAlias = dict[str, nn.Module]
@@ -72,18 +74,27 @@ def grow(model: nn.Module, smaller: nn.Module, example: Example) -> Grown:
         return torch.randn(tensor.shape, generator=generator).to(tensor)
 
     args, kwargs = copied(given, noise)
-    noisy = Arguments(*args, **kwargs)
-    grown, old = deepcopy(model).eval(), deepcopy(smaller).eval()
-    with torch.no_grad():
-        scrambled = _scrambled(old)
-        seen: dict[str, Any] = {}
-        _run(scrambled, noisy, lambda name, layer, x: seen.update({name: x}))
-        order: Layers = {}
-        _run(grown, noisy, lambda name, layer, x: order.update({name: layer}))
-        plan = _Plan.of(grown, order, {name: scrambled.get_submodule(name) for name in seen})
-        plan.apply(deepcopy(grown), scrambled, noisy, seen)
-        output = plan.apply(grown, old, given, None)
-        difference = _difference(output, _run(old, given, lambda name, layer, x: None))
+    noisy, old = Arguments(*args, **kwargs), deepcopy(smaller).eval()
+    errors = []
+    for renamed in _RENAMED:
+        try:
+            with torch.no_grad():
+                return _grown(model, old, given, noisy, renamed)
+        except NotPreservedError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _grown(model: nn.Module, old: nn.Module, given: Arguments, noisy: Arguments, renamed: float) -> Grown:
+    scrambled, grown = _scrambled(old), deepcopy(model).eval()
+    seen: dict[str, Any] = {}
+    _run(scrambled, noisy, lambda name, layer, x: seen.update({name: x}))
+    order: Layers = {}
+    _run(grown, noisy, lambda name, layer, x: order.update({name: layer}))
+    plan = _Plan.of(grown, order, {name: scrambled.get_submodule(name) for name in seen}, renamed)
+    plan.apply(deepcopy(grown), scrambled, noisy, seen)
+    output = plan.apply(grown, old, given, None)
+    difference = _difference(output, _run(old, given, lambda name, layer, x: None))
     if not difference <= TOLERANCE:
         raise NotPreservedError(
             f"its outputs would differ by {difference:.2g}: what has no weights (an activation, a stride, a "
@@ -114,14 +125,14 @@ class _Plan:
     maps: dict[str, Tensor | None]
 
     @classmethod
-    def of(cls, model: nn.Module, ours: Layers, theirs: Layers) -> _Plan:
+    def of(cls, model: nn.Module, ours: Layers, theirs: Layers, renamed: float) -> _Plan:
         branches = {
             f"{name}.".removeprefix("."): [n for n in ours if n.startswith(f"{name}.".removeprefix("."))]
             for name, module in model.named_modules()
             if isinstance(module, Residual)
         }
         within = {name for names in branches.values() for name in names}
-        pairs = _aligned(ours, theirs, within)
+        pairs = _aligned(ours, theirs, within, renamed)
         new = [
             names
             for prefix, names in branches.items()
@@ -170,8 +181,8 @@ class _Plan:
 # ---- which layer stands for which ----
 
 
-def _aligned(ours: Layers, theirs: Layers, within: set[str]) -> dict[str, str]:
-    """Pairs in the order in which they are called, so that sizes grow the least.
+def _aligned(ours: Layers, theirs: Layers, within: set[str], renamed: float) -> dict[str, str]:
+    """Pairs in the order in which they are called, so that sizes grow and names change the least.
 
     Raises:
         NotPreservedError: a layer of theirs has no counterpart that is as large.
@@ -185,13 +196,15 @@ def _aligned(ours: Layers, theirs: Layers, within: set[str]) -> dict[str, str]:
             row[j] = above[j] + skipped
             if j:
                 paired = above[j - 1] + _growth(ours[name], theirs[others[j - 1]])
-                row[j] = min(row[j], paired + (0.0 if name == others[j - 1] else 0.1))
+                row[j] = min(row[j], paired + (0.0 if name == others[j - 1] else renamed))
         costs.append(row)
     if not math.isfinite(costs[-1][-1]):
         raise NotPreservedError("a layer is smaller than before, of another kind, or gone")
     pairs, j = {}, len(others)
     for i, (above, row) in reversed(list(enumerate(pairwise(costs)))):
-        if j and row[j] < above[j] + (0.0 if names[i] in within or _may_be_neutral(ours[names[i]]) else 100.0):
+        if j and row[j] < above[j] + (
+            0.0 if names[i] in within or _may_be_neutral(ours[names[i]]) else 100.0
+        ):
             pairs[names[i]] = others[j - 1]
             j -= 1
     return dict(reversed(pairs.items()))
@@ -248,7 +261,7 @@ def _found(layer: nn.Module, x: Any, theirs: Any) -> Tensor | None:
     distances, found = torch.cdist(ours, old, p=math.inf).min(1)
     if bool((distances > near).any()):
         raise NotPreservedError("has inputs that no layer had before")
-    if len(found.unique()) < len(old):
+    if len(set(found.tolist())) < len(old):
         raise NotPreservedError("lacks inputs that it had before")
     return found
 
@@ -411,7 +424,7 @@ def _layers(model: nn.Module) -> Layers:
     return {
         name: module
         for name, module in model.named_modules()
-        if module._parameters.keys() or isinstance(module, _NormBase)
+        if any(p is not None for p in module._parameters.values()) or isinstance(module, _NormBase)
     }
 
 

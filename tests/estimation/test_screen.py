@@ -89,11 +89,6 @@ def test_bad_arguments_say_what_to_give() -> None:
         Screen(score, SIZE, startup=0)
 
 
-def test_all_but_the_estimate_is_the_other_estimators() -> None:
-    public = {name for name in vars(Estimator) if not name.startswith("_")}
-    assert public <= vars(Screen).keys()
-
-
 class Given(Estimator):
     """Scores weights that others trained, always as well, and goes on where it was."""
 
