@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from optnas.data.digits import Digits as Digits
     from optnas.data.fingerprint import data_fingerprint as data_fingerprint
     from optnas.data.images import ImageFolder as ImageFolder
+    from optnas.data.mixing import random_box_flip as random_box_flip
+    from optnas.data.mixing import random_cutmix as random_cutmix
+    from optnas.data.mixing import random_mixup as random_mixup
     from optnas.data.table import TableData as TableData
     from optnas.data.tensors import Batches as Batches
     from optnas.data.tensors import TensorData as TensorData

@@ -28,7 +28,8 @@ class ColumnData(TensorData):
         inputs: columns of numbers, or of sequences or images of numbers.
         target: the column to predict.
         padding: values for columns that are not padded with zeros, such as `{"labels": -100}`.
-        **options: of `TensorData`: `val`, `test`, `batch_size`, `seed`, `augment`, `groups`, `ordered`.
+        **options: of `TensorData`: `val`, `test`, `batch_size`, `seed`, `augment`, `mix`, `groups`,
+            `ordered`.
 
     Examples:
         >>> columns = {"ids": [[1, 2], [3], [4, 5, 6]] * 10, "label": [0, 1, 2] * 10}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from optnas.data.tensors import Augment, TensorData
+from optnas.data.tensors import Augment, Mix, TensorData
 
 
 class Digits(TensorData):
@@ -22,11 +22,17 @@ class Digits(TensorData):
         (64, 1, 8, 8)
     """
 
-    def __init__(self, batch_size: int = 128, seed: int = 0, augment: Augment | None = None) -> None:
+    def __init__(
+        self,
+        batch_size: int = 128,
+        seed: int = 0,
+        augment: Augment | None = None,
+        mix: Mix | None = None,
+    ) -> None:
         from sklearn.datasets import load_digits
 
         digits = load_digits()
         x = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16
         y = torch.tensor(digits.target, dtype=torch.int64)
-        super().__init__((x, y), val=0.2, test=0.2, batch_size=batch_size, augment=augment)
+        super().__init__((x, y), val=0.2, test=0.2, batch_size=batch_size, augment=augment, mix=mix)
         self.seed = seed

@@ -24,7 +24,7 @@ class ImageFolder(TensorData):
         folder: where the classes, or the parts, are.
         size: height and width in pixels; images are stretched to it.
         **options: of `TensorData`: `val`, `test` (shares, of which those that have a folder are not used),
-            `batch_size`, `seed`, `augment`.
+            `batch_size`, `seed`, `augment`, `mix`.
 
     Attributes:
         classes: names of the folders, in the order of the labels.

@@ -20,6 +20,7 @@ from optnas.data.folds import fold, hold_out
 
 Split: TypeAlias = tuple[Any, Any]
 Augment: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
+Mix: TypeAlias = Callable[[Any, Any, torch.Generator], tuple[Any, Any]]
 
 
 class TensorData(LightningDataModule):
@@ -40,6 +41,8 @@ class TensorData(LightningDataModule):
         ordered: rows come in the order of time: the last are held out, `test` after `val`.
         augment: `(x, generator) -> x` on each batch of training inputs, `random_shift` for example. Draw
             from the generator alone, so that an interrupted training goes on exactly.
+        mix: `(x, y, generator) -> (x, y)` on each of these batches after it, for changes that targets follow:
+            `partial(random_mixup, n_classes=10)`. It draws from the same generator.
 
     Raises:
         ValueError: inputs and targets differ in length, or a share is not in 0..1 or leaves a split empty.
@@ -62,6 +65,7 @@ class TensorData(LightningDataModule):
         augment: Augment | None = None,
         groups: Any = None,
         ordered: bool = False,
+        mix: Mix | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -69,6 +73,7 @@ class TensorData(LightningDataModule):
         self.batch_size = batch_size
         self.seed = seed
         self.augment = augment
+        self.mix = mix
         self.groups = None if groups is None else np.asarray(groups)
         self.ordered = ordered
         rest = _tensors("train", train)
@@ -132,7 +137,8 @@ class TensorData(LightningDataModule):
 
     def train_dataloader(self) -> Batches:
         seed = _mix(self.seed, torch.initial_seed())
-        return Batches(self.served(self.train), self.batch_size, shuffle=seed, augment=self.augment)
+        split = self.served(self.train)
+        return Batches(split, self.batch_size, shuffle=seed, augment=self.augment, mix=self.mix)
 
     def val_dataloader(self) -> Batches:
         return Batches(self.served(self.val), self.batch_size)
@@ -151,8 +157,9 @@ class TensorData(LightningDataModule):
 class Batches:
     """Iterates over batches `(x, y)` of tensors, in order or shuffled anew in every epoch.
 
-    The order (and the augmentation) of an epoch is a function of `shuffle`, a seed, and the epoch alone. The
-    epoch is set by Lightning through `set_epoch`; without a Trainer it counts the iterations begun.
+    The order of an epoch, and how its rows are changed and mixed, is a function of `shuffle`, a seed, and the
+    epoch alone. The epoch is set by Lightning through `set_epoch`; without a Trainer it counts the iterations
+    begun.
 
     Examples:
         >>> from optnas.data import Batches
@@ -162,12 +169,18 @@ class Batches:
     """
 
     def __init__(
-        self, split: Split, batch_size: int, shuffle: int | None = None, augment: Augment | None = None
+        self,
+        split: Split,
+        batch_size: int,
+        shuffle: int | None = None,
+        augment: Augment | None = None,
+        mix: Mix | None = None,
     ) -> None:
         self.split = split
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.augment = augment
+        self.mix = mix
         self.batch_sampler = _Epoch()
 
     def __len__(self) -> int:
@@ -189,7 +202,11 @@ class Batches:
             end = (i + 1) * self.batch_size if i < n_batches - 1 else n_samples
             rows = slice(i * self.batch_size, end)
             x, y = _take(self.split, rows if order is None else order[rows])
-            yield (x if self.augment is None else self.augment(x, generator)), y
+            if self.augment is not None:
+                x = self.augment(x, generator)
+            if self.mix is not None:
+                x, y = self.mix(x, y, generator)
+            yield x, y
 
 
 class _Epoch:

@@ -21,6 +21,10 @@ from optnas.trial import Trial
 class Classification(Task):
     """Cross-entropy of class scores `(n, n_classes, ...)` against integer labels `(n, ...)`.
 
+    Targets may be shares of the classes too, real numbers `(n, n_classes, ...)` that sum to 1, as
+    `optnas.data.random_mixup` makes them; or to less, and count so much less. Metrics then take the class of
+    the largest share.
+
     Logs `train_loss`, `val_loss`, `val_acc`, `test_loss` and `test_acc` (accuracy over labels, in 0..1).
 
     Args:
@@ -73,12 +77,13 @@ class Classifier(Supervised):
         if self.classes_last and isinstance(output, Tensor) and output.ndim > 2:
             output = output.movedim(-1, 1)
         self.loss.check(output, y)
-        return output, y.long()  # a narrower type may not hold ignore_index
+        return output, y if y.is_floating_point() else y.long()  # a narrower type may not hold ignore_index
 
     def measured(self, output: Any, y: Any) -> tuple[Any, Any] | None:
         """One row for each label that counts: not every metric can leave some out."""
-        counted = y != self.loss.ignore_index
-        return (output.movedim(1, -1)[counted], y[counted]) if counted.any() else None
+        labels = self.loss.labels(y)
+        counted = labels != self.loss.ignore_index
+        return (output.movedim(1, -1)[counted], labels[counted]) if counted.any() else None
 
     def score(self, output: Any, y: Any) -> tuple[Tensor, Tensor | int]:
         return self.loss.of(output, y)
@@ -105,10 +110,12 @@ class CrossEntropy(nn.Module):
 
     def forward(self, output: Tensor, y: Tensor) -> Tensor:
         self.check(output, y)
-        return self.of(output, y.long())[0]
+        return self.of(output, y if y.is_floating_point() else y.long())[0]
 
     def of(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, and how many labels count, or what they weigh."""
+        if y.is_floating_point():
+            return self._of_shares(output, self.shares(y))
         ignored, smoothing = self.ignore_index, self.label_smoothing
         weights = None if self.weights is None else self.weights.to(output.dtype)
         try:
@@ -122,12 +129,45 @@ class CrossEntropy(nn.Module):
         n = counted.sum() if weights is None else weights[y[counted]].sum()
         return total / torch.where(n > 0, n, 1), n
 
+    def _of_shares(self, output: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+        """As for labels: of shares that are 1 for one class the loss is the same."""
+        logs = output.log_softmax(1)
+        counted = shares.sum(1, keepdim=True)
+        smooth = (1 - self.label_smoothing) * shares + self.label_smoothing / self.n_classes * counted
+        if self.weights is not None:
+            weights = self.weights.to(output.dtype).view(-1, *[1] * (output.ndim - 2))
+            smooth, shares = smooth * weights, shares * weights
+        n = shares.sum()
+        return -(smooth * logs).sum() / torch.where(n > 0, n, 1), n
+
+    def shares(self, y: Tensor) -> Tensor:
+        """The share of each class in each label, `(n, n_classes, ...)`; none of what does not count."""
+        ignored = self.ignore_index
+        if not y.is_floating_point():
+            counted = y != ignored
+            labels = functional.one_hot(torch.where(counted, y, 0), self.n_classes)
+            return (labels * counted.unsqueeze(-1)).movedim(-1, 1)
+        if not 0 <= ignored < self.n_classes:
+            return y
+        others = torch.arange(self.n_classes, device=y.device) != ignored
+        return y * others.view(-1, *[1] * (y.ndim - 2))
+
+    def labels(self, y: Tensor) -> Tensor:
+        """Labels as they are, and of shares the class of the largest; `ignore_index` where none counts."""
+        if not y.is_floating_point():
+            return y
+        shares = self.shares(y)
+        return torch.where(shares.sum(1) > 0, shares.argmax(1), self.ignore_index)
+
     def check(self, output: Any, y: Any) -> None:
         """Raises ValueError where scores and labels do not belong together."""
         if not isinstance(y, Tensor):
             raise ValueError(self._misfit(output, f"a {type(y).__name__}"))
         fits = isinstance(output, Tensor) and output.ndim > 1 and output.shape[1] == self.n_classes
-        if not fits or y.is_floating_point() or y.shape != (len(output), *output.shape[2:]):
+        if fits and y.is_floating_point() and y.shape == output.shape:
+            if not ((y >= 0).all() and (y.sum(1) < 1 + 1e-3).all()):
+                raise ValueError(self._misfit(output, f"shares of {y.min():.3g}..{y.max():.3g}"))
+        elif not fits or y.is_floating_point() or y.shape != (len(output), *output.shape[2:]):
             raise ValueError(self._misfit(output, f"{tuple(y.shape)} of {y.dtype}"))
 
     def _misfit(self, output: Any, labels: str) -> str:
@@ -135,6 +175,6 @@ class CrossEntropy(nn.Module):
         returned = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
         return (
             f"Classification(n_classes={n}) takes scores (n, {n}, ...) and integer labels (n, ...) in "
-            f"0..{n - 1}, or {ignored} where they do not count; the model returned {returned}, and the "
-            f"labels are {labels}."
+            f"0..{n - 1}, or {ignored} where they do not count, or shares of the classes (n, {n}, ...) of at "
+            f"least 0 that sum to at most 1; the model returned {returned}, and the labels are {labels}."
         )

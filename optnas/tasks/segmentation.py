@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
-from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassJaccardIndex
 
 from optnas.tasks.classification import Classifier, CrossEntropy
@@ -62,9 +60,8 @@ class _WithDice(CrossEntropy):
         loss, n = super().of(output, y)
         if not self.share:
             return loss, n
-        counted = (y != self.ignore_index).unsqueeze(1)
-        labels = functional.one_hot(torch.where(counted[:, 0], y, 0), self.n_classes).movedim(-1, 1)
-        found, wanted = output.softmax(1) * counted, labels * counted
+        wanted = self.shares(y)
+        found = output.softmax(1) * wanted.sum(1, keepdim=True)
         over = [0, *range(2, output.ndim)]
         shared = (found * wanted).sum(over)
         present = wanted.sum(over) > 0

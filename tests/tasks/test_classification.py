@@ -1,3 +1,6 @@
+import copy
+from functools import partial
+
 import pytest
 import torch
 from fixtures.tasks import blobs, fit, no_questions
@@ -6,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAUROC, MulticlassF1Score
 
-from optnas.data import TensorData
+from optnas.data import TensorData, random_mixup
 from optnas.tasks import Classification
 
 
@@ -166,3 +169,52 @@ def test_scores_with_the_classes_last():
     module = Classification(3, classes_last=True)(nn.Identity(), no_questions())
     expected = functional.cross_entropy(scores.reshape(-1, 3), y.reshape(-1))
     assert module.training_step((scores, y), 0).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (3, 4)])
+@pytest.mark.parametrize("ignored", [-100, 1])
+def test_shares_of_one_class_are_that_label_for_loss_and_metrics(shape, ignored):
+    torch.manual_seed(0)
+    x, y = torch.randn(40, 2, *shape), torch.randint(0, 3, (40, *shape))
+    y[torch.rand(y.shape) < 0.3] = ignored
+    shares = (functional.one_hot(y.clamp(min=0), 3) * (y >= 0).unsqueeze(-1)).movedim(-1, 1).float()
+    weights = torch.rand(3) + 0.5
+    task = Classification(
+        3, label_smoothing=0.1, ignore_index=ignored, class_weights=weights.tolist(),
+        metrics={"f1": MulticlassF1Score(3, average="macro")},
+    )  # fmt: skip
+    model = nn.Conv2d(2, 3, 1) if len(shape) == 2 else nn.Conv1d(2, 3, 1) if shape else nn.Linear(2, 3)
+    found = []
+    for targets in (y, shares):
+        torch.manual_seed(0)
+        split = (x, targets)
+        data = TensorData(split, val=split, test=split, batch_size=7)
+        found.append(fit(task(copy.deepcopy(model), no_questions()), data, epochs=2))
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+def test_mixed_labels_have_the_loss_by_definition():
+    scores, shares = torch.randn(6, 3), torch.rand(6, 3).softmax(1)
+    module = Classification(3, label_smoothing=0.2)(nn.Identity(), no_questions())
+    expected = functional.cross_entropy(scores, shares, label_smoothing=0.2)  # torch's own of probabilities
+    assert module.training_step((scores, shares), 0).item() == pytest.approx(expected.item(), rel=1e-5)
+    # A row that is half ignored counts by half.
+    half = shares * torch.tensor([0.5, 1, 1, 1, 1, 1]).view(6, 1)
+    each = functional.cross_entropy(scores, shares, reduction="none")
+    plain = Classification(3)(nn.Identity(), no_questions())
+    by_hand = (0.5 * each[0] + each[1:].sum()) / 5.5
+    assert plain.training_step((scores, half), 0).item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("shares", [torch.full((5, 3), 0.5), torch.tensor([[-0.2, 0.6, 0.6]] * 5)])
+def test_what_are_no_shares_is_refused(shares):
+    module = Classification(3)(nn.Identity(), no_questions())
+    with pytest.raises(ValueError, match=r"at least 0 that sum to at most 1.*shares of"):
+        module.training_step((torch.zeros(5, 3), shares), 0)
+
+
+def test_a_training_on_mixed_labels_learns():
+    data = blobs()
+    data.mix = partial(random_mixup, n_classes=3, alpha=1.0)
+    metrics = fit(Classification(3, lr=0.05)(nn.Linear(2, 3), no_questions()), data, epochs=20)
+    assert metrics["val_acc"] > 0.9

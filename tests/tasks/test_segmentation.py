@@ -45,3 +45,10 @@ def test_volumes_and_what_is_perfect():
     scores = 100.0 * functional.one_hot(y, 2).movedim(-1, 1)
     step = Segmentation(2)(nn.Identity(), no_questions()).training_step
     assert step((scores, y), 0).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_shares_of_one_class_are_that_label():
+    scores = torch.cat([X, X[:, :1]], 1)
+    shares = (functional.one_hot(Y.clamp(min=0), 3) * (Y >= 0).unsqueeze(-1)).movedim(-1, 1).float()
+    step = Segmentation(3)(nn.Identity(), no_questions()).training_step
+    assert step((scores, shares), 0).item() == pytest.approx(step((scores, Y), 0).item(), rel=1e-5)

@@ -11,6 +11,7 @@ import os
 import random
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,11 @@ from optuna.trial import TrialState
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from optnas.data import Digits, random_shift
+from optnas.data import Digits, random_mixup, random_shift
 from optnas.tasks import Classification
 from optnas.training import Training
+
+MIX = partial(random_mixup, n_classes=10)
 
 
 class Loaders(pl.LightningDataModule):
@@ -87,7 +90,7 @@ def run(folder: Path, data: str, epochs: int, stop: str) -> None:
     task = PlateauTask() if data == "plateau" else Classification(10, lr=(1e-3, 1e-2))
     training = Training(
         task,
-        Digits(batch_size=64, augment=random_shift) if data == "tensors" else Loaders(),
+        Digits(64, augment=random_shift, mix=MIX) if data == "tensors" else Loaders(),
         monitor="val_acc",
         mode="max",
         max_epochs=epochs,
