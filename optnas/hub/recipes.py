@@ -7,8 +7,8 @@
 
 Each says optimizer, learning rate, schedule, regularization, batch size and augmentation; the last two are up
 to `data`. `max_epochs` is the paper's unless you say otherwise; further arguments are those of `Training`.
-What a paper does beyond that (auxiliary classifiers, mixed images, steps instead of a cosine) is left out,
-and said. Learning rates belong to the batch size that is named with them.
+What a paper does beyond that (auxiliary classifiers, steps instead of a cosine) is left out, and said.
+Learning rates belong to the batch size that is named with them.
 
 Examples:
     >>> from optnas.hub import recipes, resnet
@@ -20,24 +20,21 @@ Examples:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from optnas.data.augment import random_flip, random_shift
 from optnas.data.cache import Data
-from optnas.hub import retinanet as detector
 from optnas.tasks.classification import Classification
+from optnas.tasks.detection import Detection
 from optnas.tasks.language_modeling import LanguageModeling
 from optnas.tasks.recipe import Constant, Cosine, Recipe
 from optnas.tasks.regression import Regression
 from optnas.tasks.segmentation import Segmentation
-from optnas.tasks.task import Task
 from optnas.training.training import Training
-from optnas.trial import Trial
 
 SGD: Callable[..., torch.optim.Optimizer] = partial(torch.optim.SGD, momentum=0.9)
 ADAM: Callable[..., torch.optim.Optimizer] = torch.optim.Adam
@@ -107,7 +104,8 @@ def convnext(data: Data, *, n_classes: int = 1000, max_epochs: int = 300, **trai
     """ImageNet in table 5 of ConvNeXt: batches of 4,096, RandAugment, mixed images, erased rectangles.
 
     AdamW at 4e-3, weight decay 0.05, a cosine to zero after 20 epochs of warm-up, label smoothing 0.1, an
-    average of the weights; `network(..., drop_path=0.1)` for the smallest.
+    average of the weights; `network(..., drop_path=0.1)` for the smallest. `optnas.data.random_mixup` and
+    `random_cutmix` mix images; RandAugment and erased rectangles are up to you.
     """
     recipe = Recipe(schedule=Cosine(warmup=20 / 300), average=0.9999)
     task = Classification(n_classes, label_smoothing=0.1, lr=4e-3, weight_decay=0.05, recipe=recipe)
@@ -206,13 +204,15 @@ def unet(data: Data, *, n_classes: int = 2, max_epochs: int = 100, **training: A
 
 
 def retinanet(data: Data, *, max_epochs: int = 12, **training: Any) -> Training:
-    """COCO in section 4.1 of RetinaNet: batches of 16, flips; see `Detection` for the targets.
+    """COCO in section 4.1 of RetinaNet: batches of 16, flips; see `optnas.tasks.Detection` for the targets.
 
     SGD at 0.01, weight decay 1e-4; a cosine instead of two divisions by ten. The paper begins with a backbone
-    that was trained before.
+    that was trained before. `TensorData(mix=optnas.data.random_box_flip)` flips boxes with their images.
     """
     recipe = Recipe(SGD, Cosine(warmup=0.01))
-    return _by_loss(Detection(lr=0.01, weight_decay=1e-4, recipe=recipe), data, max_epochs, training)
+    settings = {"monitor": "val_map", "mode": "max", **training}
+    task = Detection(lr=0.01, weight_decay=1e-4, recipe=recipe)
+    return Training(task, data, max_epochs=max_epochs, **settings)
 
 
 def nasbench_graph(data: Data, *, n_classes: int = 7, max_epochs: int = 200, **training: Any) -> Training:
@@ -224,18 +224,6 @@ def nasbench_graph(data: Data, *, n_classes: int = 7, max_epochs: int = 200, **t
     recipe = Recipe(ADAM, Constant())
     task = Classification(n_classes, lr=0.01, weight_decay=5e-4, recipe=recipe)
     return _by_loss(task, data, max_epochs, training)
-
-
-@dataclass(frozen=True)
-class Detection(Task):
-    """Boxes in images, by `optnas.hub.retinanet.loss`; logs `train_loss`, `val_loss`, `test_loss`.
-
-    A batch is `(images, (boxes, classes))`: boxes `(n, k, 4)` as x1, y1, x2, y2 in pixels, their classes
-    `(n, k)`, and -1 where an image has fewer than k.
-    """
-
-    def __call__(self, model: nn.Module, trial: Trial) -> Any:
-        return self.supervised(model, trial, detector.loss, {})
 
 
 def _by_accuracy(task: Any, data: Data, max_epochs: int, training: dict[str, Any]) -> Training:

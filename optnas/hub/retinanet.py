@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from optnas.hub import resnet
 from optnas.space.blocks import FeaturePyramid, OneOf, decide
@@ -55,7 +54,8 @@ def network(
 class Detector(nn.Module):
     """Scores `(n, anchors, classes)`, offsets `(n, anchors, 4)` and the `anchors` `(anchors, 4)` of all maps.
 
-    Scores are logits of a sigmoid each; offsets are those of `encode`.
+    Scores are logits of a sigmoid each; `optnas.tasks.Detection` says what offsets are and trains it, and
+    `optnas.tasks.detect` says which boxes that are.
     """
 
     def __init__(
@@ -99,56 +99,6 @@ def anchors(height: int, width: int, smallest: float = 32.0) -> Tensor:
         half = shapes * 2**level
         boxes.append(torch.cat([middle - half, middle + half], -1).flatten(0, 1))
     return torch.cat(boxes)
-
-
-def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
-    """Offsets of boxes from anchors: of the middle in widths and heights, and of these in logarithms."""
-    size, side = boxes[..., 2:] - boxes[..., :2], anchors[..., 2:] - anchors[..., :2]
-    middle, place = (boxes[..., :2] + boxes[..., 2:]) / 2, (anchors[..., :2] + anchors[..., 2:]) / 2
-    return torch.cat([(middle - place) / side, (size / side).log()], -1)
-
-
-def decode(offsets: Tensor, anchors: Tensor) -> Tensor:
-    """The boxes that `encode` made offsets of."""
-    side, place = anchors[..., 2:] - anchors[..., :2], (anchors[..., :2] + anchors[..., 2:]) / 2
-    middle = place + offsets[..., :2] * side
-    half = offsets[..., 2:].clamp(max=math.log(1000 / 16)).exp() * side / 2
-    return torch.cat([middle - half, middle + half], -1)
-
-
-def loss(output: tuple[Tensor, Tensor, Tensor], targets: tuple[Tensor, Tensor]) -> Tensor:
-    """Focal loss of the scores plus smooth L1 of the offsets, per matched anchor; the mean over images.
-
-    `targets`: boxes `(n, k, 4)` as x1, y1, x2, y2 and their classes `(n, k)`, -1 where an image has fewer
-    than k boxes. An anchor stands for the box that it overlaps most if their intersection is half of their
-    union or more, for background below 0.4, and does not count between.
-    """
-    scores, offsets, places = output
-    boxes, classes = targets
-    losses = []
-    for i in range(len(scores)):
-        overlap = intersection_over_union(places, boxes[i]).masked_fill(classes[i] < 0, -1.0)
-        most, which = overlap.max(1)
-        matched = most >= 0.5
-        wanted = functional.one_hot(classes[i][which].clamp(min=0), scores.shape[2]) * matched[:, None]
-        sign, weight = torch.where(wanted > 0, 1.0, -1.0), torch.where(wanted > 0, 0.25, 0.75)
-        chance = functional.logsigmoid(sign * scores[i])  # of the right answer, its logarithm
-        focal = -weight * (1 - chance.exp()) ** 2 * chance
-        classified = focal.masked_fill(~(matched | (most < 0.4))[:, None], 0.0).sum()
-        goal = torch.where(matched[:, None], boxes[i][which], places)  # no box of size zero is encoded
-        located = functional.smooth_l1_loss(offsets[i], encode(goal, places), reduction="none", beta=1 / 9)
-        placed = located.masked_fill(~matched[:, None], 0.0).sum()
-        losses.append((classified + placed) / matched.sum().clamp(min=1))
-    return torch.stack(losses).mean()
-
-
-def intersection_over_union(first: Tensor, second: Tensor) -> Tensor:
-    """Of each of the first boxes with each of the second ones: `(len(first), len(second))`."""
-    low = torch.maximum(first[:, None, :2], second[None, :, :2])
-    high = torch.minimum(first[:, None, 2:], second[None, :, 2:])
-    common = (high - low).clamp(min=0).prod(2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (first, second)]
-    return common / (areas[0][:, None] + areas[1][None] - common)
 
 
 def _head(width: int, depth: int, n_anchors: int, outputs: int) -> nn.Sequential:

@@ -9,9 +9,12 @@ from optnas._lazy import lazily
 
 if TYPE_CHECKING:
     from optnas.tasks.autoencoding import Autoencoding as Autoencoding
+    from optnas.tasks.average_precision import MeanAveragePrecision as MeanAveragePrecision
     from optnas.tasks.classification import Classification as Classification
     from optnas.tasks.contrastive import Contrastive as Contrastive
     from optnas.tasks.contrastive import Siamese as Siamese
+    from optnas.tasks.detection import Detection as Detection
+    from optnas.tasks.detection import detect as detect
     from optnas.tasks.forecasting import Forecasting as Forecasting
     from optnas.tasks.language_modeling import LanguageModeling as LanguageModeling
     from optnas.tasks.multilabel import MultiLabel as MultiLabel

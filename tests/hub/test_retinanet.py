@@ -1,5 +1,3 @@
-import math
-
 import torch
 from fixtures.hub import learns, n_params
 
@@ -45,52 +43,6 @@ def test_anchors_lie_in_the_order_of_the_outputs() -> None:
     maps = small.eval().pyramid(small.features(x)[1:])
     torch.testing.assert_close(small(x)[0][0, :9], small.scores(maps[0])[0, :, 0, 0].reshape(9, 2))
     torch.testing.assert_close(small(x)[0][0, 9:18], small.scores(maps[0])[0, :, 0, 1].reshape(9, 2))
-
-
-def test_boxes_are_decoded_as_they_were_encoded() -> None:
-    boxes = torch.tensor([[3.0, 4.0, 30.0, 20.0], [10.0, 10.0, 12.0, 60.0]])
-    anchors = torch.tensor([[0.0, 0.0, 32.0, 32.0], [8.0, 0.0, 24.0, 64.0]])
-    offsets = retinanet.encode(boxes, anchors)
-    torch.testing.assert_close(retinanet.decode(offsets, anchors), boxes)
-    torch.testing.assert_close(
-        offsets[0], torch.tensor([0.5 / 32, -4 / 32, math.log(27 / 32), math.log(0.5)])
-    )
-
-
-def test_the_loss_is_least_where_scores_and_boxes_are_right() -> None:
-    places = retinanet.anchors(64, 64)
-    boxes = torch.tensor(
-        [[[4.0, 4.0, 40.0, 36.0], [30.0, 20.0, 62.0, 60.0]], [[10.0, 10.0, 50.0, 50.0], [0.0] * 4]]
-    )
-    classes = torch.tensor([[0, 2], [1, -1]])
-    scores, offsets = torch.full((2, len(places), 3), -20.0), torch.zeros(2, len(places), 4)
-    for i in range(2):
-        overlap = retinanet.intersection_over_union(places, boxes[i])
-        for k in range(2 - i):
-            own = (overlap.argmax(1) == k) & (overlap[:, k] >= 0.5)
-            assert own.any()
-            scores[i, own, classes[i, k]] = 20.0
-            offsets[i, own] = retinanet.encode(boxes[i, k], places[own])
-    right = retinanet.loss((scores, offsets, places), (boxes, classes))
-    assert right < 1e-6
-    for worse in [
-        (-scores, offsets, places),
-        (scores, offsets + 1, places),
-        (scores.flip(2), offsets, places),
-    ]:
-        assert retinanet.loss(worse, (boxes, classes)) > 0.1
-    between = (overlap.amax(1) >= 0.4) & (overlap.amax(1) < 0.5)
-    assert between.any()
-    scores[1, between] = 20.0  # they do not count
-    torch.testing.assert_close(retinanet.loss((scores, offsets, places), (boxes, classes)), right)
-
-
-def test_overlaps_are_those_by_hand() -> None:
-    first = torch.tensor([[0.0, 0.0, 4.0, 4.0], [10.0, 10.0, 12.0, 12.0]])
-    second = torch.tensor([[2.0, 2.0, 6.0, 6.0]])
-    torch.testing.assert_close(
-        retinanet.intersection_over_union(first, second), torch.tensor([[4 / 28], [0.0]])
-    )
 
 
 def test_it_is_a_space_whose_networks_learn() -> None:
