@@ -67,7 +67,9 @@ if TYPE_CHECKING:
     from optnas.strategy.padded import PaddedSampler as PaddedSampler
     from optnas.strategy.predictor import PredictorSampler as PredictorSampler
     from optnas.strategy.reinforce import ReinforceSampler as ReinforceSampler
+    from optnas.supernet.darts import Darts as Darts
     from optnas.supernet.fine_tuning import FineTuning as FineTuning
+    from optnas.supernet.mixture import Mixture as Mixture
     from optnas.supernet.paths import Fair as Fair
     from optnas.supernet.paths import Sandwich as Sandwich
     from optnas.supernet.paths import SinglePath as SinglePath

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from optnas._lazy import lazily
 
 if TYPE_CHECKING:
+    from optnas.supernet.darts import Darts as Darts
     from optnas.supernet.fine_tuning import FineTuning as FineTuning
+    from optnas.supernet.mixture import Mixture as Mixture
     from optnas.supernet.paths import Fair as Fair
     from optnas.supernet.paths import Sandwich as Sandwich
     from optnas.supernet.paths import SinglePath as SinglePath

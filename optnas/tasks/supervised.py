@@ -113,6 +113,10 @@ class Supervised(LightningModule):
         self._train_loss.add(loss.detach(), n)
         return loss
 
+    def loss_on(self, batch: Any) -> Tensor:
+        """The loss of a batch, which counts in no mean."""
+        return self._step(batch)[2]
+
     def on_train_epoch_end(self) -> None:
         self.log("train_loss", self._train_loss.value, sync_dist=True)
 
