@@ -23,6 +23,7 @@ SMALL = {
     "04_resume_and_parallel": {"n_trials": 7, "max_epochs": 3},
     "05_read_and_explain": {"n_trials": 12, "max_epochs": 1},
     "06_pick_from_a_front": {"n_trials": 12, "max_epochs": 1},
+    "07_cheap_estimates": {"n_trained": 5, "max_epochs": 1, "supernet_epochs": 2},
 }
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -68,8 +69,9 @@ def test_is_stored_with_what_it_showed(file: Path) -> None:
 def test_says_nothing_of_the_machine_that_ran_it(file: Path) -> None:
     notebook = nbformat.read(file, as_version=4)
     text = json.dumps([cell.get("outputs") for cell in notebook.cells])
-    for words in ("/tmp/", "/root/", "/home/", "site-packages", "Warning", f"{socket.gethostname()}:"):
+    for words in ("/tmp/", "/root/", "/home/", "site-packages", f"{socket.gethostname()}:"):
         assert words not in text
+    assert not re.search(r"[a-z]{2}Warning", text)  # of Python; rank_correlation warns of an estimate, too
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
