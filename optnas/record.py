@@ -113,6 +113,9 @@ CMA = SystemKey(f"{PREFIX}cma", dict)
 PARENT = SystemKey(f"{PREFIX}parent", int)
 """The number of the trial from which it was bred."""
 
+BORN = SystemKey(f"{PREFIX}born", int)
+"""In a population: the number of reports behind its parent and its ancestors when it took over."""
+
 CHANGED = SystemKey(f"{PREFIX}changed", str)
 """The decision in which it differs from its parent."""
 
@@ -284,8 +287,9 @@ INITIAL = Key(f"{PREFIX}initial", str)
 WEIGHTS = Key(f"{PREFIX}weights", dict)
 """Of a trial that was not trained from scratch: `{"from": "shared"}`, the weights of a supernet, or `{"from":
 number of a trial, "how": "exact", "shrink_perturb" or "net2net", "share": of its parameters, in 0..1}`. With
-"net2net" also `difference`, the largest between its outputs and that trial's before it was trained; where its
-function could not be had, "how" is "exact", and `why` says why."""
+"net2net" also `difference`, the largest between its outputs and those of that trial, at first; where its
+function could not be had, "how" is "exact", and `why` says why. In a population also `epochs`: after so many
+it goes on with the training of that trial."""
 
 PRETRAINED = Key(f"{PREFIX}pretrained", dict)
 """Of a trial whose training began with given weights: `{"from": their name, "digest", "share": of its

@@ -18,7 +18,7 @@ from optnas.estimation import remote
 from optnas.estimation.folders import MARKER, OWNER, cannot_write, claim, folder_of, own_folder
 from optnas.training.checkpoints import PASSING
 
-_KEPT = ("constraints", record.PARENT.name, record.CHANGED.name)
+_KEPT = ("constraints", record.PARENT.name, record.CHANGED.name, record.BORN.name)
 """What samplers and searches noted that still means something: the rest is of the space as it was."""
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from optnas.strategy.padded import PaddedSampler as PaddedSampler
     from optnas.strategy.padded import slots as slots
     from optnas.strategy.pausing import PausingFrontPruner as PausingFrontPruner
+    from optnas.strategy.population import PopulationPruner as PopulationPruner
+    from optnas.strategy.population import PopulationSampler as PopulationSampler
     from optnas.strategy.predictor import PredictorSampler as PredictorSampler
     from optnas.strategy.reinforce import ReinforceSampler as ReinforceSampler
     from optnas.strategy.seeded import SeededSampler as SeededSampler

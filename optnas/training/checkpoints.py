@@ -94,6 +94,23 @@ def load_snapshot(study: optuna.Study, trial: FrozenTrial) -> Snapshot:
     return snapshot.read(remote.fetch(path), remote.fetch(path.with_name(_REST)))
 
 
+def newest_state(study: optuna.Study, trial: FrozenTrial) -> Mapping[str, Any]:
+    """The furthest state of a trial's training that is under way, on the CPU.
+
+    Raises:
+        FileNotFoundError: there is none here.
+    """
+    folder = own_folder(study)
+    attempts = [] if folder is None else _attempts(folder_of(folder, trial))
+    files = [file for path in attempts for file in _find(path, f"{_STATES}.ckpt")]
+    if not files:
+        raise FileNotFoundError(
+            f"Trial {trial.number} has no state of its training here: it has ended, or runs elsewhere."
+        )
+    state: Mapping[str, Any] = _load(remote.fetch(max(files, key=lambda file: file.name)))
+    return state
+
+
 def _why_missing(study: optuna.Study, trial: FrozenTrial) -> str:
     if trial.number in (record.DELETED.of(study) or []):
         return "were deleted, since only those of the best trials are kept. Train it anew."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
 import optuna
@@ -15,9 +15,9 @@ from optnas import private, record
 from optnas.errors import ParamsMismatchError, describe_error, is_infrastructure
 from optnas.estimation.run import Run
 from optnas.facts.inputs import Example
-from optnas.training.checkpoints import load_snapshot
+from optnas.training.checkpoints import load_snapshot, newest_state
+from optnas.training.heirs import Legacy
 from optnas.training.net2net import Grown, NotPreservedError, grow
-from optnas.training.snapshot import Snapshot
 
 Inherit: TypeAlias = Literal["exact", "shrink_perturb", "net2net"]
 
@@ -30,33 +30,43 @@ The way is from Ash & Adams, On Warm-Starting Neural Network Training, NeurIPS 2
 _log = logging.getLogger(__name__)
 
 
-def inherit(model: nn.Module, run: Run, how: Inherit, example: Callable[[], Example]) -> None:
+def inherit(model: nn.Module, run: Run, how: Inherit, example: Callable[[], Example]) -> Legacy | None:
     """Give the model the weights of the trial's parent, and record it.
 
     Weights go where name, shape and type agree, and running statistics are taken as they are. With "net2net"
     the model gets the parent's function instead, where it can have it. A trial without a parent, or whose
     parent's weights are gone, keeps its new weights.
 
-    `example`: a batch of inputs.
+    In a population the parent is under way: the child takes over the latest of its training, and what else it
+    takes over is returned.
+
+    Args:
+        example: a batch of inputs.
     """
-    parent = parent_of(run)
+    is_of_population = record.BORN.of(private.stored(run)) is not None
+    parent = parent_of(run, complete=not is_of_population)
     if parent is None:
-        return
+        return None
+    legacy = None
     try:
-        snapshot = load_snapshot(run.study, parent)
+        if is_of_population:
+            legacy = Legacy.of(newest_state(run.study, parent))
+        old = load_snapshot(run.study, parent).weights if legacy is None else legacy.weights
     except (FileNotFoundError, ParamsMismatchError) as error:
         _log.warning("Trial %d begins with new weights: %s", run.number, error)
-        return
+        return None
     told: dict[str, Any] = {"from": parent.number, "how": how}
+    if legacy is not None:
+        told["epochs"] = legacy.epochs
     if how == "net2net":
-        grown = _grown(model, run, parent, snapshot, example)
+        grown = _grown(model, run, parent, old, example)
         if isinstance(grown, Grown):
             told |= {"share": grown.share, "difference": grown.difference}
             record.WEIGHTS.write(run, told)
-            return
+            return legacy
         told |= {"how": "exact", "why": grown}
         _log.info("Trial %d does not begin with its parent's function: %s", run.number, grown)
-    old, taken = snapshot.weights, 0
+    taken = 0
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             weight = _matching(old.get(name), parameter)
@@ -69,20 +79,25 @@ def inherit(model: nn.Module, run: Run, how: Inherit, example: Callable[[], Exam
         for name, buffer in model.named_buffers():
             if (statistic := _matching(old.get(name), buffer)) is not None:
                 buffer.copy_(statistic)
-    if taken:
+    if taken or legacy is not None:
         share = taken / sum(parameter.numel() for parameter in model.parameters())
         record.WEIGHTS.write(run, {**told, "share": share})
+    return legacy
 
 
 def _grown(
-    model: nn.Module, run: Run, parent: FrozenTrial, snapshot: Snapshot, example: Callable[[], Example]
+    model: nn.Module,
+    run: Run,
+    parent: FrozenTrial,
+    weights: Mapping[str, Any],
+    example: Callable[[], Example],
 ) -> Grown | str:
     """What became of taking over the parent's function, or why that cannot be."""
     if run.rebuild is None:
         return "nobody says how the parent's network is built; Objective does"
     try:
         smaller = run.rebuild(parent)
-        smaller.load_state_dict(snapshot.weights)
+        smaller.load_state_dict(weights)
         return grow(model, smaller, example())
     except NotPreservedError as error:
         return str(error)
@@ -92,15 +107,21 @@ def _grown(
         return describe_error(error)
 
 
-def parent_of(run: Run) -> FrozenTrial | None:
+def parent_of(run: Run, *, complete: bool = True) -> FrozenTrial | None:
     """The trial from which a running one was bred, or None; of a twin, the one that was trained."""
-    return _original(run.study, record.PARENT.of(private.stored(run)))
+    return _original(run.study, record.PARENT.of(private.stored(run)), complete)
 
 
 def epochs_before(run: Run) -> int:
-    """The epochs of the trial whose weights a running one took over, and of those before it."""
-    source = (record.WEIGHTS.of(run) or {}).get("from")
-    parent = _original(run.study, source) if isinstance(source, int) else None
+    """The epochs of the trial whose weights a running one took over, and of those before it.
+
+    None where it goes on with that trial's training, and counts its epochs.
+    """
+    told = record.WEIGHTS.of(run) or {}
+    source = told.get("from")
+    if not isinstance(source, int) or "epochs" in told:
+        return 0
+    parent = _original(run.study, source, complete=True)
     return 0 if parent is None else record.EPOCHS.of(parent) or 0
 
 
@@ -114,14 +135,14 @@ def check_inherit(how: str | None, keep: int) -> None:
         raise ValueError(f"inherit={how!r} needs weights of earlier trials, and keep={keep} keeps none.")
 
 
-def _original(study: optuna.Study, number: int | None) -> FrozenTrial | None:
+def _original(study: optuna.Study, number: int | None, complete: bool) -> FrozenTrial | None:
     if number is None:
         return None
     by_number = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     trial = by_number.get(number)
     if trial is not None and (twin_of := record.TWIN_OF.of(trial)) is not None:
         trial = by_number.get(twin_of)
-    return trial if trial is not None and trial.state == TrialState.COMPLETE else None
+    return trial if trial is not None and (trial.state == TrialState.COMPLETE or not complete) else None
 
 
 def _matching(old: object, new: Tensor) -> Tensor | None:

@@ -21,6 +21,7 @@ from optnas.record import Reason, Why
 from optnas.seeds import random_state, set_random_state
 from optnas.training.arguments import expected_reports, validates_within_epochs
 from optnas.training.checkpoints import Attempt
+from optnas.training.heirs import OPTIMIZED, STATE_KEY, optimized
 from optnas.training.snapshot import Snapshot, is_plain, take
 
 _log = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class Monitor(Checkpoint):
 
     @property
     def state_key(self) -> str:
-        return "optnas"
+        return STATE_KEY
 
     # ---- what Lightning calls, in this order ----
 
@@ -192,6 +193,7 @@ class Monitor(Checkpoint):
     ) -> None:
         if not self._saves:
             return
+        checkpoint[OPTIMIZED] = optimized(trainer, pl_module)
         # The task makes the module anew: what it was made of is not read, and often is no plain value.
         for kind in (pl.LightningModule, pl.LightningDataModule):
             given = checkpoint.get(kind.CHECKPOINT_HYPER_PARAMS_KEY)

@@ -50,6 +50,7 @@ from optnas.training.checkpoints import (
     tidy,
 )
 from optnas.training.example import Examples, Step
+from optnas.training.heirs import Heir, Legacy
 from optnas.training.inheritance import Inherit, check_inherit, epochs_before, inherit
 from optnas.training.memory import free_memory, is_out_of_memory, out_of_memory_prunes
 from optnas.training.monitor import Monitor, no_such_metric
@@ -219,6 +220,11 @@ class Training(Estimator):
         self, model: nn.Module, run: Run
     ) -> tuple[dict[str, float], pl.LightningModule, pl.LightningDataModule]:
         _check_begins_alone(model)
+        if self.inherit is None and not run.lone and record.BORN.of(private.stored(run)) is not None:
+            raise ValueError(
+                "PopulationPruner lets children go on with their parents' weights, and this Training begins "
+                "anew: give it inherit='shrink_perturb', or another way to inherit."
+            )
         data = self._data_for(run)
         built = shapes(model)
         module = self._make(model, run)
@@ -228,10 +234,11 @@ class Training(Estimator):
             state = monitor.resume()
             if state is None and (began := begin_with(self.pretrained, model, run)) is not None:
                 began.tell(run)
+            legacy = None
             if self.inherit is not None and state is None and not run.lone:
-                inherit(model, run, self.inherit, lambda: self._step_of(run).example(run, _BATCH))
+                legacy = inherit(model, run, self.inherit, lambda: self._step_of(run).example(run, _BATCH))
             if not monitor.is_over:
-                self._fit(module, run, data, monitor, state)
+                self._fit(module, run, data, monitor, state, legacy)
         if not run.lone:
             record.EPOCHS.write(run, monitor.epochs + epochs_before(run))
         best, early = monitor.outcome.best, monitor.outcome.early
@@ -530,12 +537,16 @@ class Training(Estimator):
         data: pl.LightningDataModule,
         monitor: Monitor,
         state: Path | None,
+        legacy: Legacy | None,
     ) -> None:
         timer = [] if self.time_limit is None else [Timer(self.time_limit)]
         own = self.callbacks(run) if callable(self.callbacks) else copies(self.callbacks)
         logger = self.logger(run) if callable(self.logger) else self.logger
+        heir = [] if legacy is None else [Heir(legacy)]
         with interruptible(), quiet(self._verbose), numpy_is_safe():
-            trainer = self._trainer(run, [monitor.first, *own, *timer, monitor], logger)
+            trainer = self._trainer(run, [*heir, monitor.first, *own, *timer, monitor], logger)
+            if legacy is not None:
+                legacy.begin(trainer)
             trainer.fit(module, datamodule=data, ckpt_path=state)
             on_cuda = trainer.strategy.root_device.type == "cuda"
         if on_cuda:
