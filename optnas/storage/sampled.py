@@ -75,8 +75,8 @@ class SampledStorage(ForeignStorage):
         ends = tuple(self._behind.get_n_trials(study_id, state) for state in TrialState)
         if sum(ends) <= self.most:
             return self._behind.get_all_trials(study_id, deepcopy=False)
-        if ends == self._ends.get(study_id) and study_id in self._given:
-            return self._again(study_id)
+        if ends == self._ends.get(study_id) and (again := self._again(study_id)) is not None:
+            return again
         self._ends[study_id] = ends
         rows = self._rows[study_id] = self._behind.outlines(study_id, self._counts)
         known = {id_of(trial): trial for trial in self._best(study_id, rows)}
@@ -95,9 +95,10 @@ class SampledStorage(ForeignStorage):
         self._known[study_id] = {id_of(trial): trial for trial in found if trial.state.is_finished()}
         return found
 
-    def _again(self, study_id: int) -> list[FrozenTrial]:
-        """What was given, of a study in which no trial has begun or ended since."""
-        given = self._given[study_id]
+    def _again(self, study_id: int) -> list[FrozenTrial] | None:
+        """What was given, with what has been reported since; None where a trial began, paused or ended."""
+        given = self._given.get(study_id, [])
         unfinished = {id_of(trial) for trial in given if not trial.state.is_finished()}
         read = {trial.number: trial for trial in self._behind.trials_of(study_id, unfinished)}
-        return [read.get(trial.number, trial) for trial in given]
+        now = [read.get(trial.number, trial) for trial in given]
+        return now if [t.state for t in now] == [t.state for t in given] and now else None

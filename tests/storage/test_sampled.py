@@ -112,6 +112,22 @@ def test_what_is_given_follows_the_study(study: optuna.Study) -> None:
     assert after.keys() >= before.keys()
 
 
+def test_trials_that_change_places_are_seen(study: optuna.Study) -> None:
+    """One is put back as another goes on: as many run, and as many wait, as before."""
+    behind, place = storage_of(study), study._study_id
+    storage = sampled(behind, most=10)
+    runs = study.ask()
+    study.enqueue_trial({"x": 1})
+    waits = study.trials[-1]
+    before = {t.number: t.state for t in storage.get_all_trials(place)}
+    assert before[runs.number] == TrialState.RUNNING
+    behind.set_trial_state_values(trial_id(runs), TrialState.WAITING)
+    behind.set_trial_state_values(trial_id(waits), TrialState.RUNNING)
+    after = {t.number: t.state for t in storage.get_all_trials(place)}
+    assert after[waits.number] == TrialState.RUNNING
+    assert after.get(runs.number, TrialState.WAITING) == TrialState.WAITING
+
+
 def test_numbers_stay_where_one_objective_is_seen_alone() -> None:
     study = optuna.create_study(directions=["minimize", "minimize"])
     study.add_trials([create_trial(values=[30, 30])] * 20)
