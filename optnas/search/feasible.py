@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,11 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas import record
-from optnas.answers import ParamsKey, params_key
-from optnas.errors import ToldOnce, is_infrastructure
-from optnas.facts.memory import estimate_memory, memory_of_device
+from optnas.facts.memory import Memory, estimate_memory, memory_of_device
 from optnas.limits import Limit, Within
 from optnas.objective import Objective
 from optnas.record import End, Reason, Why, end
-from optnas.space.explore import on_meta
-from optnas.trial import replay
+from optnas.search.looks import Looks
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +27,6 @@ _COPIES = (
 )
 _BATCHES = tuple(2**k for k in range(13))  # how many of the example's samples a batch may be worth
 _MOST = 200  # trained trials that are looked at, the latest
-_MOST_KEPT = 20_000  # networks whose estimate is remembered
 
 
 class LearnedMemory:
@@ -47,15 +44,14 @@ class LearnedMemory:
 
     def __init__(self, study: optuna.Study, objective: Objective) -> None:
         self._study = study
-        self._objective = objective
-        self._needs: dict[ParamsKey, tuple[float, float] | None] = {}
+        lost = "The memory of a network cannot be estimated: it is tried, whatever it needs."
+        self._memory: Looks[Memory] = Looks(objective, partial(estimate_memory, training=True), lost)
         self._device = memory_of_device()
         self._bound: tuple[float, int] | None = None
         self._known: set[int] = set()  # the numbers of trials that were looked at
         self._out: list[FrozenTrial] = []
         self._dead: list[FrozenTrial] = []
         self._fit: list[FrozenTrial] = []
-        self._tell = ToldOnce(logger)
 
     def learn(self) -> bool:
         """Look at how trials have ended; whether some ran out of memory, so that there is a bound."""
@@ -103,28 +99,7 @@ class LearnedMemory:
 
     def _need(self, params: Mapping[str, Any]) -> tuple[float, float] | None:
         """Bytes that last, and bytes for each sample of the example; None where they cannot be had."""
-        key = params_key(params)
-        if key not in self._needs:
-            if len(self._needs) >= _MOST_KEPT:
-                self._needs.clear()
-            self._needs[key] = self._estimate(params)
-        return self._needs[key]
-
-    def _estimate(self, params: Mapping[str, Any]) -> tuple[float, float] | None:
-        try:
-            example = self._objective.example_for(replay(params))
-            model = on_meta(lambda: self._objective.build(replay(params)))
-        except Exception as error:  # the user's network cannot be built: the trial will say so
-            if is_infrastructure(error):
-                raise
-            logger.debug("A network cannot be built, so its memory cannot be estimated.", exc_info=error)
-            return None
-        try:
-            found = estimate_memory(model, example, training=True)
-        except Exception as error:
-            if is_infrastructure(error):
-                raise
-            self._tell(error, "The memory of a network cannot be estimated: it is tried, whatever it needs.")
+        if (found := self._memory(params)) is None:
             return None
         of_batch = max(found.activations - found.parameters, found.activations / 10) + found.inputs
         named = [v for name, v in params.items() if name.rpartition(".")[2] == "batch_size"]

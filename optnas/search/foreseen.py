@@ -11,15 +11,11 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from optnas import record
-from optnas.answers import ParamsKey, params_key
-from optnas.errors import ToldOnce, is_infrastructure
-from optnas.facts.glance import settled
 from optnas.facts.layers import Operation, operations
 from optnas.facts.prediction import OperationModel, fit_model
 from optnas.limits import Limit, Within
 from optnas.objective import Objective
-from optnas.space.explore import on_meta
-from optnas.trial import replay
+from optnas.search.looks import Looks
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +23,6 @@ MEASURED = 30
 """From so many networks that were measured the others are predicted."""
 
 _AGAIN = 1.5  # a model is fitted anew when there are so many times the networks of the last one
-_MOST_KEPT = 2_000  # networks whose operations are remembered
 
 
 class LearnedCosts:
@@ -40,13 +35,14 @@ class LearnedCosts:
     """
 
     def __init__(self, study: optuna.Study, objective: Objective) -> None:
-        self._study, self._objective = study, objective
+        self._study = study
         measured = {fact.name for fact in objective.facts if fact.needs != "meta"}
         self._limits = [limit for limit in objective.limits if limit.name in measured]
-        self._operations: dict[ParamsKey, list[Operation] | None] = {}
+        names = " and ".join(limit.name for limit in self._limits)
+        lost = f"The operations of a network cannot be seen: its {names} is not predicted."
+        self._operations: Looks[list[Operation]] = Looks(objective, operations, lost)
         self._fitted: dict[str, int] = {}  # to so many networks
         self._models: dict[str, OperationModel] = {}  # those that are trusted
-        self._tell = ToldOnce(logger)
 
     def learn(self) -> dict[str, int]:
         """Look at what was measured; to how many networks the model of each limit is fitted."""
@@ -69,7 +65,7 @@ class LearnedCosts:
         if len(known) < max(MEASURED, _AGAIN * self._fitted.get(name, 0)):
             return
         self._fitted[name] = len(known)
-        found = [(self._operations_of(t.params), record.facts(t)[name]) for t in known]
+        found = [(self._operations(t.params), record.facts(t)[name]) for t in known]
         seen = [(row, number) for row, number in found if row]
         self._models.pop(name, None)
         if len(seen) < MEASURED:
@@ -88,7 +84,7 @@ class LearnedCosts:
 
     def _predict(self, params: Mapping[str, Any]) -> dict[str, float]:
         """What cannot be predicted is left out, and measured."""
-        found = self._operations_of(params)
+        found = self._operations(params)
         if not found:
             return {}
         predicted = {}
@@ -98,32 +94,6 @@ class LearnedCosts:
             except ValueError:  # of operators that none of the measured networks had
                 continue
         return predicted
-
-    def _operations_of(self, params: Mapping[str, Any]) -> list[Operation] | None:
-        key = params_key(params)
-        if key not in self._operations:
-            if len(self._operations) >= _MOST_KEPT:
-                self._operations.clear()
-            self._operations[key] = self._looked_at(params)
-        return self._operations[key]
-
-    def _looked_at(self, params: Mapping[str, Any]) -> list[Operation] | None:
-        try:
-            example = self._objective.example_for(replay(params))
-            model = on_meta(lambda: self._objective.space(replay(params)))
-        except Exception as error:  # the user's network cannot be built: the trial will say so
-            if is_infrastructure(error):
-                raise
-            logger.debug("A network cannot be built, so its operations cannot be seen.", exc_info=error)
-            return None
-        try:
-            return operations(settled(model, example), example)
-        except Exception as error:
-            if is_infrastructure(error):
-                raise
-            names = " and ".join(limit.name for limit in self._limits)
-            self._tell(error, f"The operations of a network cannot be seen: its {names} is not predicted.")
-            return None
 
 
 def _predicted(name: str) -> str:

@@ -161,7 +161,7 @@ def test_what_cannot_be_estimated_is_tried(caplog: pytest.LogCaptureFixture) -> 
     assert memory.learn()
     with caplog.at_level(logging.DEBUG):
         assert memory.within(None)({"depth": 1})
-    assert [r.levelname for r in caplog.records if "cannot be estimated" in r.message] == ["DEBUG"]
+    assert [r.levelname for r in caplog.records if "cannot be built" in r.message] == ["DEBUG"]
 
 
 def test_a_fault_of_ours_is_told_once(
