@@ -61,11 +61,13 @@ def own_folder(study: optuna.Study) -> Path | None:
 
     It need not exist (on this machine).
     """
-    known = _known(study)
+    attrs = study.user_attrs
+    known = _known(study, attrs)
     if known is None:
         return None
     marker = read_marker(known)
-    return known if marker is None or _is_ours(study, known, marker) else None
+    identity = record.IDENTITY.within(attrs)
+    return known if marker is None or _is_ours(study, known, marker, identity) else None
 
 
 def settle(study: optuna.Study, given: str | Path | None = None, base: Path | None = None) -> Path:
@@ -82,20 +84,21 @@ def settle(study: optuna.Study, given: str | Path | None = None, base: Path | No
     """
     base = base or Path.cwd()
     asked = None if given is None else wanted(str(given), base)
-    known = _known(study)
+    attrs = study.user_attrs
+    known, identity = _known(study, attrs), _identity(study, attrs)
     if (
         known is not None
         and (asked is None or _means(known, Path(given or ""), asked))
-        and _enter(study, known)
+        and _enter(study, known, identity, known)
     ):
         return known
     first = asked or _usual(study, base)
     for n in itertools.count(1):
         folder = first if n == 1 else remote.beside(first, f"{first.name}-{n}")
-        if _enter(study, folder):
+        if _enter(study, folder, identity, known):
             break
     if known is not None:
-        _tell(study, known, folder)
+        _tell(study, known, folder, identity)
     _record(study, folder)
     return folder
 
@@ -190,8 +193,8 @@ def _as_name(study_name: str) -> str:
     return f"{name.encode()[:_LONGEST].decode(errors='ignore')}-{digest}"
 
 
-def _known(study: optuna.Study) -> Path | None:
-    recorded = record.FOLDER.of(study)
+def _known(study: optuna.Study, attrs: Mapping[str, Any]) -> Path | None:
+    recorded = record.FOLDER.within(attrs)
     if recorded is None:
         return None
     if remote.is_url(recorded):
@@ -222,9 +225,9 @@ def _means(known: Path, given: Path, asked: Path) -> bool:
     )
 
 
-def _tell(study: optuna.Study, known: Path, folder: Path) -> None:
+def _tell(study: optuna.Study, known: Path, folder: Path, identity: str) -> None:
     marker = read_marker(known)
-    if marker is not None and not _is_ours(study, known, marker):
+    if marker is not None and not _is_ours(study, known, marker, identity):
         _log.warning(
             "Study %r was copied: the files in %s stay with the original, study %r. Those of this one go to "
             "%s; weights of trials from before the copy are not in it.",
@@ -241,18 +244,18 @@ def _tell(study: optuna.Study, known: Path, folder: Path) -> None:
 # ---- whose folder ----
 
 
-def _enter(study: optuna.Study, folder: Path) -> bool:
-    """Make the folder the study's, if it is or may become that."""
+def _enter(study: optuna.Study, folder: Path, identity: str, known: Path | None) -> bool:
+    """Make the folder the study's, if it is or may become that; `known` is the one that it recorded."""
     with told(folder):
         for _ in range(3):  # others may begin here at the same moment
             marker = read_marker(folder)
             if marker is None:
-                if folder != _known(study) and remote.names(folder, "trial-*"):
+                if folder != known and remote.names(folder, "trial-*"):
                     return False  # of a study from before there were markers
                 missing = not remote.exists(folder)
                 folder.mkdir(parents=True, exist_ok=True)
-                if _create(folder / MARKER, json.dumps(_marker(study, folder))):
-                    if missing and folder == _known(study):
+                if _create(folder / MARKER, json.dumps(_marker(study, folder, identity))):
+                    if missing and folder == known:
                         _log.warning(
                             "The folder %s of study %r was not found on this machine (%s) and is made "
                             "anew: it was removed, or the machines do not share it. Weights lie where "
@@ -261,24 +264,24 @@ def _enter(study: optuna.Study, folder: Path) -> bool:
                             "share, or a URL such as 's3://bucket/folder'.",
                             remote.shown(folder), study.study_name, socket.gethostname(),
                         )  # fmt: skip
-                    _remember(study)
+                    _remember(study, identity)
                     return True
-            elif _is_ours(study, folder, marker):
-                if marker != _marker(study, folder):  # moved together with its database, or renamed
-                    _replace(folder / MARKER, json.dumps(_marker(study, folder)))
-                _remember(study)
+            elif _is_ours(study, folder, marker, identity):
+                if marker != _marker(study, folder, identity):  # moved together with its database, or renamed
+                    _replace(folder / MARKER, json.dumps(_marker(study, folder, identity)))
+                _remember(study, identity)
                 return True
             elif is_of_the_dead(marker):
                 for name in remote.names(folder, "trial-*"):
                     remote.remove_tree(folder / name)
-                _replace(folder / MARKER, json.dumps(_marker(study, folder)))
+                _replace(folder / MARKER, json.dumps(_marker(study, folder, identity)))
             else:
                 return False
     return False
 
 
-def _marker(study: optuna.Study, folder: Path) -> dict[str, Any]:
-    about: dict[str, Any] = {"study": _identity(study), "name": study.study_name}
+def _marker(study: optuna.Study, folder: Path, identity: str) -> dict[str, Any]:
+    about: dict[str, Any] = {"study": identity, "name": study.study_name}
     place = storage_of(study).place
     file, server = place.file, place.server
     if file is not None:
@@ -291,8 +294,8 @@ def _marker(study: optuna.Study, folder: Path) -> dict[str, Any]:
     return about
 
 
-def _is_ours(study: optuna.Study, folder: Path, marker: Mapping[str, Any]) -> bool:
-    if marker.get("study") != record.IDENTITY.of(study):
+def _is_ours(study: optuna.Study, folder: Path, marker: Mapping[str, Any], identity: str | None) -> bool:
+    if marker.get("study") != identity:
         return False
     file = storage_of(study).place.file
     if file is not None and isinstance(marker.get("file"), str):
@@ -321,13 +324,13 @@ def is_of_the_dead(marker: Mapping[str, Any]) -> bool:
     return False
 
 
-def _remember(study: optuna.Study) -> None:
+def _remember(study: optuna.Study, identity: str) -> None:
     if storage_of(study).place == Place():  # in memory
-        _in_memory[_identity(study)] = private.storage(study)
+        _in_memory[identity] = private.storage(study)
 
 
-def _identity(study: optuna.Study) -> str:
-    known = record.IDENTITY.of(study)
+def _identity(study: optuna.Study, attrs: Mapping[str, Any]) -> str:
+    known = record.IDENTITY.within(attrs)
     if known is None:
         settle_attr = storage_of(study).settle_study_user_attr
         known = str(settle_attr(private.study_id(study), record.IDENTITY.name, uuid.uuid4().hex))

@@ -50,6 +50,7 @@ _PARTS = "*.part"
 PASSING = (_STATES, _PARTS)
 """Files that only a training which is under way needs."""
 _log = logging.getLogger(__name__)
+_readable: set[frozenset[type]] = set()  # kinds of states that this process has read back
 
 
 def weights_path(study: optuna.Study, number: int) -> Path | None:
@@ -67,8 +68,8 @@ def weights_path(study: optuna.Study, number: int) -> Path | None:
 
 def all_weights(study: optuna.Study) -> dict[int, Path]:
     """The best weights of every trial that has some; those behind a URL are not fetched."""
-    trials = study.get_trials(deepcopy=False)
-    kept = {trial.number: _weights(path) for trial, path in _held(study, trials, _WEIGHTS)}
+    held = _held(own_folder(study), study.get_trials(deepcopy=False), _WEIGHTS)
+    kept = {trial.number: _weights(path) for trial, path in held}
     return {number: path for number, path in sorted(kept.items()) if path is not None}
 
 
@@ -126,14 +127,14 @@ def _why_missing(study: optuna.Study, trial: FrozenTrial) -> str:
     )
 
 
-def count_weights(study: optuna.Study) -> int:
-    """The number of trials whose weights are stored."""
-    return len({path for path, _ in _files(study_folder(study), _WEIGHTS)})
+def count_weights(folder: Path) -> int:
+    """The number of trials whose weights are stored in the folder of a study."""
+    return len({path for path, _ in _files(folder, _WEIGHTS)})
 
 
-def has_states(study: optuna.Study, beside: Path) -> bool:
-    """Whether there are states of interrupted trainings, of other trials than that of the folder `beside`."""
-    return any(path != beside for path, _ in _files(study_folder(study), _STATES))
+def has_states(beside: Path) -> bool:
+    """Whether the study of a trial's folder has states of interrupted trainings of other trials."""
+    return any(path != beside for path, _ in _files(beside.parent, _STATES))
 
 
 def passing(study: optuna.Study) -> list[tuple[FrozenTrial, Path, list[Path]]]:
@@ -143,7 +144,7 @@ def passing(study: optuna.Study) -> list[tuple[FrozenTrial, Path, list[Path]]]:
     if folder is not None:
         for path, file in (found for pattern in PASSING for found in _files(folder, pattern)):
             files.setdefault(path, []).append(file)
-    held = _held(study, study.get_trials(deepcopy=False), *PASSING)
+    held = _held(folder, study.get_trials(deepcopy=False), *PASSING)
     return [(trial, path, files.get(path, [])) for trial, path in held]
 
 
@@ -161,7 +162,8 @@ def tidy(study: optuna.Study, keep: int) -> list[int]:
         >>> optnas.training.tidy(study, keep=1)
         []
     """
-    if own_folder(study) is None:
+    folder = own_folder(study)
+    if folder is None:
         return []
     trials = study.get_trials(deepcopy=False)
     trained = [t for t in trials if t.state == TrialState.COMPLETE and record.TWIN_OF.of(t) is None]
@@ -170,14 +172,14 @@ def tidy(study: optuna.Study, keep: int) -> list[int]:
     parents = {record.PARENT.of(trial) for trial in trials if not trial.state.is_finished()}
     kept += [private.trial_id(trial) for trial in trained if trial.number in parents]
     deleted = []
-    for trial, path in _held(study, trials, _WEIGHTS, _STATES):
+    for trial, path in _held(folder, trials, _WEIGHTS, _STATES):
         if trial.state.is_finished() and not is_held(trial):
             keeps = private.trial_id(trial) in kept
             if trial in trained and not keeps and _weights(path) is not None:
                 deleted.append(trial.number)
             clean(path, keep_weights=keeps)
     if deleted:
-        _record_deleted(study, deleted)
+        _record_deleted(study, folder / _DELETED, deleted)
     return sorted(deleted)
 
 
@@ -188,9 +190,8 @@ def end(study: optuna.Study, trial: FrozenTrial) -> None:
         clean(folder_of(folder, trial), keep_weights=True)
 
 
-def _record_deleted(study: optuna.Study, numbers: list[int]) -> None:
+def _record_deleted(study: optuna.Study, ledger: Path, numbers: list[int]) -> None:
     """Add to the list, which workers that do so at one moment may overwrite, but not what is in the file."""
-    ledger = study_folder(study) / _DELETED
     if remote.is_remote(ledger):  # where nothing can be appended
         record.DELETED.write(study, sorted({*numbers, *(record.DELETED.of(study) or [])}))
         return
@@ -202,9 +203,8 @@ def _record_deleted(study: optuna.Study, numbers: list[int]) -> None:
     record.DELETED.write(study, sorted(known | set(record.DELETED.of(study) or [])))
 
 
-def _held(study: optuna.Study, trials: list[FrozenTrial], *patterns: str) -> list[tuple[FrozenTrial, Path]]:
-    """The trials that have such files, each with its folder."""
-    folder = own_folder(study)
+def _held(folder: Path | None, trials: list[FrozenTrial], *patterns: str) -> list[tuple[FrozenTrial, Path]]:
+    """The trials that have such files in their study's folder, if it has one, each with its own."""
     if folder is None:
         return []
     by_number: dict[int, list[FrozenTrial]] = {}
@@ -280,18 +280,20 @@ class Attempt:
                 )  # fmt: skip
         return None
 
-    def write(self, epoch: int, save: Callable[[Path], None]) -> None:
+    def write(self, epoch: int, save: Callable[[Path], None], kinds: frozenset[type] = frozenset()) -> None:
         """Save the state after `epoch` with `save(path)`; the last two are kept.
 
-        The first one is read back: whether a training could go on shows while there is time to mend it.
+        The first one is read back: whether a training could go on shows while there is time to mend it. Not
+        so where this process has read back a state of the same `kinds` of objects, which takes milliseconds.
         """
         file = self.folder / f"epoch-{epoch:05}.ckpt"
         _replace(file, save)
         _delete(self.folder / f"epoch-{epoch - 2:05}.ckpt")
-        if not self._is_read_back:
+        if not self._is_read_back and (not kinds or kinds not in _readable):
             self._is_read_back = True
             try:
                 _load(remote.fetch(file))
+                _readable.add(kinds)
             except Exception as error:  # pickle's and torch's, of which there are many
                 _log.warning(
                     "The state of this training cannot be read back (%s): if its process ends, it begins "

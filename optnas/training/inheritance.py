@@ -125,14 +125,19 @@ def epochs_before(run: Run) -> int:
     return 0 if parent is None else record.EPOCHS.of(parent) or 0
 
 
-def check_inherit(how: str | None, keep: int) -> None:
-    """Raises ValueError where it cannot work."""
+def check_inherit(how: str | None, keep: int, *, is_pretrained: bool) -> None:
+    """Raises ValueError where it cannot work, alone or beside `Training(pretrained=...)`."""
     if how is None:
         return
     if how not in get_args(Inherit):
         raise ValueError(f"inherit={how!r}: give {' or '.join(map(repr, get_args(Inherit)))}, or None.")
     if keep < 1:
         raise ValueError(f"inherit={how!r} needs weights of earlier trials, and keep={keep} keeps none.")
+    if how == "shrink_perturb" and is_pretrained:
+        raise ValueError(
+            "inherit='shrink_perturb' adds new random weights to the parent's, and with pretrained= the "
+            "weights of a new network are not random: leave one of them out, or give inherit='exact' or 'net2net'."
+        )
 
 
 def _original(study: optuna.Study, number: int | None, complete: bool) -> FrozenTrial | None:

@@ -237,7 +237,7 @@ class Monitor(Checkpoint):
     def _save(self, trainer: pl.Trainer, attempt: Attempt) -> None:
         self._saves = True
         try:
-            attempt.write(trainer.current_epoch, trainer.save_checkpoint)
+            attempt.write(trainer.current_epoch, trainer.save_checkpoint, _kinds(trainer))
         finally:
             self._saves = False
 
@@ -379,3 +379,11 @@ def _metrics(trainer: pl.Trainer) -> dict[str, float]:
 
 def _equal(now: Any, kept: Any) -> bool:
     return isinstance(now, Tensor) and now.device == kept.device and torch.equal(now, kept)
+
+
+def _kinds(trainer: Any) -> frozenset[type]:
+    """The types of all that puts something into the state of a training."""
+    module = trainer.lightning_module
+    schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+    others = (*trainer.callbacks, *trainer.optimizers, *schedulers, trainer.datamodule)
+    return frozenset(map(type, (*module.modules(), *module.hparams.values(), *others)))

@@ -90,7 +90,8 @@ class Training(Estimator):
             `"shrink_perturb"`, .4 of them plus .1 of the new ones; or with the parent's function,
             `"net2net"`, where the child is wider, deeper or has larger kernels (Chen et al., Net2Net, 2016),
             and `"exact"` where it cannot have it: the trial records which, and why. A trial whose parent's
-            weights are gone begins anew: let `keep` be as large as the population.
+            weights are gone begins anew: let `keep` be as large as the population. With `pretrained` as well,
+            the parent's weights replace the given ones where both fit, and `"shrink_perturb"` is refused.
         time_limit: seconds (or a timedelta) of training after which a trial ends with what it has.
         callbacks: Lightning callbacks, copied for every trial; or a function of the trial that makes them.
         logger: a function of the trial that makes a Lightning logger; `optnas.training.loggers` has such for
@@ -129,7 +130,7 @@ class Training(Estimator):
                 "logger= takes a function of the trial, so that trials do not log into one run: "
                 f"logger=lambda trial: {type(logger).__name__}(...)."
             )
-        check_inherit(inherit, keep)
+        check_inherit(inherit, keep, is_pretrained=pretrained is not None)
         check_trainer(trainer, max_epochs, can_stop=time_limit is not None or bool(callbacks))
         check_callbacks(callbacks, monitor)
         self.task = task
@@ -238,7 +239,8 @@ class Training(Estimator):
             if self.inherit is not None and state is None and not run.lone:
                 legacy = inherit(model, run, self.inherit, lambda: self._step_of(run).example(run, _BATCH))
             if not monitor.is_over:
-                self._fit(module, run, data, monitor, state, legacy)
+                folder = None if attempt is None else attempt.trial_folder
+                self._fit(module, run, data, monitor, state, legacy, folder)
         if not run.lone:
             record.EPOCHS.write(run, monitor.epochs + epochs_before(run))
         best, early = monitor.outcome.best, monitor.outcome.early
@@ -258,7 +260,7 @@ class Training(Estimator):
         put(best.snapshot, module)
         if attempt is not None and self.keep > 0:
             attempt.write_snapshot(best.snapshot)
-            if count_weights(run.study) > self.keep:
+            if count_weights(attempt.trial_folder.parent) > self.keep:
                 tidy(run.study, self.keep)
         return best.metrics, module, data
 
@@ -526,7 +528,7 @@ class Training(Estimator):
         }
         text = json.dumps(identity, sort_keys=True, default=str)
         attempt = Attempt(folder, hashlib.sha256(text.encode()).hexdigest(), run.part())
-        if has_states(study, beside=folder):  # of trials that ended while nobody called `finish`
+        if has_states(folder):  # of trials that ended while nobody called `finish`
             tidy(study, self.keep)
         return attempt
 
@@ -538,13 +540,14 @@ class Training(Estimator):
         monitor: Monitor,
         state: Path | None,
         legacy: Legacy | None,
+        folder: Path | None,
     ) -> None:
         timer = [] if self.time_limit is None else [Timer(self.time_limit)]
         own = self.callbacks(run) if callable(self.callbacks) else copies(self.callbacks)
         logger = self.logger(run) if callable(self.logger) else self.logger
         heir = [] if legacy is None else [Heir(legacy)]
         with interruptible(), quiet(self._verbose), numpy_is_safe():
-            trainer = self._trainer(run, [*heir, monitor.first, *own, *timer, monitor], logger)
+            trainer = self._trainer(folder, [*heir, monitor.first, *own, *timer, monitor], logger)
             if legacy is not None:
                 legacy.begin(trainer)
             trainer.fit(module, datamodule=data, ckpt_path=state)
@@ -556,7 +559,8 @@ class Training(Estimator):
 
     def _test(self, module: pl.LightningModule, data: pl.LightningDataModule, trial: Any) -> dict[str, float]:
         with interruptible(), quiet(self._verbose):
-            found = self._trainer(trial, [], logger=False).test(module, datamodule=data, verbose=False)
+            folder = trial.folder if isinstance(trial, Run) else None
+            found = self._trainer(folder, [], logger=False).test(module, datamodule=data, verbose=False)
         return _merged(found)
 
     def _given(self) -> dict[str, Any]:
@@ -566,8 +570,9 @@ class Training(Estimator):
         given.pop("enable_checkpointing", None)
         return given
 
-    def _trainer(self, trial: Any, callbacks: list[pl.Callback], logger: Logger | bool) -> pl.Trainer:
-        folder = trial.folder if isinstance(trial, Run) else None
+    def _trainer(
+        self, folder: Path | None, callbacks: list[pl.Callback], logger: Logger | bool
+    ) -> pl.Trainer:
         defaults: dict[str, Any] = {
             "devices": 1,
             "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),

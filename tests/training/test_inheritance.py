@@ -211,6 +211,7 @@ def test_a_training_anew_inherits_nothing(tmp_path):
     [
         ({"inherit": "half"}, "inherit='half': give 'exact' or"),
         ({"inherit": "exact", "keep": 0}, "keep=0 keeps none"),
+        ({"inherit": "shrink_perturb", "pretrained": nn.Linear(2, 2)}, "leave one of them out"),
     ],
 )
 def test_what_cannot_work_is_refused(options, words):
