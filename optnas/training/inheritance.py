@@ -136,7 +136,8 @@ def check_inherit(how: str | None, keep: int, *, is_pretrained: bool) -> None:
     if how == "shrink_perturb" and is_pretrained:
         raise ValueError(
             "inherit='shrink_perturb' adds new random weights to the parent's, and with pretrained= the "
-            "weights of a new network are not random: leave one of them out, or give inherit='exact' or 'net2net'."
+            "weights of a new network are not random: leave one of them out, or give inherit='exact' or "
+            "'net2net'."
         )
 
 
