@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from functools import partial
+from typing import ClassVar
 
 import pytest
 import pytorch_lightning as pl
@@ -181,8 +182,13 @@ def test_the_second_order_is_the_gradient_through_a_step_of_the_weights(monkeypa
 
 
 class Interrupt(pl.Callback):
-    def __init__(self, at):
-        self.at = at
+    """Once, in a place that the class knows: who goes on has the same objective."""
+
+    at: ClassVar[tuple[int, int] | None] = None
+    began: ClassVar[list[int]] = []
+
+    def on_train_epoch_start(self, trainer, module):
+        self.began.append(trainer.current_epoch)
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         if (trainer.current_epoch, batch_idx) == self.at:
@@ -199,17 +205,19 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_search_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path, way):
+def test_a_search_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path, way, monkeypatch):
     mixture = new()
     epochs = 12 if way == "oles" else 4
 
     def weights(name, interrupt):
-        folder, study = tmp_path / name, None
-        for callbacks in ([Interrupt((epochs - 1, 1))], []) if interrupt else ([],):
-            task = Darts(Classification(2, lr=0.05), lr=0.1, **WAYS[way])
-            estimator = training(folder, task, max_epochs=epochs, callbacks=lambda trial, c=callbacks: c)
-            objective = Objective(mixture.untrained, estimator)
-            study = study or create_study(objective, study_name="mixed", seed=3)
+        folder = tmp_path / name
+        task = Darts(Classification(2, lr=0.05), lr=0.1, **WAYS[way])
+        estimator = training(folder, task, max_epochs=epochs, callbacks=[Interrupt()])
+        objective = Objective(mixture.untrained, estimator)
+        study = create_study(objective, study_name="mixed", seed=3)
+        for at in ((epochs - 1, 1), None) if interrupt else (None,):
+            monkeypatch.setattr(Interrupt, "at", at)
+            Interrupt.began.clear()
             try:
                 optimize(study, objective, n_trials=1, show_progress=False)
             except KeyboardInterrupt:
@@ -218,6 +226,7 @@ def test_a_search_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path, way)
         return trial, load_snapshot(study, trial).weights, best(study, objective).model()
 
     (whole, expected, model), (interrupted, found, other) = weights("whole", False), weights("broken", True)
+    assert Interrupt.began == [epochs - 1]  # it went on
     assert whole.intermediate_values == interrupted.intermediate_values
     assert len(interrupted.user_attrs["optnas:attempts"]) == 2
     assert found.keys() == expected.keys()

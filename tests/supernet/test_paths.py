@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -235,8 +236,13 @@ def test_only_a_supernet_has_paths(paths):
 
 
 class Interrupt(pl.Callback):
-    def __init__(self, at):
-        self.at = at
+    """Once, in a place that the class knows: who goes on has the same objective."""
+
+    at: ClassVar[tuple[int, int] | None] = None
+    began: ClassVar[list[int]] = []
+
+    def on_train_epoch_start(self, trainer, module):
+        self.began.append(trainer.current_epoch)
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         if (trainer.current_epoch, batch_idx) == self.at:
@@ -244,15 +250,17 @@ class Interrupt(pl.Callback):
 
 
 @pytest.mark.parametrize("paths", [SinglePath, Fair, Sandwich])
-def test_a_training_that_was_interrupted_ends_as_if_it_had_not_been(supernet, tmp_path, paths):
+def test_a_training_that_was_interrupted_ends_as_if_it_had_not_been(supernet, tmp_path, paths, monkeypatch):
     def weights(name, interrupt):
         folder = tmp_path / name
-        study = None
-        for callbacks in ([Interrupt((1, 1))], []) if interrupt else ([],):
-            task = paths(Classification(2, lr=0.05))
-            estimator = training(folder, task, max_epochs=2, callbacks=lambda trial, c=callbacks: c)
-            objective = Objective(supernet.untrained, estimator)
-            study = study or create_study(objective, study_name="shared", seed=3)
+        task = paths(Classification(2, lr=0.05))
+        objective = Objective(
+            supernet.untrained, training(folder, task, max_epochs=2, callbacks=[Interrupt()])
+        )
+        study = create_study(objective, study_name="shared", seed=3)
+        for at in ((1, 1), None) if interrupt else (None,):
+            monkeypatch.setattr(Interrupt, "at", at)
+            Interrupt.began.clear()
             try:
                 optimize(study, objective, n_trials=1, show_progress=False)
             except KeyboardInterrupt:
@@ -261,6 +269,7 @@ def test_a_training_that_was_interrupted_ends_as_if_it_had_not_been(supernet, tm
         return trial, load_snapshot(study, trial).weights
 
     (whole, expected), (interrupted, found) = weights("whole", False), weights("interrupted", True)
+    assert Interrupt.began == [1]  # it went on
     assert whole.intermediate_values == interrupted.intermediate_values
     assert len(interrupted.user_attrs["optnas:attempts"]) == 2
     assert all(torch.equal(found[name], weight) for name, weight in expected.items())
