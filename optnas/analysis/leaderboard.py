@@ -140,5 +140,5 @@ def leaderboard_table(rows: list[Row]) -> Table:
     table.add_column("decisions")
     for i, row in enumerate(rows):
         facts = [Text(cells[i]) for cells in columns.values()]
-        table.add_row(str(row.rank), str(row.trial), f"{row.value:.5g}", *facts, Text(printable(row.params)))
+        table.add_row(str(row.rank), str(row.trial), in_words(row.value), *facts, Text(printable(row.params)))
     return table

@@ -23,6 +23,7 @@ from optnas.drawing.draw import draw
 from optnas.drawing.draw_cell import draw_cell
 from optnas.errors import describe_error
 from optnas.facts import flops_by_operator
+from optnas.limits import in_words
 from optnas.objective import Objective
 from optnas.record import End, Reason, Why, end
 from optnas.reports.page import Code, Drawing, Heading, Part, Sentences, Table
@@ -52,9 +53,9 @@ def of_one(study: Study, rows: Sequence[Row]) -> Iterator[Part]:
         [metric] = objective_names(study)
         best = rows[0]
         goal = "largest" if maximizes(study) else "smallest"
-        sentences.append(f"The {goal} {metric} is {best.value:.5g}, of trial {best.trial}.")
+        sentences.append(f"The {goal} {metric} is {in_words(best.value)}, of trial {best.trial}.")
         if len(rows) > 1:
-            sentences.append(f"The runner-up, trial {rows[1].trial}, has {rows[1].value:.5g}.")
+            sentences.append(f"The runner-up, trial {rows[1].trial}, has {in_words(rows[1].value)}.")
         yield Sentences(sentences)
         n_measured = sum(record.TWIN_OF.of(trial) is None for trial in scored(study))
         sure = f"How sure: the best of {_several(n_measured, 'measurement')} is partly luck. "
@@ -178,7 +179,7 @@ def _built(trial: FrozenTrial, objective: Objective) -> list[Part]:
 def leaders(rows: Sequence[Row], metric: str) -> Table:
     """The best trials, a row each; facts that none of them has are left out."""
     columns = fact_columns(rows)
-    numbers = ((str(r.trial) for r in rows), (f"{r.value:.5g}" for r in rows), *columns.values())
+    numbers = ((str(r.trial) for r in rows), (in_words(r.value) for r in rows), *columns.values())
     cells = list(zip(*numbers, strict=True))
     return Table(("trial", metric, *columns), cells, below=[row.params for row in rows])
 
@@ -186,7 +187,7 @@ def leaders(rows: Sequence[Row], metric: str) -> Table:
 def front_table(study: Study, front: Sequence[FrozenTrial]) -> list[Part]:
     """The trials of the front, in the order of the first objective."""
     shown = sorted(front, key=lambda trial: trial.values[0], reverse=maximizes(study))[:_ON_FRONT]
-    rows = [(str(trial.number), *(f"{value:.5g}" for value in trial.values)) for trial in shown]
+    rows = [(str(trial.number), *map(in_words, trial.values)) for trial in shown]
     table = Table(
         ("trial", *objective_names(study)), rows, below=[params_in_words(trial.params) for trial in shown]
     )
