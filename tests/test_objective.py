@@ -93,6 +93,30 @@ def test_the_first_twins_are_trained_all_the_same_from_the_others_seed():
     assert record.TWINS_DIFFER.of(study) is None
 
 
+class AfterTheFirst(optuna.pruners.BasePruner):
+    """Prunes every trial but the first."""
+
+    def prune(self, study, trial):
+        return trial.number > 0
+
+
+def test_a_twin_that_is_trained_to_compare_values_is_not_pruned():
+    class Reporting(CountingEstimator):
+        def __call__(self, model, trial):
+            trial.report(0.5, 0)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+            return super().__call__(model, trial)
+
+    estimator = Reporting()
+    objective = Objective(mlp, estimator)
+    study = optuna.create_study(directions=objective.directions, pruner=AfterTheFirst())
+    run(objective, [*TWINS[:2], {"width": 6, "skip": "identity", "lr": 0.1}], study)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "PRUNED"]
+    assert record.AUDIT_OF.of(study.trials[1]) == 0
+    assert study.trials[1].value == study.trials[0].value
+
+
 def test_twins_that_train_to_other_values_end_all_reuse_with_a_message(caplog):
     class ReadsAnAnswerTheGraphDoesNotShow(CountingEstimator):
         def __call__(self, model, trial):

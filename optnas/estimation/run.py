@@ -193,8 +193,11 @@ class Run(optuna.Trial):
         super().report(found[name], at)
 
     def should_prune(self) -> bool:
-        """As Optuna's; of several values what a `MultiObjectivePruner` says, and False under any other."""
-        if not self.lone and self._is_pruned():
+        """As Optuna's; of several values what a `MultiObjectivePruner` says, and False under any other.
+
+        False for a twin that is trained all the same: only its last value can be compared with the other's.
+        """
+        if not self.lone and self._is_pruned() and record.AUDIT_OF.of(self) is None:
             self.told_to_prune = True
         return self.told_to_prune
 
