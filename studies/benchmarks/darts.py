@@ -1,0 +1,190 @@
+"""Does a search by gradients end in skips on NAS-Bench-201, and do the repairs prevent it?
+
+    python studies/benchmarks/darts.py nasbench201_cifar10.npz cifar10.npz [--seeds 5] [--epochs 50]
+        [--images 2000] [--channels 4] [--ways plain oles]
+
+A mixture of all cells of NAS-Bench-201, around `--cells` cells a stage with `--channels` at first, learns on
+CIFAR-10 images of half the size, one half of them for the weights and the other for the decisions. What it
+finds is looked up in the table of published trainings, so nothing else is trained. A row has how many of the
+six edges are a skip in the best cell, over seeds; its published test accuracy; and that of the one of the
+five best cells that has the best published validation accuracy, which is what enqueuing five would have
+found. Below: the same of random cells, which cost a training each.
+
+Fields of the files: `optnas.hub.nasbench201.table_from`; `x_train` (n, 32, 32, 3), `y_train`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from optnas import (
+    Choice,
+    Classification,
+    Darts,
+    Mixture,
+    Objective,
+    TensorData,
+    Training,
+    best,
+    create_study,
+    optimize,
+    scope,
+)
+from optnas.hub import nasbench201
+from optnas.hub.cells import pool, relu_conv_bn
+from optnas.tasks import Cosine, Recipe
+from optnas.trial import Trial
+
+MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
+WAYS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "second order": {"second_order": True},
+    "gumbel": {"temperatures": (10.0, 0.1)},
+    "partial": {"partial": 4},
+    "beta": {"beta": 50.0},
+    "oles": {"oles": 0.4},
+    "perturb": {"perturb": 1},
+    "oles and perturb": {"oles": 0.4, "perturb": 1},
+}
+
+
+class Zero(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+
+class Cell(nn.Module):
+    """Four nodes; each is the sum of its edges, and the last is the output."""
+
+    def __init__(self, edges: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.edges = nn.ModuleDict(edges)
+
+    def forward(self, x: Tensor) -> Tensor:
+        nodes = [x]
+        for node in range(1, 4):
+            incoming = [self.edges[f"{i}-{node}"](nodes[i]) for i in range(node)]
+            nodes.append(torch.stack(incoming).sum(0))
+        return nodes[-1]
+
+
+def operation(trial: Trial, op: str, width: int) -> nn.Module:
+    if op.startswith("nor_conv"):
+        return relu_conv_bn(width, width, int(op[-1]))
+    return {"none": Zero, "skip_connect": nn.Identity, "avg_pool_3x3": partial(pool, "avg", 3, 1)}[op]()
+
+
+def network(trial: Trial, channels: int, cells: int) -> nn.Module:
+    """`nasbench201.network`, whose decisions are nodes."""
+    width = channels
+    layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
+    for stage in range(3):
+        if stage:
+            layers.append(nasbench201.Reduction(width, 2 * width))
+            width *= 2
+        ops = {op: partial(operation, op=op, width=width) for op in nasbench201.OPS}
+        for _ in range(cells):
+            names = [f"{i}-{j}" for i, j in nasbench201.EDGES]
+            layers.append(Cell({name: Choice(name, ops)(scope(trial, "edge")) for name in names}))
+    end = [nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10)]
+    return nn.Sequential(*layers, *end)
+
+
+def images(path: str, n: int) -> TensorData:
+    with np.load(path, allow_pickle=False) as file:
+        rows = np.random.default_rng(0).choice(len(file["y_train"]), n, replace=False)
+        x, y = torch.from_numpy(file["x_train"][rows]), torch.from_numpy(file["y_train"][rows]).long()
+    x = ((x / 255 - torch.tensor(MEAN)) / torch.tensor(DEVIATION)).permute(0, 3, 1, 2)
+    half = n // 2
+    val = (functional.avg_pool2d(x[half:], 2), y[half:])
+    return TensorData((functional.avg_pool2d(x[:half], 2), y[:half]), val=val, test=val, batch_size=64)
+
+
+def search(way: str, data: TensorData, seed: int, given: argparse.Namespace) -> list[Mapping[str, Any]]:
+    """The five best cells."""
+    sgd = partial(torch.optim.SGD, momentum=0.9, nesterov=True)
+    recipe = Recipe(sgd, schedule=Cosine(warmup=0.0, floor=0.04), clip=5.0)
+    task = Classification(10, lr=0.025, weight_decay=5e-4, recipe=recipe)
+    space = partial(network, channels=given.channels, cells=given.cells)
+    with tempfile.TemporaryDirectory() as folder:
+        learning = Training(
+            Darts(task, lr=given.lr, **WAYS[way]),
+            data,
+            monitor="progress",
+            mode="max",
+            max_epochs=given.epochs,
+            folder=folder,
+        )
+        objective = Objective(Mixture(space, (2, 3, 16, 16)).untrained, learning)
+        study = create_study(objective, seed=seed)
+        optimize(study, objective, n_trials=1, show_progress=False)
+        mixture: Mixture = best(study, objective).model()  # type: ignore[assignment]
+    return mixture.networks(5)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Search a cell of NAS-Bench-201 by gradients.")
+    parser.add_argument("table")
+    parser.add_argument("images")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--images", type=int, default=2000, dest="n")
+    parser.add_argument("--channels", type=int, default=4)
+    parser.add_argument("--cells", type=int, default=1)
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["plain", "oles and perturb"])
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    table = nasbench201.table_from(given.table)
+    row_of = {key: i for i, key in enumerate(table.keys)}
+    validation, test = np.nanmean(table.values, 1), table.test
+    assert test is not None
+    data = images(given.images, given.n)
+    print(
+        f"{given.seeds} seeds from 0; {given.epochs} epochs, {given.n} images, {given.cells} cell(s) a "
+        f"stage, {given.channels} channels, alphas at {given.lr}.\n"
+    )
+    print(
+        "| way | skips of six edges | test accuracy, mean (worst) | best of five, mean (worst) | s a search |"
+    )
+    print("|---|---|---|---|---|")
+
+    def accuracy(of: list[float]) -> str:
+        return f"{np.mean(of):.2f} ({min(of):.2f})"
+
+    for way in given.ways:
+        skips, first, chosen = [], [], []
+        began = time.process_time()
+        for seed in range(given.seeds):
+            cells = [
+                tuple(p[f"edge.{i}-{j}"] for i, j in nasbench201.EDGES)
+                for p in search(way, data, seed, given)
+            ]
+            rows = [row_of[cell] for cell in cells]
+            skips.append(cells[0].count("skip_connect"))
+            first.append(float(test[rows[0]]))
+            chosen.append(float(test[max(rows, key=lambda row: float(validation[row]))]))
+        took = (time.process_time() - began) / given.seeds
+        print(
+            f"| {way} | {', '.join(map(str, skips))} | {accuracy(first)} | {accuracy(chosen)} | {took:.0f} |",
+            flush=True,
+        )
+    rng = np.random.default_rng(0)
+    for n in (1, 5, 10):
+        drawn = rng.integers(len(table.keys), size=(1000, n))
+        found = [float(test[rows[np.argmax(validation[rows])]]) for rows in drawn]
+        print(f"| best of {n} random, 1000 times | | {np.mean(found):.2f} | | |")
+
+
+if __name__ == "__main__":
+    main()
