@@ -42,7 +42,8 @@ class PausingFrontPruner(PromotingPruner, MultiObjectivePruner):
         first: Number of reports at the first rung.
         spacing: Each rung comes after this many times as many reports as the one before.
         chance: A trial with a smaller chance does not go on.
-        most_paused: See `PromotingPruner`.
+        most_paused: See `PromotingPruner`. With fewer, less of the disk is used and members of the front are
+            lost: of 21, on average 0.2 with 150, 0.8 with 100 and 5.3 with 50 (265 trainings).
 
     Raises:
         ValueError: an argument is out of its range; or (when it is asked) an objective but the reported one
@@ -53,7 +54,7 @@ class PausingFrontPruner(PromotingPruner, MultiObjectivePruner):
     """
 
     def __init__(
-        self, first: int = 2, spacing: float = 2.0, chance: float = 0.005, most_paused: int = 50
+        self, first: int = 2, spacing: float = 2.0, chance: float = 0.005, most_paused: int = 300
     ) -> None:
         if first < 1 or not spacing > 1:
             raise ValueError(f"first={first} must be at least 1, and spacing={spacing} above 1.")
