@@ -115,7 +115,7 @@ def parent_of(run: Run, *, complete: bool = True) -> FrozenTrial | None:
 def epochs_before(run: Run) -> int:
     """The epochs of the trial whose weights a running one took over, and of those before it.
 
-    None where it goes on with that trial's training, and counts its epochs.
+    None of them (0) where it goes on with that trial's training, and counts its epochs.
     """
     told = record.WEIGHTS.of(run) or {}
     source = told.get("from")
