@@ -55,7 +55,7 @@ class Looks(Generic[T]):
             return None
         try:
             return self._look(model, example)
-        except Exception as error:
+        except Exception as error:  # of ours, or of a model that meta cannot run: told below
             if is_infrastructure(error):
                 raise
             self._tell(error, self._lost)
