@@ -1,4 +1,4 @@
-"""Many trials: a study, the loop over them, and what comes out."""
+"""Searches: studies, the loop over trials, workers, recovery, and the winner."""
 
 from optnas.errors import SearchFailedError
 from optnas.record import counts

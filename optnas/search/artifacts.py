@@ -21,8 +21,8 @@ _log = logging.getLogger(__name__)
 def attach_drawing(study: optuna.Study, objective: Objective, trial: optuna.Trial) -> None:
     """Draw the network of a running trial and add it to the trial's page, if the study keeps files.
 
-    It lies in the study's folder. A trial without a drawing is no error: whatever
-    stands in the way is logged for debugging.
+    The file is in the study's folder. If the drawing fails, the trial goes on without one, and the reason is
+    logged for debugging.
     """
     folder = own_folder(study)
     if folder is None:

@@ -23,9 +23,9 @@ def main(shared: str) -> NoReturn:
     """Called by the script of `SlurmWorkers`; `shared` is its folder."""
     folder, place = Path(shared), os.environ["SLURM_ARRAY_TASK_ID"]
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a text file
-    # What some sites send instead of SIGTERM. The loop over trials makes an exception of that.
+    # Some sites send this instead of SIGTERM, which the loop over trials turns into an exception.
     signal.signal(signal.SIGUSR1, lambda number, frame: signal.raise_signal(signal.SIGTERM))
-    secret = base64.b64decode(os.environ.pop(SECRET))  # user code has no need of it
+    secret = base64.b64decode(os.environ.pop(SECRET))  # user code does not need it
     ends = json.loads((folder / "deadline").read_text())
     deadline = None if ends is None else time.monotonic() + ends - time.time()
     halt = threading.Event()

@@ -20,16 +20,16 @@ from optnas.search.study import check_values
 from optnas.seeds import derive_seed, seed_everything
 
 SHARE = 0.1
-"""Of the cost of a search, for a final."""
+"""The share of a search's cost that a final may cost."""
 
 FINALISTS = 5
-"""At most so many take part in a final."""
+"""The most trials that take part in a final."""
 
 CHANCE = 0.1
-"""Who has less of one to be the best takes no part."""
+"""A trial takes part in a final only with at least this probability of being the best."""
 
 SURE = 0.95
-"""Who is so certainly the best needs no final."""
+"""If one trial is the best with at least this probability, there is no final."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Best:
 
     @classmethod
     def of(cls, study: optuna.Study, objective: Objective, leader: Leader) -> Best:
-        """One of the leaders."""
+        """From one of the leaders."""
         known = not math.isnan(leader.probability)
         return cls(
             study,
@@ -154,7 +154,7 @@ def best(study: optuna.Study, objective: Objective, finalists: int = 1, n_seeds:
         raise ValueError(f"finalists={finalists} and n_seeds={n_seeds} must both be at least 1.")
     known = leaders(study, objective)
     if finalists == 1:
-        # The winner is a network that can be had: nobody could test one whose weights are deleted.
+        # The winner must have weights: a network whose weights are deleted cannot be tested.
         known = [leader for leader in known if objective.estimator.has_trained(study, leader.trial)] or known
     found = [Best.of(study, objective, leader) for leader in known[:finalists]]
     if not found:
@@ -167,7 +167,7 @@ def best(study: optuna.Study, objective: Objective, finalists: int = 1, n_seeds:
         return found[0]
     [(metric, direction)] = objective.values.items()
     means = [
-        # Facts (`n_params`) are no metrics: training anew changes nothing about them.
+        # Facts such as `n_params` do not change when a network is trained anew.
         statistics.fmean(run.get(metric, leader.value) for run in leader.retrain(n_seeds))
         for leader in found
     ]
@@ -175,17 +175,17 @@ def best(study: optuna.Study, objective: Objective, finalists: int = 1, n_seeds:
 
 
 def final(study: optuna.Study, objective: Objective, finalists: int | None = None) -> int:
-    """Train the leaders anew whose difference is within the noise, until one is ahead or a tenth is spent.
+    """Train the leaders anew that differ by no more than noise, until one is ahead or the budget is spent.
 
-    A tenth of what the search has cost, that is, what its trials were trained anew before included. What is
-    trained is kept in the study, and known to `best`.
+    The budget is a tenth of what the search has cost, and includes earlier trainings anew. The results are
+    kept in the study, where `best` finds them.
 
     Args:
-        finalists: at most so many take part, each of them once at least, whatever that costs; None: those of
-            which each may well be the best, as far as a tenth suffices.
+        finalists: the most trials that take part. Each of them is trained at least once, even if that costs
+            more than the budget. None: all that may well be the best, as far as the budget suffices.
 
     Returns:
-        How many trainings there were.
+        The number of trainings.
     """
     longest, trials = objective.estimator.max_reports, study.get_trials(deepcopy=False)
     cost = record.n_reported(trials) / longest if longest else record.n_counted(trials)
@@ -215,11 +215,12 @@ def train(
     """Train the network of `params` from scratch, outside any study.
 
     Args:
-        max_epochs: instead of the estimator's own; only for an estimator that has `with_max_epochs`.
-        origin: of the study (`record.origin`) whose split of the data to train on.
+        max_epochs: number of epochs instead of the estimator's own; only for an estimator that has
+            `with_max_epochs`.
+        origin: of the study (`record.origin`) on whose split of the data to train.
 
     Returns:
-        Its metrics, those on test data included where the estimator can `test` and has something to test on.
+        Its metrics, including those on test data if the estimator can `test` and has test data.
 
     Examples:
         >>> optnas.search.train(objective, study.best_params, seed=1)

@@ -1,4 +1,4 @@
-"""Finished trials in another study: under new numbers, with the files that were kept of them."""
+"""Put finished trials into another study, under new numbers, with their files."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from optnas.estimation.folders import MARKER, OWNER, cannot_write, claim, folder
 from optnas.training.checkpoints import PASSING
 
 _KEPT = ("constraints", record.PARENT.name, record.CHANGED.name, record.BORN.name)
-"""What samplers and searches noted that still means something: the rest is of the space as it was."""
+"""Attributes of samplers and searches that still hold in another space; the others are left behind."""
 
 
 def renumbered(trial: FrozenTrial, numbers: Mapping[int, int], about: Mapping[str, Any]) -> FrozenTrial:
-    """The trial for another study, in which others have other numbers; those that are not there, none.
+    """The trial for another study: references to other trials get the new numbers, or are left out.
 
     Args:
-        numbers: of the trials that are there: old to new.
-        about: what stands under `record.CARRIED`.
+        numbers: maps the old numbers to the new ones, for the trials that the other study has.
+        about: the value of `record.CARRIED`.
     """
     user, system = dict(trial.user_attrs), {}
     for name, value in trial.system_attrs.items():
@@ -47,7 +47,7 @@ def renumbered(trial: FrozenTrial, numbers: Mapping[int, int], about: Mapping[st
 
 
 def altered(trial: FrozenTrial, **changed: Any) -> FrozenTrial:
-    """A finished trial for another study, with other attributes; those that are not named stay."""
+    """A finished trial for another study; attributes that are not named stay as they are."""
     unchanged = {
         name: getattr(trial, name)
         for name in (
@@ -59,12 +59,12 @@ def altered(trial: FrozenTrial, **changed: Any) -> FrozenTrial:
 
 
 def add(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Give trials to a study which has none but the first few of them, from an earlier try.
+    """Add trials to a study that is empty, or that has the first few of them from an interrupted call.
 
     Returns them as the study has them.
 
     Raises:
-        ParamsMismatchError: it has others.
+        ParamsMismatchError: the study has other trials.
     """
     there = study.get_trials(deepcopy=False)
     for trial, known in zip(trials, there, strict=False):
@@ -88,13 +88,13 @@ def _came_from(trial: FrozenTrial) -> tuple[Any, Any]:
 
 
 def copy_files(study: optuna.Study, trial: FrozenTrial, folder: Path, copied: FrozenTrial) -> None:
-    """Copy what a finished trial keeps in its folder to that of a trial of the study whose folder is given.
+    """Copy the files in a finished trial's folder to the folder of a trial of another study.
 
-    What is there already stays; each file and folder appears with all that is in it. Weights that the study
-    deletes meanwhile are not copied.
+    Files that are there already stay. Each file and folder appears complete or not at all. Weights that the
+    study deletes meanwhile are not copied.
 
     Raises:
-        CheckpointError: it cannot be written.
+        CheckpointError: a file cannot be written.
     """
     own = own_folder(study)
     source = None if own is None else folder_of(own, trial)
@@ -110,10 +110,10 @@ def copy_files(study: optuna.Study, trial: FrozenTrial, folder: Path, copied: Fr
 
 
 def copy_rest(source: Path, target: Path) -> None:
-    """Copy what lies in a study's folder beside the folders of its trials, such as drawings.
+    """Copy the files in a study's folder that belong to no trial's folder, such as drawings.
 
     Raises:
-        CheckpointError: it cannot be written.
+        CheckpointError: a file cannot be written.
     """
     if remote.is_remote(source) or remote.is_remote(target):
         _copy_remote(source, target, but=(MARKER, "trial-*"))
@@ -124,11 +124,11 @@ def copy_rest(source: Path, target: Path) -> None:
 
 
 def _copy(path: Path, target: Path) -> None:
-    """Copy a file or a folder, which appears with all that is in it, or not at all where it is gone."""
+    """Copy a file or a folder. It appears complete; if it was deleted meanwhile, it does not appear."""
     if target.exists():
         return
     aside = target.with_name(f".{path.name}.part")
-    if aside.is_dir():  # of a try that was interrupted
+    if aside.is_dir():  # left by an interrupted call
         shutil.rmtree(aside, ignore_errors=True)
     try:
         if path.is_dir():
@@ -147,7 +147,7 @@ def _copy(path: Path, target: Path) -> None:
 
 
 def _copy_remote(source: Path, target: Path, but: Sequence[str] = (OWNER,)) -> None:
-    """All files, except what stands at the top under names like `but`, and states of trainings."""
+    """All files, except those at the top whose names match `but`, and states of trainings."""
     for name in remote.names(source, "**/*"):
         at_top, last = Path(name).parts[0], Path(name).name
         kept = not any(fnmatch(at_top, one) for one in but) and not any(fnmatch(last, p) for p in PASSING)
@@ -187,11 +187,11 @@ def retrained(study: optuna.Study, numbers: Mapping[int, int]) -> list[dict[str,
 
 
 def half_made(study: optuna.Study) -> str:
-    """From which study this one is being made, or was when that was interrupted; "" of any other."""
+    """The study from which this one is being made, also if that was interrupted; "" for any other study."""
     coming = record.COMING.of(study) or {}
     return str(coming.get("from", ""))
 
 
 def place_of(study: optuna.Study) -> str:
-    """What tells a study from others of its name."""
+    """What distinguishes a study from others with its name."""
     return record.IDENTITY.of(study) or f"{private.study_id(study)}"

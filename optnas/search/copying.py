@@ -1,4 +1,4 @@
-"""A whole study, with its files, in another storage or under another name; then both go on independently."""
+"""Copy a whole study with its files to another storage or name; then both go on independently."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from optnas.storage.base import HELD
 from optnas.storage.open import open_storage
 
 _OWN = frozenset((record.IDENTITY.name, record.FOLDER.name, record.COMING.name, record.BUDGET.name))
-"""What a study does not share with its copy."""
+"""Attributes that a copy does not take over."""
 
 
 def copy_study(
@@ -69,7 +69,7 @@ def copy_study(
 
 
 def _begin(study: optuna.Study, storage: BaseStorage, study_name: str) -> optuna.Study:
-    """The copy without trials, or as far as an earlier try got."""
+    """The copy without trials, or what an interrupted call has copied."""
     if study_name in optuna.get_all_study_names(storage):
         new = optuna.load_study(study_name=study_name, storage=storage)
         begun = carry.half_made(new) == study.study_name

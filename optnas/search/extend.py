@@ -1,6 +1,6 @@
-"""A study goes on in a space that has grown: in a new study, which has the trials that still fit.
+"""Go on in a space that has grown: a new study takes over the trials that still fit.
 
-Optuna keeps one list of choices for a name in a study, so a candidate more needs a new one.
+Optuna keeps one list of choices for each name of a study, so a further candidate needs a new study.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def extend(
 
 @dataclass(frozen=True)
 class _Fitted:
-    """A trial as the space asks for it now."""
+    """A trial with the questions that the space asks now."""
 
     trial: FrozenTrial
     answers: Mapping[str, Any]
@@ -167,11 +167,11 @@ class _Fitted:
 
 
 class _Left(OptnasError):
-    """Why a trial is left behind."""
+    """Raised with the reason why a trial is not carried over."""
 
 
 class _Examined:
-    """Which trials of a study fit a space, as they are in it, and why others do not."""
+    """Finds the trials of a study that fit a space, as they are in it, and why others do not."""
 
     def __init__(
         self, study: optuna.Study, objective: Objective, defaults: dict[str, Any], other_settings: bool
@@ -210,7 +210,7 @@ class _Examined:
             )
 
     def _original(self, trial: FrozenTrial) -> int | None:
-        """The trial whose value a trial has, if that is left behind."""
+        """The trial from which a trial took its value, if that one is not carried over."""
         twin_of = record.TWIN_OF.of(trial)
         return twin_of if twin_of is not None and twin_of not in self.fitted else None
 
@@ -275,9 +275,9 @@ class _Examined:
     def _unproven(
         self, trial: FrozenTrial, params: Mapping[str, Any], of_space: Draw, dropped: Sequence[str]
     ) -> str:
-        """Why nobody can tell that the space builds the network of the trial; "" where it is the same.
+        """Why it cannot be told whether the space builds the trial's network; "" if it certainly does.
 
-        Raises _Left where it is another one, or nobody can tell and a decision is gone.
+        Raises _Left if it builds another network, or if that cannot be told and a decision is gone.
         """
         before = record.FINGERPRINT.of(trial)
         gone = f" without {', '.join(map(repr, dropped))}" if dropped else ""
@@ -341,7 +341,7 @@ def _begin(
     sampler: BaseSampler | SamplerFactory | None,
     pruner: BasePruner | None,
 ) -> optuna.Study:
-    """The new study, empty, or as far as an earlier try got."""
+    """The new study, empty, or with the trials that an interrupted call carried over."""
     storage = private.storage(study)
     if study_name in optuna.get_all_study_names(storage):
         there = optuna.load_study(study_name=study_name, storage=storage)
@@ -361,7 +361,7 @@ def _begin(
 def _carry_weights(
     study: optuna.Study, objective: Objective, new: optuna.Study, trials: Mapping[int, FrozenTrial]
 ) -> dict[int, str]:
-    """Copy the kept weights; those that do not fit the networks are not kept: number to why."""
+    """Copy the kept weights. Returns the numbers of trials whose weights do not fit, with the reasons."""
     estimator = objective.estimator
     if not estimator.keeps_weights:
         return {}

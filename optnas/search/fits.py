@@ -1,4 +1,4 @@
-"""Whether a study and a space fit each other, found out before a trial is spent on it."""
+"""Check that a study and a space fit each other before a trial is spent."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def check_fits(study: optuna.Study, objective: Objective) -> None:
 
 
 def never_asked(trial: FrozenTrial) -> list[str]:
-    """Names for which a trial that is COMPLETE was given answers, and which nothing asked for."""
+    """Names for which a COMPLETE trial was given answers, although nothing asked for them."""
     return (
         sorted(fixed_params(trial).keys() - trial.params.keys()) if trial.state == TrialState.COMPLETE else []
     )
@@ -73,7 +73,7 @@ def _replay_stored(trials: Sequence[FrozenTrial], objective: Objective, known: _
             continue
         asked = _complete(given) if trial.state == TrialState.WAITING else replay(given)
         try:
-            # Where the space raises, on whatever device, it is no question of what is stored.
+            # If the space itself raises, the stored trials are not to blame.
             if walk(objective.space, asked) is None:
                 _check_all_asked(trial, asked)
         except ParamsMismatchError as error:
@@ -84,7 +84,7 @@ def _replay_stored(trials: Sequence[FrozenTrial], objective: Objective, known: _
 
 
 class _Known:
-    """How each name was asked first: by a trial of the study, or now."""
+    """The first question for each name: that of a trial of the study, or of now."""
 
     def __init__(self, trials: Sequence[FrozenTrial]) -> None:
         self._stored: dict[str, tuple[BaseDistribution, int]] = {}
@@ -94,7 +94,7 @@ class _Known:
         self._asked: dict[str, tuple[BaseDistribution, Mapping[str, Any]]] = {}
 
     def check(self, asked: Draw) -> None:
-        """Compare with all questions of one architecture."""
+        """Compare the questions of one architecture with those that are known."""
         for name, now in asked.distributions.items():
             check_storable(name, now)
             before, params = self._asked.setdefault(name, (now, asked.params))
@@ -112,7 +112,7 @@ class _Known:
 
 def _check_all_asked(trial: FrozenTrial, answers: Draw) -> None:
     asked = record.ASKED.of(trial)
-    if asked is None:  # not finished: who asked for its parameters is not known
+    if asked is None:  # not finished: it is not known whether the space or the task asked
         return
     more = trial.params.keys() - asked.keys() - answers.params.keys()
     if more:
@@ -123,6 +123,6 @@ def _check_all_asked(trial: FrozenTrial, answers: Draw) -> None:
 
 
 def _complete(given: dict[str, Any]) -> Draw:
-    """Answers as given, and anything possible for the rest, which the sampler will answer."""
+    """The given answers, and any valid answers to the other questions, which the sampler will answer."""
     rng = np.random.default_rng(0)
     return Draw(lambda name, distribution: given[name] if name in given else draw(distribution, rng))

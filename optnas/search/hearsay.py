@@ -1,4 +1,4 @@
-"""What a study is told of finished ones on other data, when it begins."""
+"""What a new study learns from finished studies on other data."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def listen(
     *,
     learns: bool,
 ) -> None:
-    """Tell a study of others, unless it was told of some before, and enqueue their best `try_first`.
+    """Store in a study what others say, unless it has that already, and enqueue their best `try_first`.
 
     Raises:
         ValueError: see `create_study`.
@@ -60,8 +60,8 @@ def listen(
 
 
 def _heard(study: optuna.Study, other: optuna.Study) -> list[record.Heard]:
-    """What another study says of each objective that it shares with this one; of one value each, of that."""
-    from optnas.surrogate.prior import hear  # only here: it takes scipy, which takes a second to import
+    """What another study says of each objective that both have; if each has one value, of that one."""
+    from optnas.surrogate.prior import hear  # imported here because scipy takes a second
 
     if len(study.directions) == len(other.directions) == 1:
         return [hear(other)]
@@ -82,7 +82,7 @@ def _is_same(one: optuna.Study, other: optuna.Study) -> bool:
 
 
 def _best(told: Sequence[record.Heard], objective: Objective) -> Iterator[dict[str, Any]]:
-    """Architectures that the space has, the best of each study in turn."""
+    """The best architectures of each study in turn, as far as the space has them."""
     orders = [np.argsort(one.scores, kind="stable") for one in told]
     seen = set()
     for rank in range(max(map(len, orders))):
@@ -94,7 +94,7 @@ def _best(told: Sequence[record.Heard], objective: Objective) -> Iterator[dict[s
 
 
 def _fitting(params: Mapping[str, Any], objective: Objective) -> dict[str, Any] | None:
-    """These answers, where the space, task and data ask for them and take them; None where they do not."""
+    """These answers, if the space, task and data ask for exactly them and accept them; otherwise None."""
 
     class Misfit(Exception):
         pass

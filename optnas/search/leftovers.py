@@ -1,4 +1,4 @@
-"""What lies in the folders of studies and no trial needs: found, told, and then deleted."""
+"""Files in the folders of studies that no trial needs: find, list and delete them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Leftover:
     """Something that may be deleted.
 
     Attributes:
-        path: of a study's folder, or of a trial's.
-        n_bytes: that deleting it frees.
-        why: nobody needs it.
-        of_trial: whether it is what a trial has left beside its weights, and not a whole folder.
+        path: a study's folder, or a trial's.
+        n_bytes: bytes that deleting it frees.
+        why: the reason why no trial needs it.
+        of_trial: whether only the files beside a trial's weights may be deleted, not the whole folder.
     """
 
     path: Path
@@ -38,19 +38,19 @@ class Leftover:
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What may be deleted, and of what looked like it, why it may not: path to reason."""
+    """What may be deleted; and, for what looked like it but must stay, the path and the reason."""
 
     found: list[Leftover]
     spared: dict[Path, str]
 
     @property
     def n_bytes(self) -> int:
-        """Of all that may be deleted."""
+        """Bytes that deleting all of it frees."""
         return sum(leftover.n_bytes for leftover in self.found)
 
 
 class Standing(Enum):
-    """Whether anybody needs a study's folder."""
+    """Whether a study needs a folder."""
 
     NEEDED = "it is needed"
     GONE = "its study was deleted"
@@ -60,10 +60,10 @@ class Standing(Enum):
 
 
 def standing(folder: Path, storage: Storage) -> Standing:
-    """How a folder stands to the studies of a storage, as these are now."""
+    """Whether any of the studies that a storage has now needs a folder."""
     marker = read_marker(folder)
     if not marker:
-        return Standing.NEEDED  # nobody knows by whom
+        return Standing.NEEDED  # it is not known by which study
     if "process" in marker:
         dead = is_of_the_dead(marker)
         return Standing.NEEDED if not dead else Standing.DEAD if _is_mine(folder) else Standing.OTHERS
@@ -85,18 +85,18 @@ def standing(folder: Path, storage: Storage) -> Standing:
 
 
 def _is_mine(folder: Path) -> bool:
-    """Whether it is this user's; behind a URL, that is what may be deleted."""
+    """Whether it belongs to this user; behind a URL, whatever may be deleted does."""
     return remote.is_remote(folder) or os.lstat(folder).st_uid == os.getuid()
 
 
 def leftovers(storage: str | BaseStorage, also_in: Sequence[str | os.PathLike[str]] = ()) -> Leftovers:
     """What no trial of a storage needs, on this machine and behind the URLs of its studies.
 
-    That is how far trainings got whose trials have ended, and folders of studies that were deleted. Folders
-    are looked for beside those of the studies, in `runs` beside a SQLite file and in the working directory,
-    and in `also_in`, folders or URLs. Weights of a study that exists are never among it, nor what a trial
-    that runs, waits or is paused may go on from, nor a folder of a study of another storage, of a process
-    that lives, or of another user.
+    These are the saved states of trainings whose trials have ended, and the folders of deleted studies. It
+    looks for folders beside those of the studies, in `runs` beside a SQLite file and in the working
+    directory, and in `also_in`, folders or URLs. It never lists weights of a study that exists; states from
+    which a running, waiting or paused trial may go on; or folders of another storage's study, of a living
+    process, or of another user.
     """
     opened = open_storage(storage)
     names = optuna.get_all_study_names(opened)
@@ -116,7 +116,7 @@ _TO_GO = (Standing.GONE, Standing.DEAD)
 
 
 def delete(storage: str | BaseStorage, found: Iterable[Leftover]) -> list[Path]:
-    """Delete leftovers, each if it still is one; returns which were."""
+    """Delete leftovers that are still not needed; returns those."""
     opened, deleted = open_storage(storage), []
     for leftover in found:
         if leftover.of_trial:
@@ -130,7 +130,7 @@ def delete(storage: str | BaseStorage, found: Iterable[Leftover]) -> list[Path]:
 
 
 def _states(studies: Iterable[optuna.Study]) -> Iterator[Leftover]:
-    """How far trainings got whose trials have ended."""
+    """The saved states of trainings whose trials have ended."""
     for study in studies:
         for trial, path, files in passing(study):
             if trial.state.is_finished() and not is_held(trial):
@@ -142,10 +142,10 @@ def _states(studies: Iterable[optuna.Study]) -> Iterator[Leftover]:
 def _folders(
     storage: Storage, studies: Iterable[optuna.Study], also_in: Sequence[str | os.PathLike[str]]
 ) -> list[Path]:
-    """Folders of any studies, in the places where those of a storage lie."""
+    """Folders of any studies, in the places where this storage's studies have theirs."""
     own = [folder for study in studies if (folder := own_folder(study)) is not None]
     given = [os.fspath(place) for place in also_in]
-    # Of a place behind a URL, one folder stands for all beside it, whether there is one or not.
+    # Behind a URL, one folder stands for all beside it, whether it exists or not.
     far = [folder for folder in own if remote.is_remote(folder)]
     far += [remote.place_of(f"{place.rstrip('/')}/_") for place in given if remote.is_url(place)]
     own = [folder for folder in own if not remote.is_remote(folder)]

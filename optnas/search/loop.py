@@ -1,4 +1,4 @@
-"""The loop over trials in one process: take one, run it, tell its end, and see whether to go on."""
+"""The loop over trials in one process: take a trial, run it, record its end, and decide whether to go on."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ from optnas.strategy.distinct import DistinctSampler
 
 logger = logging.getLogger(__name__)
 
-# Trials in a row that cost no estimate (repeats, infeasible ones) before a search is called exhausted.
+# After so many trials in a row without an estimate (repeats, infeasible ones) a search counts as exhausted.
 MAX_IDLE_TRIALS = 100
 
-# Seconds of waiting for other trials after which a search says so, if it may be for ever.
+# Seconds of waiting for other trials after which a search says so, if the wait may never end.
 SILENCE = 5.0
 
 # Seconds to wait after a fault of the machine, twice as long after each further one.
@@ -80,14 +80,14 @@ def work(
 ) -> Iterator[FrozenTrial]:
     """Run trials in this process, one after the other, and yield each when it has finished.
 
-    Joins whatever other processes work on the study, and ends after `study.stop()`. The last process to end
-    puts aside, as PRUNED, what the pruner has paused.
+    Other processes may work on the study at the same time. The loop ends after `study.stop()`. The last
+    process to end sets the trials that the pruner has paused to PRUNED.
 
     Args:
-        deadline: a time as of `time.monotonic()`, which all processes of a machine share and nobody sets.
-        n_reports: once all trials of the study have made so many, no trial begins or goes on.
+        deadline: by `time.monotonic()`, a clock that all processes of a machine share and nobody sets.
+        n_reports: once all trials of the study have made so many reports together, none begins or goes on.
         halt: once it is set, no new trial begins.
-        watch: surrounds the objective of each trial.
+        watch: makes a context around the objective of each trial.
     """
     halt = threading.Event() if halt is None else halt
     with signals_raise():
@@ -102,7 +102,7 @@ def _told(
     callbacks: Sequence[Callback],
     ended: Iterator[FrozenTrial],
 ) -> Iterator[FrozenTrial]:
-    """Of trials that end while they are paused, tell everybody."""
+    """Call the callbacks for trials that ended while they were paused."""
     for trial in ended:
         if not is_held(trial):
             objective.estimator.finish(study, trial)
@@ -127,7 +127,7 @@ def _work(
         while not (private.is_stopped(study) or halt.is_set()):
             renew()
             end = end or _known_end(study, n_trials)
-            # An interruption after a trial was taken, and before it is looked after, would leave it RUNNING.
+            # An interruption right after a trial was taken would leave it RUNNING.
             with signals_wait() as passage, waits_in(passage):
                 over = partial(_is_over, study, deadline, n_reports, halt)
                 if end is None:
@@ -152,7 +152,7 @@ def _work(
                 callback(study, deepcopy(finished))
             yield finished
 
-            # Raised by the sampler when the space asks, so to the objective it is an error of the space.
+            # The sampler raises it when the space asks, so the objective takes it for an error of the space.
             if error is not None and isinstance(error.__cause__ or error, SpaceExhausted):
                 end = error.__cause__ or error
                 continue
@@ -174,14 +174,14 @@ def run_trial(
     passage: Passage,
     watch: Watch = lambda study, trial_id: nullcontext(),
 ) -> BaseException | None:
-    """Run one trial and tell the study; returns the error of a trial that failed.
+    """Run one trial and record its result; returns the error of a trial that failed.
 
-    Signals are held back, with a `passage` while the sampler and the objective are at work.
+    Signals are held back; a `passage` lets them through while the sampler and the objective work.
 
-    What is no fault of the trial (Ctrl-C, SIGTERM, a storage or a disk that fails) and what would end the
-    process (`sys.exit` in the user's code) queues it again, under the same number, and goes on upward; after
-    `recovery.MAX_KILLS` times at the same point the trial fails instead. A trial that was taken over by
-    another process is left to that one.
+    If the trial is not to blame (Ctrl-C, SIGTERM, a storage or a disk that fails), or if user code would end
+    the process (`sys.exit`), the trial is queued again under the same number and the exception is raised
+    again; after `recovery.MAX_KILLS` times at the same point the trial fails instead. If another process has
+    taken the trial over, it is left to that one.
     """
     error: BaseException | None = None
     try:
@@ -193,7 +193,7 @@ def run_trial(
         except optuna.TrialPruned:
             outcome = {"state": TrialState.PRUNED}
         except UpdateFinishedTrialError as failure:
-            # Of another study: an error in code. Or of this one, and the storage lets nothing be written.
+            # If it is about this trial, the next write raises it again; otherwise it is an error in code.
             Reason(Why.ERROR, describe_error(failure), cause=type(failure).__name__).write(trial)
             outcome, error = {"state": TrialState.FAIL}, failure
         except Exception as failure:
@@ -201,13 +201,13 @@ def run_trial(
                 raise
             outcome, error = {"state": TrialState.FAIL}, failure
         attach_drawing(study, objective, trial)
-        storage_of(study).flush(trial_id)  # which raises where `tell` would only read
+        storage_of(study).flush(trial_id)  # raises if the trial was taken over; `tell` would only read
         study.tell(trial, **outcome)
     except TrialPaused:
         requeue(study, trial_id, how="paused", held=trial.told_to_prune)
     except UpdateFinishedTrialError as lost:
         logger.warning("%s", lost)
-        return None  # however it ended here
+        return None  # another process has it, so its end here does not matter
     except BaseException as interruption:
         if _is_from_outside(interruption):
             requeue(study, trial_id)
@@ -223,14 +223,14 @@ def run_trial(
 
 
 class Failures:
-    """Remembers how the last trials ended, and stops a search in which the same goes wrong all the time."""
+    """Remembers how the last trials ended, and stops a search that keeps failing for the same reason."""
 
     def __init__(self) -> None:
         self._causes: deque[str] = deque(maxlen=10)
         self._n_finished = 0
 
     def add(self, trial: FrozenTrial, error: BaseException | None = None) -> None:
-        """A trial has finished.
+        """Note that a trial has finished.
 
         Raises:
             SearchFailedError: the first five trials, or eight of the last ten, failed for the same reason.
@@ -249,7 +249,7 @@ class Failures:
 
 
 class _Unasked:
-    """Says once of each name that an enqueued trial was given an answer for it and nothing asked."""
+    """Warns, once for each name, that an enqueued trial was given an answer for which nothing asked."""
 
     def __init__(self) -> None:
         self._told: set[str] = set()
@@ -267,10 +267,10 @@ class _Unasked:
 
 
 class _Unfinished:
-    """Slows down a loop that takes a trial which has not finished up again.
+    """Slows down a loop that takes up the same unfinished trial again and again.
 
-    Where the machine failed in it, that may last a while. Where it paused, it goes on at once, unless it
-    pauses again and again without getting any further.
+    After a fault of the machine it waits, because the fault may last. A paused trial goes on at once, unless
+    it pauses again and again without getting further.
     """
 
     def __init__(self) -> None:
@@ -278,7 +278,7 @@ class _Unfinished:
         self._n_raised = 0
 
     def passed(self) -> None:
-        """A trial has finished."""
+        """Note that a trial has finished."""
         self._n_raised = 0
 
     def add(self, study: optuna.Study, trial: FrozenTrial) -> None:
@@ -309,10 +309,10 @@ def _next_trial(
     over: Callable[[], bool],
     passage: Passage,
 ) -> int | None:
-    """The id of the next trial to run; None when the budget is spent, the time is over or all shall end.
+    """The id of the next trial to run; None when the budget or the time is spent, or the search shall end.
 
-    Those come first that the pruner had paused and lets go on. Where the rest of the budget is running
-    elsewhere, wait: one of those may come back or not count.
+    Paused trials that the pruner lets go on come first. If other processes run the rest of the budget, this
+    waits for them: one of their trials may come back, or may turn out not to count.
     """
     wait, began = 0.05, time.monotonic()
     told = False
@@ -361,16 +361,16 @@ def _tell_of_own_trials(study: optuna.Study) -> None:
 
 
 def _is_from_outside(interruption: BaseException) -> bool:
-    """Whether a person or a scheduler ends this process, not the code of the trial."""
+    """Whether a person or a scheduler ends this process, rather than the trial's own code."""
     if isinstance(interruption, SystemExit):  # what `signals_raise` and `Training` make of SIGTERM
         return interruption.code == 128 + 15
     return isinstance(interruption, KeyboardInterrupt)
 
 
 def _ends_search(error: BaseException) -> bool:
-    """Whether the next trial would meet the same.
+    """Whether the next trial would fail in the same way.
 
-    It is no error of one attempt, but of the storage, the disk or the sampler, or it shall end the process.
+    That is so if the storage, the disk or the sampler fails, or if the process shall end.
     """
     full = isinstance(error, OSError) and error_number(error) in (errno.ENOSPC, errno.EDQUOT)
     lasting = full or isinstance(error, StorageInternalError | CheckpointError)
@@ -378,13 +378,13 @@ def _ends_search(error: BaseException) -> bool:
 
 
 def _tell_refused(trial: FrozenTrial) -> None:
-    """Say of an enqueued trial that it breaks a limit: somebody wanted it."""
+    """Warn that an enqueued trial breaks a limit, since a person asked for that trial."""
     if "fixed_params" in trial.system_attrs and record.end(trial) is record.End.INFEASIBLE:
         logger.warning("Trial %d, which was enqueued, is infeasible: %s", trial.number, record.why(trial))
 
 
 def _end_idle(study: optuna.Study, objective: Objective, last: FrozenTrial) -> None:
-    """Say that trials which cost nothing followed each other for so long that there is no end.
+    """Say that so many trials in a row needed no estimate that the search is ended.
 
     Raises:
         SearchFailedError: no trial of the study was ever trained.
@@ -402,7 +402,7 @@ def _end_idle(study: optuna.Study, objective: Objective, last: FrozenTrial) -> N
 
 
 def _unmet(study: optuna.Study, objective: Objective) -> Iterator[str]:
-    """The limits that no trial kept, with how near any came."""
+    """The limits that no trial kept, with the value that came nearest."""
     measured = [record.facts(t) | record.metrics(t) for t in study.get_trials(deepcopy=False)]
     for limit in objective.limits:
         values = [numbers[limit.name] for numbers in measured if limit.name in numbers]
@@ -411,7 +411,7 @@ def _unmet(study: optuna.Study, objective: Objective) -> Iterator[str]:
 
 
 def _known_end(study: optuna.Study, n_trials: int | None) -> SpaceExhausted | None:
-    """Why the next trial would find nothing new, where there is to be one and this is known without it."""
+    """Why a next trial would find nothing new, if that is known before it runs."""
     sampler = study.sampler
     if not isinstance(sampler, DistinctSampler):
         return None
@@ -423,7 +423,7 @@ def _end_exhausted(study: optuna.Study, end: BaseException) -> None:
     """Say that nothing is left to try.
 
     Raises:
-        SearchFailedError: because all there was to try has failed; the message has the reasons.
+        SearchFailedError: everything that could be tried has failed; the message has the reasons.
     """
     if not any(map(record.counts, study.get_trials(deepcopy=False))):
         raise SearchFailedError(f"The search stops: {end}") from end
@@ -432,11 +432,11 @@ def _end_exhausted(study: optuna.Study, end: BaseException) -> None:
 
 @contextmanager
 def _in_one_process(number: int) -> Iterator[None]:
-    """End a copy of this process that user code made (`os.fork`) and that comes back from the objective."""
+    """End a forked copy of this process (`os.fork` in user code) when it returns from the objective."""
     pid, status, meant = os.getpid(), 1, False
     try:
         yield
-    except SystemExit as left:  # as it should
+    except SystemExit as left:  # the copy ends by itself
         status, meant = left.code if isinstance(left.code, int) else int(left.code is not None), True
         raise
     finally:
@@ -446,21 +446,21 @@ def _in_one_process(number: int) -> Iterator[None]:
             else:
                 words = f"A process forked in trial {number} came back from the objective and is ended.\n"
                 os.write(2, words.encode())
-            os._exit(status)  # nothing of the search or of what ends with it is the copy's
+            os._exit(status)  # the copy must not run the search's clean-up
 
 
 def _answers(trial: FrozenTrial) -> Hashable | None:
-    """All answers of a finished trial: more than a plan has, where a plain function asked in the end."""
+    """All answers of a finished trial; a plain function as estimator may have asked more than was planned."""
     return params_key(trial.params) if record.ASKED.of(trial) is not None else None
 
 
 @contextmanager
 def _proposing(study: optuna.Study, objective: Objective) -> Iterator[Callable[[], None]]:
-    """Let the study's sampler propose only what is within the limits, fits and is not known yet.
+    """Let the study's sampler propose only architectures that keep the limits, fit into memory and are new.
 
-    What is given tells it, before a trial, by what an architecture is known now: by its network once equal
-    networks were seen to train to equal values, by its answers before and if not; once a trial ran out of
-    memory, what fits; and, once enough were measured, what a device will say.
+    Before each trial the sampler is told how to recognize a known architecture: by its network, once equal
+    networks were seen to train to equal values, and until then by its answers. Once a trial ran out of
+    memory, it is told what fits; once enough networks were measured, what a device is predicted to say.
     """
     before, memory, measured = study.sampler, LearnedMemory(study, objective), LearnedCosts(study, objective)
     seed = derive_seed(record.origin(study), "distinct")

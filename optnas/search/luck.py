@@ -14,14 +14,14 @@ from optnas.objective import Objective
 from optnas.strategy.base import is_sound, loss
 
 FEWEST = 8
-"""Of fewer complete trials nobody can tell what of their values is luck."""
+"""With fewer complete trials it cannot be told how much of their values is luck."""
 
 MOST = 30
-"""So many of the best are told apart; others are not the best of the study."""
+"""How many of the best trials are compared; no other trial counts as the best of the study."""
 
 NOISE = (-3.0, 1.5)
-"""What is believed beforehand of the noise of single trainings: the logarithm of its variance, where that of
-all values is 1. Trainings anew, where there are some, soon say more."""
+"""The prior for the noise of single trainings: the logarithm of its variance, if all values have variance 1.
+Trainings anew, if there are some, soon outweigh it."""
 
 DRAWS = 4000
 
@@ -44,16 +44,16 @@ class Leader:
 def leaders(study: optuna.Study, objective: Objective) -> list[Leader]:
     """The best trials of a study of one value, the best expected score first.
 
-    The best of many single trainings owes its place partly to luck. A surrogate of all complete trials, and
-    of their trainings anew (`Best.retrain`), knows how much single trainings scatter, and what networks like
-    it got.
+    The best of many single trainings is partly the luckiest. A surrogate of all complete trials, and of their
+    trainings anew (`Best.retrain`), estimates how much single trainings scatter, and what similar networks
+    got.
     """
     sound = [t for t in study.get_trials() if is_sound(t) and record.TWIN_OF.of(t) is None]
     sound.sort(key=lambda trial: loss(study, trial))
     values = [float(trial.values[0]) for trial in sound]
     [name] = objective.values
     exact = not objective.estimator.is_noisy or any(name in record.facts(trial) for trial in sound)
-    # Scores of weights that others trained do not tell what a training from scratch is expected to give.
+    # Scores of weights that other trials trained do not tell what to expect of a training from scratch.
     exact = exact or any(record.WEIGHTS.of(trial) is not None for trial in sound)
     if exact or len(sound) < FEWEST or len(set(values)) < 2:
         return [Leader(trial, value, math.nan) for trial, value in zip(sound, values, strict=True)]
@@ -71,10 +71,10 @@ def leaders(study: optuna.Study, objective: Objective) -> list[Leader]:
 
 
 def runs_anew(study: optuna.Study, trial: FrozenTrial) -> list[dict[str, float]]:
-    """The metrics of a trial's trainings anew, as long as in the search."""
+    """The metrics of a trial's trainings anew with as many epochs as in the search."""
     return record.retrained(study, trial.number, None)
 
 
 def _like(trial: FrozenTrial, value: float) -> FrozenTrial:
-    """Its answers and a value, without its reports: they are of the training that the search saw."""
+    """Its answers and a value, without its reports, which belong to the training in the search."""
     return create_trial(params=trial.params, distributions=trial.distributions, value=value)

@@ -1,4 +1,4 @@
-"""A search: a budget of the whole study, run by this process or by several, that survives interruptions."""
+"""`optimize`: spend a study's budget in this process or in several, and survive interruptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a study's results depend on beside its trials: versions, source of the space, data, device, seed."""
+"""What a study's results depend on besides its trials: versions, source of the space, data, device, seed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def source_hash(obj: Any) -> str:
 
 
 def _collect(obj: Any, parts: dict[str, None], seen: set[int]) -> None:
-    """Follow names from function to function, staying in the user's code, and the fields of nodes."""
+    """Follow names from function to function, and the fields of nodes, without leaving the user's code."""
     if id(obj) in seen or isinstance(obj, ModuleType):
         return
     seen.add(id(obj))
@@ -60,7 +60,7 @@ def _collect(obj: Any, parts: dict[str, None], seen: set[int]) -> None:
             if not is_users_code(inspect.getfile(obj)):
                 return
             parts[inspect.getsource(obj)] = None
-        except (OSError, TypeError):  # defined at a prompt, or built in: its name has to do
+        except (OSError, TypeError):  # defined at a prompt, or built in: its name must suffice
             parts[obj.__qualname__] = None
         if isinstance(obj, FunctionType):
             used = inspect.getclosurevars(obj)

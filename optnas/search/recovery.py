@@ -1,4 +1,4 @@
-"""Trials that were cut off: put back into the queue at once, or given up when they end whoever runs them."""
+"""Interrupted trials: put them back into the queue, or give them up if they kill whoever runs them."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def requeue(
     how: Literal["interrupted", "paused"] = "interrupted",
     held: bool = False,
 ) -> Fate:
-    """Put an own running trial back into the queue, in place; that costs it nothing.
+    """Put a running trial of this process back into the queue, in place; that counts as no loss.
 
-    Number, parameters and reports stay. Where a shared storage does not answer now, this process does it as
-    soon as it does. One that is `held` goes on when the pruner says so.
+    Number, parameters and reports stay. If a shared storage does not answer now, this process repeats it as
+    soon as the storage does. If `held`, the trial goes on when the pruner says so.
     """
     storage = private.storage(study)
     try:
@@ -69,10 +69,10 @@ def requeue(
 
 
 def requeue_or_give_up(study: optuna.Study, trial_id: int, error: BaseException) -> Fate:
-    """Put an own running trial back into the queue, whose attempt ended by `error`; that is a loss.
+    """Put a running trial of this process back into the queue after `error`; that counts as a loss.
 
-    What the error is (a full disk, a storage that fails, `sys.exit` in the user's code) may pass, or lie in
-    the trial: as with those that kill their process, `MAX_KILLS` losses at the same point end it.
+    The error (a full disk, a storage that fails, `sys.exit` in the user's code) may pass by itself, or the
+    trial may cause it: as with trials that kill their process, `MAX_KILLS` losses at the same point end it.
     """
     storage = private.storage(study)
     try:
@@ -82,14 +82,14 @@ def requeue_or_give_up(study: optuna.Study, trial_id: int, error: BaseException)
         told, n_lost = describe_error(error), _n_lost(attempts, point)
         storage.set_trial_user_attr(trial_id, record.ATTEMPTS.name, attempts)
         if n_lost >= MAX_KILLS:
-            storage.get_trial(trial_id)  # so that the attempts are stored: a storage that fails fails here
+            storage.get_trial(trial_id)  # stores the attempts; if the storage fails, it fails here
             words = f"gave up: {n_lost} attempts at this trial ended at the same point, the last by {told}"
             _give_up(storage, trial, words)
             return Fate.GIVEN_UP
         storage.set_trial_state_values(trial_id, TrialState.WAITING)
     except (UpdateFinishedTrialError, KeyError):
         return Fate.GONE
-    except StorageInternalError:  # whatever ails the storage, it is not the trial
+    except StorageInternalError:  # the storage fails, not the trial
         return _without_storage(storage, trial_id)
     logger.warning(
         "Trial %d is queued again; an attempt at it ended by %s. After %d such ends at one point it fails.",
@@ -101,7 +101,7 @@ def requeue_or_give_up(study: optuna.Study, trial_id: int, error: BaseException)
 
 
 def _without_storage(storage: optuna.storages.BaseStorage, trial_id: int) -> Fate:
-    """Leave a trial to the storage, which queues it once it answers; the attempt is no loss."""
+    """Leave a trial to the storage, which queues it once it answers; that counts as no loss."""
     with suppress(StorageInternalError, UpdateFinishedTrialError, KeyError):
         attempts = record.ATTEMPTS.within(storage.get_trial_user_attrs(trial_id)) or []
         if attempts and attempts[-1].get("how") == "raised":
@@ -115,8 +115,8 @@ def _without_storage(storage: optuna.storages.BaseStorage, trial_id: int) -> Fat
 def recover(study: optuna.Study) -> list[FrozenTrial]:
     """Queue again every trial whose process died or whose lease ended, or that this process gave up.
 
-    A trial that has cost `MAX_KILLS` attempts at the same point becomes FAIL instead, with the reason. One
-    that reports more between its losses gets further, however often its machines are taken away.
+    A trial that has lost `MAX_KILLS` attempts at the same point becomes FAIL instead, with the reason. A
+    trial that makes a report between its losses goes on, however often its machines are taken away.
 
     Returns:
         The trials that became FAIL.
@@ -125,7 +125,7 @@ def recover(study: optuna.Study) -> list[FrozenTrial]:
     storage.requeue_abandoned()
     given_up = []
     for trial in storage.stale_trials(private.study_id(study)):
-        with signals_wait():  # between the two steps nobody else would look after it
+        with signals_wait():  # a trial that is lost between the two steps would stay RUNNING
             if _recover(storage, trial) is Fate.GIVEN_UP:
                 given_up.append(storage.get_trial(trial.trial_id))
     return given_up

@@ -1,4 +1,4 @@
-"""One estimate in little before the first trial: a mistake in the settings costs no trial."""
+"""A short estimate before the first trial, so that a mistake in the settings costs no trial."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from optnas.space.explore import walk
 from optnas.strategy.base import fixed_params
 from optnas.trial import Draw, replay
 
-_TRIES = 5  # networks, of which some may be refused or not run: that is for the search to learn
+_TRIES = 5  # networks; that the space refuses some, or some do not run, is no mistake in the settings
 
 
 def rehearse(study: optuna.Study, objective: Objective) -> None:
@@ -53,7 +53,7 @@ def rehearse(study: optuna.Study, objective: Objective) -> None:
                 objective.estimator.rehearse(model, Run.of(replay(params)))
             except (optuna.TrialPruned, TrialPaused):
                 continue
-            except FloatingPointError as error:  # of this network, perhaps
+            except FloatingPointError as error:  # perhaps only this network diverges
                 errors.append(error)
                 continue
             except Exception as error:
@@ -73,7 +73,7 @@ def _failed(params: Mapping[str, Any], error: Exception) -> SearchFailedError:
 
 
 def some_answers(objective: Objective, given: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Answers to all that a trial asks beforehand: those given, and random ones to the rest."""
+    """Answers to all questions that can be asked before an estimate: given ones, and random ones."""
     asked = Draw(keep_or_draw(given, np.random.default_rng(seed)))
     walk(objective.ask, asked)
     return asked.params
@@ -81,10 +81,10 @@ def some_answers(objective: Objective, given: Mapping[str, Any], seed: int) -> d
 
 @contextmanager
 def random_numbers_as_before() -> Iterator[None]:
-    """Put the global random states back at the end."""
+    """Restore the global random states at the end."""
     python = random.getstate()
     numpy = np.random.get_state()  # noqa: NPY002  # the global generator is the one that user code draws from
-    # A device that was not used yet is not begun with here: it would cost its memory.
+    # Do not initialize a device that was not used yet: that would take memory.
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     try:
         with torch.random.fork_rng(devices=list(devices)):

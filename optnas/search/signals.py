@@ -1,4 +1,4 @@
-"""When Ctrl-C, SIGTERM, the end of a terminal and user code that exits may end a search."""
+"""Ctrl-C, SIGTERM, a closed terminal and user code that exits: when they may end a search."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 Passage = Callable[[], AbstractContextManager[None]]
-"""Makes contexts in which signals come through, those first that were held back before."""
+"""Makes contexts that let signals through, first those that were held back before."""
 
 
 @contextmanager
@@ -46,9 +46,9 @@ def signals_raise() -> Iterator[None]:
 
 @contextmanager
 def _sent_again(is_lost: Callable[[BaseException | None], signal.Signals | None]) -> Iterator[None]:
-    """Send a signal again, a little later, whose exception Python ignores.
+    """If Python ignores the exception of a signal, send the signal again a little later.
 
-    It does so where the exception is raised in a `__del__` or in the callback of a weak reference.
+    Python ignores exceptions that are raised in a `__del__` or in the callback of a weak reference.
     """
     if not _in_main_thread():
         yield
@@ -75,8 +75,8 @@ def _sent_again(is_lost: Callable[[BaseException | None], signal.Signals | None]
 def signals_wait() -> Iterator[Passage]:
     """Hold SIGINT and SIGTERM back, then let them through, unless an exception ends the context anyway.
 
-    SIGCHLD is not heard but in passages: torch's handler raises wherever the main thread is when a process
-    that loads data dies.
+    SIGCHLD is handled only in passages, because torch's handler raises an exception wherever the main thread
+    is when a process that loads data dies.
     """
     held: list[int] = []
     interrupt, terminate = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
@@ -104,8 +104,8 @@ def signals_wait() -> Iterator[Passage]:
 def exits_are_told(message: str) -> Iterator[None]:
     """Write `message` to stderr and exit with status 1 where code of this process calls `os._exit(0)`.
 
-    It cannot be stopped, but a caller that looks at the status must not take the search for done. Code that
-    took the function out of `os` before is not seen; forked children leave as they like.
+    The process cannot be kept from ending, but whoever looks at its status must not believe that the search
+    is done. Code that took the function out of `os` before is not noticed; forked children may exit so.
     """
     process, leave = os.getpid(), os._exit
 
@@ -149,7 +149,7 @@ class _Children:
         try:
             yield
         finally:
-            self._handler = signal.getsignal(signal.SIGCHLD)  # it may be torch's by now
+            self._handler = signal.getsignal(signal.SIGCHLD)  # torch may have set its own by now
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 

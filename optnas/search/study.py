@@ -88,7 +88,7 @@ def create_study(
     )
     _check_not_older(study)
     check_values(study, objective)
-    # Of several processes that begin a study at one moment, one decides.
+    # If several processes begin a study at the same moment, one of them decides.
     first = storage_of(study).settle_study_user_attr
     first(private.study_id(study), record.SEED.name, secrets.randbelow(2**31) if seed is None else seed)
     first(private.study_id(study), record.LIMITS.name, record.limits_as_kept(objective.limits))
@@ -110,7 +110,7 @@ def create_study(
 
 
 def _default_sampler(objective: Objective) -> SamplerFactory:
-    from optnas.strategy.predictor import PredictorSampler  # only here: scipy takes a second to import
+    from optnas.strategy.predictor import PredictorSampler  # imported here because scipy takes a second
 
     return lambda seed: PredictorSampler(
         objective.seen, example=objective.example_for, costs=objective.costs, seed=seed
@@ -120,7 +120,7 @@ def _default_sampler(objective: Objective) -> SamplerFactory:
 def limited(
     study: optuna.Study, objective: Objective, sampler: BaseSampler, within: Within | None
 ) -> BaseSampler:
-    """The sampler; where there are limits that can be computed, it proposes nothing beyond them."""
+    """The sampler; if some limits can be computed before a trial, it proposes nothing beyond them."""
     inner = sampler.sampler if isinstance(sampler, LimitedSampler) else sampler
     if isinstance(inner, TrialSampler):
         inner.within = within
@@ -130,7 +130,7 @@ def limited(
 
 
 def describe_changes(study: optuna.Study, objective: Objective) -> str:
-    """What is not as it was when the study began (versions, source of the space, data, ...); or ""."""
+    """What has changed since the study began (versions, source of the space, data, ...); "" if nothing."""
     before = record.PROVENANCE.of(study)
     return _describe_changes(study, before, provenance(objective)) if before else ""
 
@@ -177,7 +177,7 @@ def check_values(study: optuna.Study, objective: Objective) -> None:
             f"interrupted: then optnas.{coming.get('how')}, called again as before, finishes it."
         )
     begun = [direction.name.lower() for direction in study.directions]
-    names = study.metric_names or ["a value"] * len(begun)  # Optuna's own studies have no names
+    names = study.metric_names or ["a value"] * len(begun)  # studies of plain Optuna may have no names
     if begun != objective.directions or study.metric_names not in (None, list(objective.values)):
         values = ", ".join(f"{direction} {name}" for name, direction in zip(names, begun, strict=True))
         asked = ", ".join(f"{direction} {name}" for name, direction in objective.values.items())
@@ -201,8 +201,8 @@ def check_values(study: optuna.Study, objective: Objective) -> None:
 def _make_sampler(study: optuna.Study, sampler: BaseSampler | SamplerFactory) -> BaseSampler:
     if isinstance(sampler, BaseSampler):
         return sampler
-    # Trial n is answered from the seed, n and the stored trials: resumed runs and workers do not repeat.
-    # Ours are made so, and keep what they learned from one trial to the next.
+    # The answers to trial n depend on the seed, n and the stored trials, so resumed runs and workers do not
+    # repeat each other. Our samplers do that themselves, and keep what they learned between trials.
     seed = derive_seed(record.origin(study), "sampler")
     with _experimental():
         made = sampler(seed)
@@ -211,7 +211,7 @@ def _make_sampler(study: optuna.Study, sampler: BaseSampler | SamplerFactory) ->
 
 @contextmanager
 def _experimental() -> Iterator[None]:
-    """Use what Optuna calls experimental, which was measured to work (a warning helps no user of ours)."""
+    """Use a feature that Optuna calls experimental, without its warning: optnas has tested it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield

@@ -1,4 +1,4 @@
-"""Whose turn it is: trials that the pruner paused go on, are put aside at the end, and are taken up again."""
+"""Paused trials: let them go on, set them aside at the end of a budget, and take them up again."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from optnas.storage.open import claim, storage_of
 from optnas.strategy.halving import PromotingPruner
 
 KEPT = 10
-"""So many trials that are paused at the end of a budget keep their state, to go on with more budget."""
+"""How many trials that are paused at the end of a budget keep their state, to go on with more budget."""
 
 
 def promotes(study: optuna.Study) -> bool:
-    """Whether the study's pruner lets go on what it stopped."""
+    """Whether the study's pruner lets trials go on that it stopped."""
     return isinstance(study.pruner, PromotingPruner)
 
 
 def take_paused(study: optuna.Study, *, last: bool) -> int | None:
-    """The id of a paused trial that goes on now, in this process; None where there is none.
+    """The id of a paused trial that goes on now, in this process; None if there is none.
 
-    `last`: no new trial may begin any more.
+    `last`: whether no new trial may begin any more.
     """
     pruner = study.pruner
     while isinstance(pruner, PromotingPruner) and (trial := pruner.promote(study, last=last)) is not None:
         trial_id = private.trial_id(trial)
         if claim(study, None, record.COUNTS.name, wanted=trial_id).trial_id is not None:
             record.LET_GO_ON.write(study, trial, record.n_reports(trial))
-            if Reason.of(trial) is not None:  # of an end that is none any more
+            if Reason.of(trial) is not None:  # the reason of an earlier end, which no longer holds
                 storage_of(study).set_trial_user_attr(trial_id, record.REASON.name, {})
             return trial_id
-        # Another process was faster; ask again, of what there is now.
+        # Another process was faster; ask the pruner again.
     return None
 
 
 def end_paused(study: optuna.Study) -> Iterator[FrozenTrial]:
-    """The search is over: end PRUNED what is paused, unless other processes go on with it.
+    """At the end of a search, set paused trials to PRUNED, unless other processes go on with them.
 
-    The most promising keep the state from which they could go on, if more budget is given (`reopen_paused`).
+    The most promising ones keep the state from which they can go on with more budget (`reopen_paused`).
     """
     trials = study.get_trials(deepcopy=False)
     if any(trial.state == TrialState.RUNNING for trial in trials):
@@ -53,7 +53,7 @@ def end_paused(study: optuna.Study) -> Iterator[FrozenTrial]:
 
 
 def end_hopeless(study: optuna.Study) -> Iterator[FrozenTrial]:
-    """End PRUNED the least promising where more are paused than the pruner keeps: each has files."""
+    """Set the least promising to PRUNED if more are paused than the pruner keeps, since each has files."""
     pruner, trials = study.pruner, study.get_trials(deepcopy=False)
     if not isinstance(pruner, PromotingPruner):
         return
@@ -64,10 +64,10 @@ def end_hopeless(study: optuna.Study) -> Iterator[FrozenTrial]:
 
 
 def _paused(study: optuna.Study, trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """What is paused, the most promising first."""
+    """The paused trials, the most promising first."""
     pruner = study.pruner
     paused = [trial for trial in trials if trial.state == TrialState.WAITING and is_held(trial)]
-    if not paused:  # a pruner of one value cannot rank trials of several, nor does it pause any
+    if not paused:  # a pruner for one value pauses no trial of several values, and cannot rank them
         return []
     return pruner.ranked(study, paused) if isinstance(pruner, PromotingPruner) else paused
 
@@ -75,7 +75,7 @@ def _paused(study: optuna.Study, trials: list[FrozenTrial]) -> list[FrozenTrial]
 def _end(
     study: optuna.Study, trial: FrozenTrial, kind: Why, why: str, *, held: bool
 ) -> Iterator[FrozenTrial]:
-    """End a paused trial PRUNED, unless another process takes it up just now."""
+    """Set a paused trial to PRUNED, unless another process takes it up at this moment."""
     storage, trial_id = storage_of(study), private.trial_id(trial)
     if claim(study, None, record.COUNTS.name, wanted=trial_id).trial_id is None:
         return
@@ -101,7 +101,7 @@ def _where(trial: FrozenTrial) -> str:
 
 
 def reopen_paused(study: optuna.Study, n_trials: int | None) -> None:
-    """There is budget again: what was paused when it ended waits for its turn."""
+    """When there is budget again, let the trials wait for their turn that were paused at its end."""
     trials = study.get_trials(deepcopy=False)
     if not promotes(study) or (n_trials is not None and record.n_counted(trials) >= n_trials):
         return

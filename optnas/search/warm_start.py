@@ -1,4 +1,4 @@
-"""Beginning a search with what cheap facts find promising among many architectures."""
+"""Begin a search with the architectures that cheap facts find most promising."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from optnas.trial import Draw
 logger = logging.getLogger(__name__)
 
 PROMISING = (zero_cost(jacob_cov), N_PARAMS)
-"""What ranked best of all sums of two on NAS-Bench-201 (studies/benchmarks/zero_cost.py)."""
+"""The pair of facts whose summed log ranks ranked best on NAS-Bench-201 (studies/benchmarks/zero_cost.py)."""
 
-_TRIES = 20  # draws for each architecture that is wanted
+_TRIES = 20  # draws for each wanted architecture
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An architecture and what is known of it; `score` is 0 for the most promising in every fact."""
+    """An architecture and its facts; `score` is 0 for one that is the most promising in every fact."""
 
     params: dict[str, Any]
     facts: dict[str, float]
@@ -105,7 +105,7 @@ def _measure(
     seed: int,
     tell: ToldOnce,
 ) -> dict[str, float]:
-    """The facts that could be had of an architecture; questions of task and data get random answers."""
+    """The facts of an architecture that could be computed; task and data get random answers."""
     found: dict[str, float] = {}
     trial = Draw(keep_or_draw(params, rng))
     with seeded(seed):

@@ -1,4 +1,4 @@
-"""Several processes that share one study, and one place that watches over them."""
+"""Several processes that share one study, and the process that watches over them."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ logger = logging.getLogger(__name__)
 GRACE = 30.0
 """Seconds that workers get to save their state when the search is interrupted."""
 
-_LONGEST_PAUSE = 30.0  # seconds before a worker is replaced, where one after the other dies
+_LONGEST_PAUSE = 30.0  # seconds before a worker is replaced, if one after the other dies
 
 
 @dataclass(frozen=True)
 class Search:
     """What the processes of a search have in common; see `optimize`.
 
-    `deadline`: as of `time.monotonic()`; `n_reports`: of all trials of the study.
+    `deadline`: by `time.monotonic()`; `n_reports`: by all trials of the study together.
     """
 
     n_trials: int | None
@@ -83,7 +83,7 @@ def run_workers(
         try:
             team.start()
             while True:
-                team.poll()  # before the trials, so that all that the ended did is seen
+                team.poll()  # before looking at trials, so that everything is seen that ended workers did
                 for given_up in recover(study):
                     objective.estimator.finish(study, given_up)
                 trials = study.get_trials(deepcopy=False)
@@ -103,7 +103,7 @@ def run_workers(
                 time.sleep(0.25)
         finally:
             team.stop()
-            with suppress(StorageInternalError):  # which would hide why the search ends
+            with suppress(StorageInternalError):  # it would hide why the search ends
                 recover(study)
     if team.deaths:
         died = ", ".join(f"{n} by {how}" for how, n in team.deaths.items())
@@ -118,18 +118,18 @@ def run_workers(
 
 @contextmanager
 def make_job(study: optuna.Study, objective: Objective, search: Search) -> Iterator[Job]:
-    """All that a worker needs to know, for as long as the context lasts.
+    """All that a worker needs to know, while the context lasts.
 
-    Objectives may hold data in memory: they are written once, into a file without a name, which every worker
+    Objectives may hold much data, so they are written once, into a file without a name, which every worker
     reads. The storage's password is not in it.
 
     Raises:
         ValueError: the objective, the sampler, the pruner or a callback cannot be pickled.
     """
-    storage = storage_of(study)  # as arguments: pickled, it would leave the password behind
+    storage = storage_of(study)  # passed as arguments, since a pickled storage has no password
     with tempfile.TemporaryFile() as body:
         try:
-            # A deadline is of this machine's clock.
+            # The deadline is a time of this machine's clock, so others get the seconds that are left.
             anywhere = replace(search, deadline=None)
             cloudpickle.dump((study.study_name, study.sampler, study.pruner, objective, anywhere), body)
         except (TypeError, AttributeError, ValueError, ImportError) as error:
@@ -143,7 +143,7 @@ def make_job(study: optuna.Study, objective: Objective, search: Search) -> Itera
 
 
 class _Team:
-    """The workers of a search: who still runs, who is replaced, and when that leads nowhere."""
+    """The workers of a search: which ones run, which are replaced, and when replacing them is useless."""
 
     def __init__(self, launcher: Launcher, job: Job) -> None:
         self._launcher, self._job, self._size = launcher, job, launcher.n_workers
@@ -158,16 +158,16 @@ class _Team:
             self._launcher.start(place, self._job)
 
     def poll(self) -> None:
-        """See who has ended since."""
+        """Find the workers that have ended since the last call."""
         for place in range(self._size):
             if place not in self._ended and (farewell := self._launcher.poll(place)) is not None:
                 self._ended[place] = farewell
 
     def goes_on(self, over: bool) -> bool:
-        """Whether a worker still runs or is to be replaced; none is once all is `over` but their exit.
+        """Whether a worker still runs or is to be replaced; once the search is `over`, none is replaced.
 
         Raises:
-            SearchFailedError: a worker says so, or one after the other dies.
+            SearchFailedError: a worker reports that, or one worker after the other dies.
         """
         over = over or any(farewell.way == "stopped" for farewell in self._ended.values())
         if over and not self._halted:
@@ -190,14 +190,14 @@ class _Team:
             self._launcher.start(place, self._job)
 
     def _mourn(self, place: int, farewell: Farewell, over: bool) -> float:
-        """Note a death; the seconds to wait before the worker is replaced."""
-        if farewell.way == "overdue":  # it did what it should
+        """Note a death, and return the seconds to wait before the worker is replaced."""
+        if farewell.way == "overdue":  # it ended itself on purpose
             return 0.0
         self.deaths[farewell.words if farewell.way == "died" else farewell.way] += 1
         self._in_a_row += 1
         if over:
             return 0.0
-        # Were it the trials that kill them, one would have been given up by now.
+        # If trials killed the workers, one of them would have been given up by now.
         if self._in_a_row > MAX_KILLS * self._size:
             raise SearchFailedError(
                 f"{self._in_a_row} workers died one after the other ({farewell.words}) and no trial got any "
@@ -216,7 +216,7 @@ class _Team:
         return pause
 
     def progressed(self) -> None:
-        """A trial finished or reported: replacing workers leads somewhere."""
+        """Note that a trial finished or reported, so that replacing workers is useful."""
         self._in_a_row = 0
 
     def stop(self) -> None:
@@ -230,17 +230,17 @@ def serve(
     halt: threading.Event,
     leave_now: Callable[[Farewell], None],
 ) -> Farewell:
-    """What a worker does, wherever it runs: take part in the search until there is no more for it to do.
+    """The work of a worker on any machine: take part in the search until nothing is left for it to do.
 
     Args:
-        secret: of the job.
-        body: the bytes of the job's body, or something that gives them, such as a memory map.
-        deadline: the job's, as of `time.monotonic()` of this machine.
+        secret: the secret of the job.
+        body: the bytes of the job's body, or a buffer of them, such as a memory map.
+        deadline: of the job, by `time.monotonic()` of this machine.
         halt: once it is set, no new trial begins.
-        leave_now: ends this process at once, with that farewell; called from another thread.
+        leave_now: ends this process at once, with the given farewell; called from another thread.
     """
     name, sampler, pruner, objective, search = cloudpickle.loads(body)
-    sampler.reseed_rng()  # where a sampler has a generator of its own, each worker's differs
+    sampler.reseed_rng()  # a sampler with a generator of its own shall draw differently in each worker
     limit = search.trial_timeout
 
     def watch(study: optuna.Study, trial_id: int) -> Any:
@@ -272,10 +272,10 @@ def serve(
 def _limited(
     study: optuna.Study, trial_id: int, seconds: float, leave_now: Callable[[Farewell], None]
 ) -> Iterator[None]:
-    """End this process, and the trial as FAIL, when the context lasts longer than that.
+    """If the context lasts longer than that, set the trial to FAIL and end this process.
 
-    Where even a thread gets no turn (a library in C that holds the interpreter), the process ends a little
-    later without a word, and the trial is one that was lost.
+    If no thread can run (a C library holds the interpreter), the process is killed a little later, and the
+    trial counts as lost.
     """
     here, lock = threading.get_ident(), threading.Lock()
 
@@ -288,7 +288,7 @@ def _limited(
             try:
                 private.storage(study).set_trial_user_attr(trial_id, record.REASON.name, reason)
                 private.storage(study).set_trial_state_values(trial_id, TrialState.FAIL)
-            except Exception as error:  # told, taken over, or the storage is away: it is lost like any other
+            except Exception as error:  # finished, taken over, or no storage: the trial counts as lost
                 print(f"An overdue trial could not be ended: {error}", file=sys.stderr)
             else:
                 number = private.storage(study).get_trial_number_from_id(trial_id)
