@@ -15,7 +15,7 @@ from optnas.search.workers import serve
 
 
 def main() -> NoReturn:
-    """Called by `process.LocalProcess`; the last arguments are the file of the job's body and the deadline."""
+    """Called by `process.LocalProcess`; last come the file of the job's body and the deadline."""
     farewells = os.dup(1)
     os.dup2(2, 1)  # what the user's code prints goes where its errors go
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a text file
