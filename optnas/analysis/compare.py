@@ -8,13 +8,13 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from optuna.study import Study
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
-from scipy import stats
 
 from optnas import record
 from optnas.analysis.shown import Shown
@@ -251,11 +251,11 @@ def _difference(
     error, freedom = _standard_error(a, b, paired)
     low = high = probability = None
     if error is not None:
-        reach = stats.t.ppf(1 - 0.025 / n_pairs, freedom) * error if error > 0 else 0.0
+        reach = scipy.stats.t.ppf(1 - 0.025 / n_pairs, freedom) * error if error > 0 else 0.0
         low, high = float(mean - reach), float(mean + reach)
         gain = mean if up else -mean
         probability = (
-            float(stats.t.cdf(gain / error, freedom)) if error > 0 else 0.5 + 0.5 * float(np.sign(gain))
+            float(scipy.stats.t.cdf(gain / error, freedom)) if error > 0 else 0.5 + 0.5 * float(np.sign(gain))
         )
     return Difference(first, second, mean, low, high, probability, (len(a), len(b)), paired)
 

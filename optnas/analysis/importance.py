@@ -6,11 +6,10 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
-from optuna.importance import BaseImportanceEvaluator
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 from rich.markup import escape
@@ -18,7 +17,6 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from optnas.analysis.anova import (
-    ConditionalAnovaEvaluator,
     Floats,
     Ints,
     Table,
@@ -32,6 +30,9 @@ from optnas.analysis.padded import padded
 from optnas.analysis.shown import Shown
 from optnas.analysis.trials import finished, objective_names, objective_value, scored
 from optnas.record import End, Target, end
+
+if TYPE_CHECKING:
+    from optuna.importance import BaseImportanceEvaluator
 
 MIN_TRIALS = 10
 """COMPLETE, feasible trials with a finite value that importance needs."""
@@ -129,6 +130,8 @@ def importance(
         >>> found.decisions[0].name  # the decision that explains most
         'depth'
     """
+    from optnas.analysis.evaluator import ConditionalAnovaEvaluator  # here, as it loads scikit-learn
+
     if of is not None and target is not None:
         raise ValueError(f"of={of!r} and target= are two answers to one question; leave one of them out.")
     if of is not None:

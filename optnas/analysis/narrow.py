@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from optuna.study import Study
 from optuna.trial import FrozenTrial
-from scipy.stats import t as student
 
-from optnas.analysis.anova import ConditionalAnovaEvaluator, Floats, Ints, decompose, tabulate
+from optnas.analysis.anova import LEVELS, Floats, Ints, decompose, tabulate
 from optnas.analysis.conditions import Conditions
 from optnas.analysis.importance import Importance
 from optnas.analysis.trials import choices_of, maximizes, objective_value, scored
@@ -49,7 +49,7 @@ def negligible(study: Study, importance: Importance) -> tuple[str, ...]:
     paired = {name for pair in importance.pairs for name in pair.name.split(" × ")}
     value = objective_value(study, None)
     better = _ordered(study)[: len(_ordered(study)) // 2]
-    table = tabulate(better, value, ConditionalAnovaEvaluator().levels)
+    table = tabulate(better, value, LEVELS)
     among_better = dict(zip(table.names, decompose(table).shares, strict=True))
     return tuple(
         share.name
@@ -81,7 +81,7 @@ def smaller_space(
     n_best = sum(value(trial) == value(ordered[0]) for trial in ordered)
     top = ordered[: max(3, len(trials) // 10, n_best)]
     conditions = Conditions(ordered)
-    table = tabulate(trials, value, ConditionalAnovaEvaluator().levels)
+    table = tabulate(trials, value, LEVELS)
     parts = decompose(table)
     n_answers = sum(table.n_answers(j) for j in range(len(table.names)))
     found = []
@@ -125,7 +125,7 @@ def _clearly_worse(partial: Floats, codes: Ints, level: float) -> NDArray[np.boo
     usable = np.where(counts >= min(3, counts.max()), means, -np.inf)
     best = int(usable.argmax())
     error = np.sqrt(noise * (1 / counts + 1 / counts[best]))
-    bad = means[best] - means > student.ppf(1 - level, freedom) * error
+    bad = means[best] - means > scipy.stats.t.ppf(1 - level, freedom) * error
     worse: NDArray[np.bool_] = bad[codes]
     return worse
 

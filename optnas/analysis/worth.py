@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial
-from scipy.stats import norm, spearmanr
 
 from optnas.analysis.anova import Floats
 from optnas.analysis.conditions import Conditions
 from optnas.analysis.lineage import changes
 from optnas.analysis.trials import maximizes, scored
 from optnas.answers import same
-from optnas.surrogate.model import Surrogate
 
 # Around the best trial, which was chosen for its luck too, some predictions are far off. Without this factor
 # the 95 % ranges hold 83 % of the true changes in studies/benchmarks/explain.py, with it 95 %. Which of two
@@ -68,6 +67,8 @@ def decision_worth(study: Study, best: FrozenTrial) -> tuple[Worth, ...]:
     Where another answer brings other questions, as trials with that answer show, those are answered as in the
     best such trial; questions that it takes away are dropped.
     """
+    from optnas.surrogate.model import Surrogate  # here, as SciPy takes a second to import
+
     sign = 1.0 if maximizes(study) else -1.0
     trials = sorted(scored(study), key=lambda t: -sign * (t.value or 0.0))
     conditions = Conditions(trials)
@@ -96,7 +97,9 @@ def _worth(
     for i, (option, trial) in enumerate(zip(options, seen, strict=True), start=1):
         change = float(mean[i] - mean[0])
         spread = float(np.hypot(deviation[0], deviation[i]))
-        better = float(norm.cdf(sign * change / spread)) if spread > 0 else float(sign * change > 0)
+        better = (
+            float(scipy.stats.norm.cdf(sign * change / spread)) if spread > 0 else float(sign * change > 0)
+        )
         measured = None if trial is None else (trial.value or 0.0) - (best.value or 0.0)
         number = None if trial is None else trial.number
         alternatives.append(Alternative(option, change, _WIDER * spread, better, measured, number))
@@ -132,6 +135,8 @@ def _options(name: str, distribution: BaseDistribution, trials: Sequence[FrozenT
 
 def prediction_quality(study: Study) -> str:
     """How far the surrogate can be trusted, in words: its errors on trials that it did not learn from."""
+    from optnas.surrogate.model import Surrogate  # here, as SciPy takes a second to import
+
     trials = scored(study)
     if len(trials) < 10:
         return f"Predictions rest on {len(trials)} trials only: take them as guesses."
@@ -145,7 +150,11 @@ def prediction_quality(study: Study) -> str:
         errors += np.abs(mean - values).tolist()
         predicted += mean.tolist()
         actual += values.tolist()
-    rank = 0.0 if np.ptp(actual) == 0 or np.ptp(predicted) == 0 else float(spearmanr(predicted, actual)[0])
+    rank = (
+        0.0
+        if np.ptp(actual) == 0 or np.ptp(predicted) == 0
+        else float(scipy.stats.spearmanr(predicted, actual)[0])
+    )
     words = (
         f"Predictions (± is their standard deviation) miss held-out trials by {np.median(errors):.3g} "
         f"(median) and rank them at {rank:.2f}"

@@ -32,7 +32,7 @@ def best_values(study: optuna.Study, storage: Storage, rows: Sequence[Outline]) 
     if not front:
         return ""
     first = front[int(losses(study, front)[:, 0].argmin())]
-    values = ", ".join(f"{value:.4g}" for value in first.values)
+    values = "; ".join(map(in_words, first.values))
     return values if len(study.directions) == 1 else f"{values} and {len(front) - 1} more"
 
 

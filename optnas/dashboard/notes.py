@@ -23,6 +23,7 @@ from optnas.analysis.trials import objective_names
 from optnas.analysis.words import as_markdown
 from optnas.estimation import remote
 from optnas.estimation.artifacts import drawing_id
+from optnas.limits import in_words
 from optnas.record import PARENT
 from optnas.training.checkpoints import all_weights
 
@@ -69,7 +70,7 @@ class Notes:
         facts = {
             "Outcome": self._outcome(trial),
             "Facts": self._facts(trial),
-            "Scores": ", ".join(f"{as_markdown(k)} {v:.5g}" for k, v in record.metrics(trial).items()),
+            "Scores": ", ".join(f"{as_markdown(k)} {in_words(v)}" for k, v in record.metrics(trial).items()),
             "Lineage": self._lineage(trial),
             "Twins": self._twins(trial),
             "Began with": ""
@@ -94,13 +95,13 @@ class Notes:
         words = trial.state.name.lower()
         if trial.values is not None:
             named = zip(self._names, trial.values, strict=True)
-            words += "".join(f", {as_markdown(name)} {value:.5g}" for name, value in named)
+            words += "".join(f", {as_markdown(name)} {in_words(value)}" for name, value in named)
         if self.best is not None and trial.number == self.best.number:
             words += ": the best so far"
         elif trial.number in self._front:
             words += ": on the front, no other is as good in all and better in one"
         elif self.best is not None and trial.value is not None:
-            words += f" (the best has {self.best.value:.5g}: {self._link(self.best.number)})"
+            words += f" (the best has {in_words(self.best.values[0])}: {self._link(self.best.number)})"
         if reason := record.why(trial):
             words += f" because of {_code(reason)}"
         return words
@@ -109,7 +110,7 @@ class Notes:
         parent = self._trials.get(-1 if (bred_from := PARENT.of(trial)) is None else bred_from)
         if parent is None:
             return ""
-        values = ", ".join(f"{value:.5g}" for value in parent.values or ())
+        values = "; ".join(map(in_words, parent.values or ()))
         value = f" ({values})" if values else ""
         changed = [
             f"{_code(name)} " + " → ".join(a if a is NOT_ASKED else _code(a) for a in answers)

@@ -16,10 +16,10 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
-from optuna_dashboard import wsgi
 
 from optnas import private
 from optnas.analysis.sample import sampled, what_is_shown
+from optnas.dashboard.lean import import_dashboard
 from optnas.dashboard.notes import CURVES, Notes, kept_weights
 from optnas.estimation.artifacts import StudyArtifacts
 
@@ -64,6 +64,7 @@ class Pages:
 
     def __init__(self, storage: BaseStorage) -> None:
         self._storage = sampled(storage)
+        wsgi = import_dashboard().wsgi
         self._dashboard = wsgi(self._storage, artifact_store=StudyArtifacts(self._storage))
         # A study that is renamed is copied, so what changes something must see all of it.
         self._whole = wsgi(storage, artifact_store=StudyArtifacts(storage))
@@ -199,12 +200,15 @@ def _names(storage: BaseStorage) -> list[str]:
         return []
 
 
-def keep_plots(storage: BaseStorage, stop: threading.Event, every: float = 30.0) -> None:
+def keep_plots(storage: BaseStorage, stop: threading.Event, every: float = 30.0, after: float = 3.0) -> None:
     """Save the plots of all studies of a storage, and again when trials have finished, until `stop` is set.
 
-    `every`: seconds between looks; more where plots take long, as this is to use a tenth of a processor.
+    `every`: seconds between looks; more if plots take long, because this may use a tenth of a processor.
+    `after`: seconds before the first look, in which the server answers the first page without being slowed.
     """
-    from optnas.dashboard.study_plots import save_plots  # by now, the server answers
+    if stop.wait(after):
+        return
+    from optnas.dashboard.study_plots import save_plots
 
     storage = sampled(storage)
     seen: dict[str, int] = {}

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from optuna_dashboard import save_plotly_graph_object
 
 from optnas import plots
-from optnas.analysis.anova import ConditionalAnovaEvaluator
+from optnas.analysis.evaluator import ConditionalAnovaEvaluator
 from optnas.analysis.front import has_points
 from optnas.analysis.importance import MIN_TRIALS, importance
 from optnas.analysis.objectives import FRONT, as_one

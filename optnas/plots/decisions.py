@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optnas.analysis.anova import ConditionalAnovaEvaluator
+from optnas.analysis.evaluator import ConditionalAnovaEvaluator
 from optnas.analysis.importance import Importance, Share
 from optnas.analysis.trials import choices_of, maximizes, objective_value, scored
 from optnas.analysis.words import answer_in_words, shorten

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from optnas import record
+from optnas.limits import in_words
 from optnas.pareto import front_trials
 from optnas.printable import printable
 from optnas.record import End, end
@@ -81,7 +82,7 @@ def ending(trial: FrozenTrial) -> str:
 
 def values(trial: FrozenTrial) -> str:
     """Of a finished trial: its value, or its values."""
-    return ", ".join(f"{value:.4g}" for value in trial.values or ())
+    return "; ".join(map(in_words, trial.values or ()))
 
 
 def best(study: optuna.Study, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:

@@ -13,12 +13,11 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 from optuna.trial import TrialState
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from optnas.errors import StorageUnavailableError
 from optnas.storage.base import HELD
-from optnas.storage.schema import system_attrs, trials, user_attrs
+from optnas.storage.schema import insert_into, system_attrs, trials, user_attrs
 
 FORMAT = 2
 """Of our tables. 1 was a table without study and start, `optnas_attempts`, and without a format."""
@@ -89,8 +88,7 @@ def make(connection: Connection, found: Collection[str]) -> None:
 
 def record(connection: Connection, trial_id: int, **columns: Any) -> None:
     """Write these columns of the trial's row, of which there may be none yet, or one of another trial."""
-    insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(owners)
-    insert = insert.values(trial_id=trial_id, **columns)
+    insert = insert_into(owners, connection.dialect.name).values(trial_id=trial_id, **columns)
     newer = {name: insert.excluded[name] for name in columns}
     connection.execute(insert.on_conflict_do_update(index_elements=["trial_id"], set_=newer))
 

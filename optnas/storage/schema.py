@@ -11,16 +11,18 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from optnas.private import models
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
 
 SCHEMA = "v3.2.0.a"
 
@@ -159,10 +161,21 @@ def _upsert(connection: Connection, table: sa.Table, rows: list[dict[str, Any]])
         connection.execute(_upsert_statement(connection.dialect.name, table, tuple(rows[0])), rows)
 
 
+def insert_into(table: sa.Table, dialect: str) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that may overwrite; the dialect is imported here, because each takes its time."""
+    if dialect == "sqlite":
+        from sqlalchemy.dialects import sqlite
+
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql
+
+    return postgresql.insert(table)
+
+
 @lru_cache
 def _upsert_statement(dialect: str, table: sa.Table, columns: tuple[str, ...]) -> sa.Executable:
     """An INSERT that overwrites; the first two of `columns` identify a row."""
-    insert = (sqlite if dialect == "sqlite" else postgresql).insert(table)
+    insert = insert_into(table, dialect)
     newer = {name: insert.excluded[name] for name in columns[2:]}
     statement: sa.Executable = insert.on_conflict_do_update(index_elements=columns[:2], set_=newer)
     return statement

@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from optnas import record
-from optnas.analysis.anova import ConditionalAnovaEvaluator
+from optnas.analysis.evaluator import ConditionalAnovaEvaluator
 from optnas.analysis.importance import importance
 from optnas.analysis.padded import padded
 

@@ -3,14 +3,11 @@
 import itertools
 
 import numpy as np
-import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.importance import get_param_importances
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, create_trial
 
 from optnas.analysis.anova import (
-    ConditionalAnovaEvaluator,
     decompose,
     interaction,
     joint_share,
@@ -153,21 +150,6 @@ def test_more_decisions_than_trials() -> None:
     result = shares(trials)
     assert max(result, key=result.__getitem__) == "d0"
     assert all(0 <= share <= 1 for share in result.values())
-
-
-def test_is_an_optuna_evaluator() -> None:
-    study = optuna.create_study()
-    study.add_trials(factorial(lambda p: 2 * EFFECT[p["x"]] + EFFECT[p["y"]], n_repeats=2))
-    study.add_trial(create_trial(state=TrialState.FAIL))
-    found = get_param_importances(study, evaluator=ConditionalAnovaEvaluator())
-    assert found == pytest.approx({"x": 0.8, "y": 0.2, "w": 0.0})
-    assert list(found) == ["x", "y", "w"]
-
-
-def test_several_objectives_need_a_target() -> None:
-    study = optuna.create_study(directions=["minimize", "maximize"])
-    with pytest.raises(ValueError, match="target="):
-        ConditionalAnovaEvaluator().evaluate(study)
 
 
 @pytest.mark.parametrize("unit", [2.0**-1000, 2.0**1000])

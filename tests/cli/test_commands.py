@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 from typer.testing import Result
 
 from optnas import record
+from optnas.limits import in_words
 
 URL = "sqlite:///nas.db"
 Cli = Callable[..., Result]
@@ -68,7 +69,7 @@ def test_ls_lists_studies_with_states_and_best_values(toy: Path, optnas_cli: Cli
     lines = optnas_cli("ls").stdout.splitlines()
     [row] = [line.split() for line in lines if line.strip().startswith("toy")]
     n_complete = len(study.get_trials(states=(TrialState.COMPLETE,)))
-    assert row[:7] == ["toy", str(n_complete), "0", "0", "0", "1", f"{study.best_value:.4g}"]
+    assert row[:7] == ["toy", str(n_complete), "0", "0", "0", "1", in_words(study.best_value)]
     assert any(line.split() == ["empty", "0", "0", "0", "0", "0"] for line in lines)
 
 

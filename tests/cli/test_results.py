@@ -33,9 +33,9 @@ def test_the_best_value_follows_the_direction() -> None:
 
 def test_of_two_objectives_one_of_the_front_is_shown() -> None:
     study = optuna.create_study(directions=["maximize", "minimize"])
-    for values in ((0.5, 20.0), (0.9, 10.0)):
+    for values in ((0.5, 2e6), (0.9, 922_880.0)):
         study.add_trial(create_trial(values=values))
-    assert best_of(study) == "0.9, 10 and 0 more"
+    assert best_of(study) == "0.9; 922,880 and 0 more"
 
 
 def test_trials_are_counted_by_how_they_ended(capsys: pytest.CaptureFixture[str]) -> None:

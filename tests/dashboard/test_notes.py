@@ -180,4 +180,4 @@ def test_of_several_objectives_all_are_named_and_the_front_is_said() -> None:
     of_front, other = (Notes(study).of(number) for number in (0, 1))
     assert "complete, val\\_acc 0.5, flops 10: on the front" in of_front
     assert "complete, val\\_acc 0.4, flops 20\n" in other
-    assert "(0.5, 10)" in other  # its parent
+    assert "(0.5; 10)" in other  # its parent

@@ -206,7 +206,7 @@ def test_the_dashboard_is_styled_whatever_the_browser_has() -> None:
 def test_plots_are_kept_up_to_date_until_stopped() -> None:
     study = create_study(OBJECTIVE, seed=0)
     stop = threading.Event()
-    keeper = threading.Thread(target=keep_plots, args=(study._storage, stop, 0.05))
+    keeper = threading.Thread(target=keep_plots, args=(study._storage, stop, 0.05, 0.0))
     keeper.start()
 
     def points() -> int:

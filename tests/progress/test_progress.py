@@ -184,8 +184,8 @@ def test_a_log_gets_a_line_per_trial(capfd: pytest.CaptureFixture[str]) -> None:
             progress.show(study.trials[-1])
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("trial")]
     assert [re.sub(r" +", " ", line) for line in lines] == [
-        "trial 0 COMPLETE 1, 2 2.5 s 1 on the front",
-        "trial 1 COMPLETE 3, 1 2.5 s 1 on the front",
+        "trial 0 COMPLETE 1; 2 2.5 s 1 on the front",
+        "trial 1 COMPLETE 3; 1 2.5 s 1 on the front",
     ]
 
 
