@@ -93,7 +93,8 @@ class Draw:
     """A trial whose every answer comes from `pick(name, distribution)`.
 
     `params` and `distributions` hold what was asked so far, in the order of the questions, with answers as a
-    storage would give them back; `refusal` is the exception that was raised instead of an answer, if any.
+    storage would give them back; `last` is the name that was asked last, and `refusal` the exception that was
+    raised instead of an answer, if any.
 
     Raises:
         ValueError: one name is asked with two different distributions.
@@ -113,6 +114,7 @@ class Draw:
         self._pick = pick
         self.params: dict[str, Any] = {}
         self.distributions: dict[str, BaseDistribution] = {}
+        self.last: str | None = None
         self.refusal: Exception | None = None
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
@@ -135,6 +137,7 @@ class Draw:
         return answer
 
     def _ask(self, name: str, distribution: BaseDistribution) -> Any:
+        self.last = name
         if name in self.distributions:
             if self.distributions[name] != distribution:
                 raise ValueError(

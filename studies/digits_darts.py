@@ -19,7 +19,7 @@ from functools import partial
 import optuna
 import torch
 from sklearn.datasets import load_digits
-from torch import Tensor, nn
+from torch import nn
 
 from optnas import (
     Choice,
@@ -37,7 +37,7 @@ from optnas import (
     scope,
 )
 from optnas.hub.cells import pool, relu_conv_bn
-from optnas.hub.nasbench201 import EDGES, Reduction
+from optnas.hub.nasbench201 import EDGES, Cell, Reduction
 from optnas.search.best import Best, Mean
 
 EPOCHS = 15
@@ -62,21 +62,6 @@ def average(trial: Trial) -> nn.Module:
 
 def convolution(trial: Trial, width: int, kernel: int) -> nn.Module:
     return relu_conv_bn(width, width, kernel)
-
-
-class Cell(nn.Module):
-    """Four nodes; each is the sum of its edges, and the last is the output."""
-
-    def __init__(self, edges: dict[str, nn.Module]) -> None:
-        super().__init__()
-        self.edges = nn.ModuleDict(edges)
-
-    def forward(self, x: Tensor) -> Tensor:
-        nodes = [x]
-        for node in range(1, 4):
-            incoming = [self.edges[f"{i}-{node}"](nodes[i]) for i in range(node)]
-            nodes.append(torch.stack(incoming).sum(0))
-        return nodes[-1]
 
 
 def cell(trial: Trial, width: int) -> Cell:

@@ -71,7 +71,7 @@ def network(trial: Trial, channels: int = 16, cells: int = 5, classes: int = 10)
         if stage:
             stages.append(Reduction(width, 2 * width))
             width *= 2
-        stages.extend(Cell(ops, width) for _ in range(cells))
+        stages.extend(Cell.of(ops, width) for _ in range(cells))
     return nn.Sequential(
         nn.Conv2d(3, channels, 3, padding=1, bias=False),
         nn.BatchNorm2d(channels),
@@ -85,13 +85,27 @@ def network(trial: Trial, channels: int = 16, cells: int = 5, classes: int = 10)
 
 
 class Cell(nn.Module):
-    """Four nodes; each is the sum of its edges, and the last is the output. Keeps the shape."""
+    """Four nodes; each is the sum of its edges, and the last is the output. Keeps the shape.
 
-    def __init__(self, ops: Sequence[str], width: int) -> None:
+    Args:
+        edges: what each edge does, under `0-1`, `0-2` and so on; one that is missing gives nothing.
+
+    Examples:
+        >>> from optnas.hub import nasbench201
+        >>> one = nasbench201.Cell({"0-1": nn.ReLU(), "1-3": nn.Identity()})
+        >>> one(torch.tensor([-1.0, 2.0]))
+        tensor([0., 2.])
+    """
+
+    def __init__(self, edges: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        self.edges = nn.ModuleDict(
-            {f"{i}-{j}": _OPS[op](width) for (i, j), op in zip(EDGES, ops, strict=True) if op != "none"}
-        )
+        self.edges = nn.ModuleDict(edges)
+
+    @classmethod
+    def of(cls, ops: Sequence[str], width: int) -> Cell:
+        """The cell with these operations, in the order of `EDGES`, on so many channels."""
+        pairs = zip(EDGES, ops, strict=True)
+        return cls({f"{i}-{j}": _OPS[op](width) for (i, j), op in pairs if op != "none"})
 
     def forward(self, x: Tensor) -> Tensor:
         nodes = [x]

@@ -42,11 +42,11 @@ from optnas.search.foreseen import LearnedCosts
 from optnas.search.recovery import Fate, recover, requeue, requeue_or_give_up
 from optnas.search.signals import Passage, signals_raise, signals_wait
 from optnas.search.study import limited
-from optnas.search.turns import end_hopeless, end_paused, promotes, take_paused
+from optnas.search.turns import end_hopeless, end_paused, promotes, take_next, take_paused
 from optnas.seeds import derive_seed
 from optnas.storage.base import is_held
 from optnas.storage.database import waits_in
-from optnas.storage.open import claim, storage_of
+from optnas.storage.open import storage_of
 from optnas.strategy.distinct import DistinctSampler
 
 logger = logging.getLogger(__name__)
@@ -321,10 +321,12 @@ def _next_trial(
             objective.estimator.finish(study, given_up)
         if (paused := take_paused(study, last=False)) is not None:
             return paused
-        taken = claim(study, n_trials, counts=record.COUNTS.name)
+        taken = take_next(study, n_trials)
         if taken.trial_id is not None:
             return taken.trial_id
-        if taken.held and (paused := take_paused(study, last=True)) is not None:
+        if taken.refused:
+            pass  # the pruner has new trials wait for others
+        elif taken.held and (paused := take_paused(study, last=True)) is not None:
             return paused
         if n_trials is not None and taken.counted + taken.held * (not taken.running) >= n_trials:
             return None

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optnas import private, record
 from optnas.record import Reason, Why
-from optnas.storage.base import HELD, is_held
+from optnas.storage.base import HELD, NEVER, Claim, Seen, is_held
 from optnas.storage.open import claim, storage_of
 from optnas.strategy.halving import PromotingPruner
 
@@ -28,15 +28,27 @@ def take_paused(study: optuna.Study, *, last: bool) -> int | None:
     `last`: whether no new trial may begin any more.
     """
     pruner = study.pruner
-    while isinstance(pruner, PromotingPruner) and (trial := pruner.promote(study, last=last)) is not None:
+    while isinstance(pruner, PromotingPruner):
+        seen = Seen.of(study.get_trials(deepcopy=False)) if pruner.exact else None
+        if (trial := pruner.promote(study, last=last)) is None:
+            return None
         trial_id = private.trial_id(trial)
-        if claim(study, None, record.COUNTS.name, wanted=trial_id).trial_id is not None:
+        if claim(study, None, record.COUNTS.name, wanted=trial_id, seen=seen).trial_id is not None:
             record.LET_GO_ON.write(study, trial, record.n_reports(trial))
             if Reason.of(trial) is not None:  # the reason of an earlier end, which no longer holds
                 storage_of(study).set_trial_user_attr(trial_id, record.REASON.name, {})
             return trial_id
         # Another process was faster; ask the pruner again.
     return None
+
+
+def take_next(study: optuna.Study, n_trials: int | None) -> Claim:
+    """Claim what waits for the next worker, or a new trial where the pruner lets one begin."""
+    pruner, seen = study.pruner, None
+    if isinstance(pruner, PromotingPruner) and pruner.exact:
+        seen = Seen.of(study.get_trials(deepcopy=False))
+        seen = seen if pruner.begins(study) else NEVER
+    return claim(study, n_trials, record.COUNTS.name, seen=seen)
 
 
 def end_paused(study: optuna.Study) -> Iterator[FrozenTrial]:

@@ -20,7 +20,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from torch import nn
 
 from optnas.space.explore import enumerate_params, walk
-from optnas.trial import Space, Trial, name_of, replay, scope
+from optnas.trial import Draw, Space, Trial, name_of, replay, scope
 
 MOST_ENUMERATED = 20_000
 """Architectures of a plain function that are enumerated in order to know its questions."""
@@ -78,6 +78,37 @@ class Builder:
     def repeat(self, node: Repeat, trial: Trial) -> nn.Module:
         """What a repetition builds."""
         return node.build(node.ask(trial), trial)
+
+
+class Answering(Builder, ABC):
+    """A builder that answers all questions of a space itself, and knows who asks.
+
+    Attributes:
+        trial: what the space is to be called with.
+    """
+
+    def __init__(self) -> None:
+        self.trial = Draw(self._pick)
+        self._asks_for_node = False
+
+    @abstractmethod
+    def of_node(self, name: str, distribution: BaseDistribution) -> Any:
+        """The answer to what a choice or a repetition asks."""
+
+    @abstractmethod
+    def of_function(self, name: str, distribution: BaseDistribution) -> Any:
+        """The answer to what a plain function asks."""
+
+    def ask(self, node: Choice | Repeat, trial: Trial) -> Any:
+        """The answer to a node's question."""
+        self._asks_for_node = True
+        try:
+            return node.ask(trial)
+        finally:
+            self._asks_for_node = False
+
+    def _pick(self, name: str, distribution: BaseDistribution) -> Any:
+        return (self.of_node if self._asks_for_node else self.of_function)(name, distribution)
 
 
 _builder: ContextVar[Builder] = ContextVar("builder", default=Builder())  # noqa: B039  (it has no state)

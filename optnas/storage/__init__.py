@@ -1,13 +1,14 @@
 """Optuna's databases, faster, and shared by workers that may die at any moment; open.py says what holds."""
 
 from optnas.errors import StorageUnavailableError, StudyGoneError, TrialTakenError
-from optnas.storage.base import Claim, Storage
+from optnas.storage.base import Claim, Seen, Storage
 from optnas.storage.leases import Loss, StaleTrial
 from optnas.storage.open import claim, open_storage, storage_of
 
 __all__ = [
     "Claim",
     "Loss",
+    "Seen",
     "StaleTrial",
     "Storage",
     "StorageUnavailableError",

@@ -26,11 +26,45 @@ _settling = threading.Lock()
 
 
 @dataclass(frozen=True)
+class Seen:
+    """How a study stood when somebody decided by it; what begins, goes on, pauses or ends changes it.
+
+    Attributes:
+        number: the highest of a trial; -1 where there is none.
+        running: how many trials run.
+        held: the sum of the ids of those that are held.
+
+    Examples:
+        >>> optnas.storage.Seen.of(optnas.create_study(objective).trials)
+        Seen(number=-1, running=0, held=0)
+    """
+
+    number: int
+    running: int
+    held: int
+
+    @classmethod
+    def of(cls, trials: Iterable[FrozenTrial]) -> Seen:
+        """The trials of a study."""
+        found = list(trials)
+        return cls(
+            max((trial.number for trial in found), default=-1),
+            sum(trial.state == TrialState.RUNNING for trial in found),
+            sum(id_of(trial) for trial in found if trial.state == TrialState.WAITING and is_held(trial)),
+        )
+
+
+NEVER = Seen(-2, 0, 0)
+"""As no study ever stands."""
+
+
+@dataclass(frozen=True)
 class Claim:
     """The answer to `claim`: a trial to run, or None, and how the budget stood before.
 
     No trial and `counted >= n_trials`: the search is done. No trial and `running > 0`: wait, one of those may
-    come back or turn out not to count. No trial and `held > 0`: those may be taken, by their ids.
+    come back or turn out not to count. No trial and `held > 0`: those may be taken, by their ids. `refused`:
+    there is budget, but the study does not stand as it was seen.
 
     Examples:
         >>> claimed = optnas.storage.claim(optnas.create_study(objective), n_trials=1, counts="counts")
@@ -42,6 +76,7 @@ class Claim:
     counted: int
     running: int
     held: int = 0
+    refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,11 +148,19 @@ class Storage(BaseStorage):
     """Why no search may work on its studies, which can be read all the same; "" where one may."""
 
     @abstractmethod
-    def claim(self, study_id: int, n_trials: int | None, counts: str, wanted: int | None = None) -> Claim:
+    def claim(
+        self,
+        study_id: int,
+        n_trials: int | None,
+        counts: str,
+        wanted: int | None = None,
+        seen: Seen | None = None,
+    ) -> Claim:
         """Take a WAITING trial or create one, unless `n_trials` of the study count, run or are held already.
 
         `counts` names the user attribute by which a trial says that it does not count; see `counted`. With
         `wanted`, take the trial of that id, which is held no more, or none where it does not wait any more.
+        With `seen`, create no trial and take none that is `wanted` unless the study still stands so.
         """
 
     @abstractmethod

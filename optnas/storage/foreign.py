@@ -21,7 +21,7 @@ from optnas.private import (
     reopen_in_memory,
     trial_id,
 )
-from optnas.storage.base import HELD, Claim, Place, Storage, counted, is_held
+from optnas.storage.base import HELD, Claim, Place, Seen, Storage, counted, is_held
 
 _LACKS = (
     "storage={} does not know who runs a trial: one whose process is killed stays RUNNING for ever, and "
@@ -63,7 +63,14 @@ class ForeignStorage(Storage, BaseHeartbeat):
     def __repr__(self) -> str:
         return f"ForeignStorage({self._name})"
 
-    def claim(self, study_id: int, n_trials: int | None, counts: str, wanted: int | None = None) -> Claim:
+    def claim(
+        self,
+        study_id: int,
+        n_trials: int | None,
+        counts: str,
+        wanted: int | None = None,
+        seen: Seen | None = None,
+    ) -> Claim:
         with _claiming:
             trials = self.get_all_trials(study_id, deepcopy=False)
             running = sum(trial.state == TrialState.RUNNING for trial in trials)
@@ -71,7 +78,10 @@ class ForeignStorage(Storage, BaseHeartbeat):
             n_held = sum(map(is_held, waiting))
             n_counted = sum(counted(trial, counts) for trial in trials)
             budget = n_counted, running, n_held
+            refused = seen is not None and Seen.of(trials) != seen
             if wanted is not None:
+                if refused:
+                    return Claim(None, *budget, refused=True)
                 if any(trial_id(trial) == wanted for trial in waiting) and self._start(wanted):
                     self.set_trial_system_attr(wanted, HELD, False)
                     return Claim(wanted, *budget)
@@ -81,6 +91,8 @@ class ForeignStorage(Storage, BaseHeartbeat):
             for trial in waiting:
                 if not is_held(trial) and self._start(trial_id(trial)):
                     return Claim(trial_id(trial), *budget)
+            if refused:
+                return Claim(None, *budget, refused=True)
             return Claim(self.create_new_trial(study_id), *budget)
 
     def _start(self, trial_id: int) -> bool:

@@ -23,7 +23,7 @@ from sqlalchemy.engine import Connection
 from optnas.errors import StorageUnavailableError, TrialTakenError
 from optnas.private import trial_id as id_of
 from optnas.storage import owners, schema
-from optnas.storage.base import HELD, Claim
+from optnas.storage.base import HELD, Claim, Seen
 from optnas.storage.database import Database
 from optnas.storage.leases import Heart, Loss, Process, StaleTrial, stale
 from optnas.storage.owners import Budget, Tally
@@ -129,17 +129,19 @@ class Ledger:
 
     # ---- taking trials ----
 
-    def claim(self, study_id: int, n_trials: int | None, counts: str, wanted: int | None) -> Claim:
+    def claim(
+        self, study_id: int, n_trials: int | None, counts: str, wanted: int | None, seen: Seen | None = None
+    ) -> Claim:
         """See `Storage.claim`; in one transaction, which others wait for.
 
         Where the rest of the budget runs elsewhere, a trial that no process of optnas runs, and that has said
         nothing for a lease, does not hold up the end.
         """
-        claim = self._claim(study_id, n_trials, counts, wanted)
+        claim = self._claim(study_id, n_trials, counts, wanted, seen)
         if claim.trial_id is not None or wanted is not None or n_trials is None or claim.counted >= n_trials:
             return claim
-        silent = self._silent_trials(study_id)
-        return self._claim(study_id, n_trials, counts, beside=silent) if silent else claim
+        silent = [] if claim.refused else self._silent_trials(study_id)
+        return self._claim(study_id, n_trials, counts, seen=seen, beside=silent) if silent else claim
 
     def _claim(
         self,
@@ -147,6 +149,7 @@ class Ledger:
         n_trials: int | None,
         counts: str,
         wanted: int | None = None,
+        seen: Seen | None = None,
         beside: Collection[int] = (),
     ) -> Claim:
         token = uuid.uuid4().hex
@@ -180,11 +183,17 @@ class Ledger:
             counted, running, held = budget.counted, budget.running, budget.held
             if again and (found := owners.find_trial(connection, "token", token)):
                 return Claim(found, counted, running - 1, held), schema.read_trial(connection, found)
+            stands = Seen(budget.number, running + len(beside), budget.held_ids)
+            refused = seen is not None and stands != seen
             if wanted is not None:
+                if refused:
+                    return Claim(None, counted, running, held, refused=True), None
                 trial_id, n_attempts = wanted, owners.count_attempts(connection, wanted)
             elif is_full(budget):
                 return Claim(None, counted, running, held), None
             elif (waiting := owners.next_waiting(connection, study_id, tally)) is None:
+                if refused:
+                    return Claim(None, counted, running, held, refused=True), None
                 trial = self._insert_running(connection, study_id, budget.number + 1, token)
                 return Claim(id_of(trial), counted, running, held), trial
             else:

@@ -47,7 +47,7 @@ from optnas import private
 from optnas.errors import StorageUnavailableError
 from optnas.passwords import without_password, without_secrets
 from optnas.storage import schema
-from optnas.storage.base import Claim, Storage
+from optnas.storage.base import Claim, Seen, Storage
 from optnas.storage.database import Database
 from optnas.storage.foreign import ForeignStorage
 from optnas.storage.location import parse_url
@@ -119,12 +119,19 @@ def storage_of(study: optuna.Study) -> Storage:
     return _with_abilities(private.storage(study))
 
 
-def claim(study: optuna.Study, n_trials: int | None, counts: str, wanted: int | None = None) -> Claim:
+def claim(
+    study: optuna.Study,
+    n_trials: int | None,
+    counts: str,
+    wanted: int | None = None,
+    seen: Seen | None = None,
+) -> Claim:
     """Take a WAITING trial or create one, unless `n_trials` of the study count, run or are held already.
 
     A trial counts if it is COMPLETE or PRUNED, unless its user attribute `counts` is false. Atomic between
     processes for storages that they can share, between threads for others. `optuna.Trial(study, trial_id)`
-    runs it. With `wanted`, take the trial of that id, which was held, if it still waits.
+    runs it. With `wanted`, take the trial of that id, which was held, if it still waits. With `seen`, create
+    no trial and take none that is `wanted` unless the study still stands as it was seen.
 
     Examples:
         >>> fresh = optnas.create_study(objective)
@@ -133,7 +140,7 @@ def claim(study: optuna.Study, n_trials: int | None, counts: str, wanted: int | 
         0
     """
     private.forget_trials(study)
-    return storage_of(study).claim(private.study_id(study), n_trials, counts, wanted)
+    return storage_of(study).claim(private.study_id(study), n_trials, counts, wanted, seen)
 
 
 def _with_abilities(storage: BaseStorage) -> Storage:

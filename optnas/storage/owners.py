@@ -170,8 +170,8 @@ class Tally:
 
 @dataclass(frozen=True)
 class Budget:
-    """How a study stands: trials that count, that run, that are held; the highest number and id of all; and
-    how many have ended since the tally was taken."""
+    """How a study stands: trials that count, that run, that are held; the highest number and id of all; how
+    many have ended since the tally was taken; and the sum of the ids of those that are held."""
 
     counted: int
     running: int
@@ -179,6 +179,7 @@ class Budget:
     number: int
     newest: int
     ended: int
+    held_ids: int
 
 
 def _excused(counts: str) -> sa.ColumnElement[bool]:
@@ -227,12 +228,11 @@ def count_budget(
         runs = sa.and_(runs, trials.c.trial_id.not_in(beside))
     held = sa.and_(trials.c.state == TrialState.WAITING, _HELD)
     ended = trials.c.state.in_([state for state in TrialState if state.is_finished()])
-    sums = [
-        sa.func.coalesce(sa.func.sum(sa.case((which, 1), else_=0)), 0) for which in (done, runs, held, ended)
-    ]
+    of_each = [(done, 1), (runs, 1), (held, 1), (ended, 1), (held, trials.c.trial_id)]
+    sums = [sa.func.coalesce(sa.func.sum(sa.case((which, one), else_=0)), 0) for which, one in of_each]
     highest = (sa.func.coalesce(sa.func.max(trials.c[name]), -1) for name in ("number", "trial_id"))
     query = sa.select(*sums, *highest).where(tally.leaves(study_id))
-    n_counted, n_running, n_held, n_ended, number, newest = connection.execute(query).one()
+    n_counted, n_running, n_held, n_ended, held_ids, number, newest = connection.execute(query).one()
     return Budget(
         tally.counted + int(n_counted),
         int(n_running),
@@ -240,6 +240,7 @@ def count_budget(
         max(tally.number, number),
         newest,
         int(n_ended),
+        int(held_ids),
     )
 
 

@@ -20,7 +20,7 @@ from optnas.errors import StorageUnavailableError, StudyGoneError
 from optnas.private import FrozenStudy
 from optnas.private import trial_id as id_of
 from optnas.storage import owners, schema
-from optnas.storage.base import Claim, Outline, Place, Storage, is_held
+from optnas.storage.base import Claim, Outline, Place, Seen, Storage, is_held
 from optnas.storage.database import Database
 from optnas.storage.known import KnownStudy, Rewound
 from optnas.storage.leases import StaleTrial
@@ -183,10 +183,17 @@ class SharedStorage(Storage):
 
     # ---- who runs what: the ledger ----
 
-    def claim(self, study_id: int, n_trials: int | None, counts: str, wanted: int | None = None) -> Claim:
+    def claim(
+        self,
+        study_id: int,
+        n_trials: int | None,
+        counts: str,
+        wanted: int | None = None,
+        seen: Seen | None = None,
+    ) -> Claim:
         self._check_writable()
         with self._naming(study_id):
-            return self._ledger.claim(study_id, n_trials, counts, wanted)
+            return self._ledger.claim(study_id, n_trials, counts, wanted, seen)
 
     def reopen(self, trial_id: int) -> bool:
         def work(connection: Connection, again: bool) -> bool:

@@ -43,6 +43,15 @@ class PromotingPruner(BasePruner, ABC):
 
     most_paused: int = 50
 
+    exact: bool = False
+    """Whether it decides by the whole study who begins and who goes on, so that two workers must not decide
+    by the same: `begins` is asked, and what it or `promote` says holds if nothing has begun, gone on or paused
+    since."""
+
+    def begins(self, study: Study) -> bool:
+        """Whether a new trial may begin now, while nothing that is paused goes on; else, one waits."""
+        return True
+
     @abstractmethod
     def promote(self, study: Study, *, last: bool) -> FrozenTrial | None:
         """The paused trial to go on with now, if any.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,8 @@ class PopulationPruner(PromotingPruner):
     begin alike: a layer, for instance) is replaced with probability `mix` by another's of these, and every
     float is multiplied by 0.8 or 1.2. It goes on with its parent's weights, with the state of the optimizer
     where shapes fit, and with its parent's epoch. With several workers a trial is compared with those that
-    have come as far so far.
+    have come as far so far, and the best wait for those that are still on their way, whose places their
+    children may take.
 
     A study of E epochs a trial ends after `size` trials and `floor(share * size)` more for each of the
     E / `every` - 1 pauses; `trials(E)` says it. More trials begin another population.
@@ -61,6 +63,8 @@ class PopulationPruner(PromotingPruner):
         ...     objective, sampler=population.sampler, pruner=population, seed=0
         ... )
     """
+
+    exact = True
 
     def __init__(self, size: int = 12, every: int = 5, share: float = 0.25, mix: float = 0.25) -> None:
         if every < 1:
@@ -87,39 +91,88 @@ class PopulationPruner(PromotingPruner):
         """Whether it pauses here."""
         return record.LET_GO_ON.of(trial) != record.n_reports(trial) and age(trial) % self.every == 0
 
+    def begins(self, study: Study) -> bool:
+        """Whether a founder or a child is to begin now: others would have no place in the population."""
+        trials = study.get_trials(deepcopy=False)
+        undecided = _undecided(trials)
+        if len(undecided) < self._missing(trials):
+            return True
+        turn = self._turn(study, trials, n_children=len(undecided) - self._missing(trials))
+        if turn is not None:
+            return isinstance(turn, _Birth)
+        return not any(map(_is_under_way, trials))  # this population has ended, and another one begins
+
     def promote(self, study: Study, *, last: bool) -> FrozenTrial | None:
         """The best of the youngest, unless a child is to begin first; none of those that make room."""
         trials = study.get_trials(deepcopy=False)
-        if any(trial.state == TrialState.WAITING and not is_held(trial) for trial in trials):
-            return None  # who was interrupted comes first, before its parent goes on
-        if not last and (self.lacks_founders(trials) or self.parents(study, trials)):
+        for trial in trials:
+            # Who was interrupted comes first; and who has no answers yet may be about to choose a parent.
+            waits = trial.state == TrialState.WAITING and not is_held(trial)
+            if (waits and not (last and _is_undecided(trial))) or (not waits and _is_undecided(trial)):
+                return None
+        if not last and self._missing(trials):
             return None
-        for of_age, paused in self._paused(study, trials):
-            came, born = _came(trials, of_age), _born(trials, of_age)
-            gone = sum(age(trial) > of_age for trial in came)
-            if gone < len(came) - (born if last else self._of(len(came))):
-                return paused[0]
-        return None
+        turn = self._turn(study, trials, last=last)
+        return None if isinstance(turn, _Birth) else turn
 
     def ranked(self, study: Study, paused: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """The oldest first, and of one age the best."""
         return [trial for _, found in reversed(self._paused(study, paused)) for trial in found]
 
-    def lacks_founders(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Whether a trial that begins now has no parent."""
-        founders = [trial for trial in trials if record.BORN.of(trial) is None]
-        begun = [t for t in founders if record.counts(t) or (not t.state.is_finished() and t.params)]
-        return len(begun) < self.size
+    def parents(self, study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
+        """Those of which a trial that begins is to be a child, the best first; none of a founder's.
 
-    def parents(self, study: Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """Of which a child is to begin now, the best first; none where no child is."""
-        for of_age, paused in self._paused(study, trials)[:1]:
-            if _born(trials, of_age) < self._of(len(_came(trials, of_age))):
-                return paused[: max(1, self._of(self.size))]
-        return []
+        Trials that have no answers yet take their places in the order of their numbers, so that no two take
+        the same.
+        """
+        trials = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
+        before = sum(other.number < trial.number for other in _undecided(trials))
+        if before < self._missing(trials):
+            return []
+        turn = self._turn(study, trials, n_children=before - self._missing(trials))
+        return list(turn.parents) if isinstance(turn, _Birth) else []
+
+    def best(self, study: Study, of_age: int) -> list[FrozenTrial]:
+        """The best `share` of the population, of what is paused at an age; fewer where fewer are."""
+        paused = dict(self._paused(study, study.get_trials(deepcopy=False)))
+        return paused.get(of_age, [])[: self._of(self.size)]
 
     def _of(self, n: int) -> int:
         return math.floor(self.share * n + 1e-9)
+
+    def _missing(self, trials: Sequence[FrozenTrial]) -> int:
+        """How many founders the population lacks; trials that have no answers yet are none of them."""
+        n = sum(_is_founder(trial) for trial in trials)
+        return self.size - n if n < self.size else -n % self.size
+
+    def _turn(
+        self, study: Study, trials: Sequence[FrozenTrial], *, n_children: int = 0, last: bool = False
+    ) -> _Birth | FrozenTrial | None:
+        """What is to be done next, at the lowest age first: a child begins, or a paused trial goes on.
+
+        Args:
+            n_children: Of so many trials that have no answers yet, each takes the place of a child before.
+            last: Whether no child may begin any more.
+        """
+        under_way = [trial for trial in trials if _is_under_way(trial)]
+        # A parent's state is read until its child has one of its own.
+        read = {record.PARENT.of(trial) for trial in under_way if not record.n_reports(trial)}
+        for of_age, paused in self._paused(study, trials):
+            came, born = _came(trials, of_age), _born(trials, of_age)
+            due = self._of(len(came))
+            taken = max(0, min(due - born, n_children))
+            n_children -= taken
+            if not last and due - born > taken:
+                return _Birth(paused[: self._of(self.size)])
+            stay = {trial.number for trial in paused if trial.number in read}
+            if not last and any(_is_coming(trial, of_age) for trial in under_way):
+                # With them, further children will be due, whose parents shall be the best.
+                stay |= {trial.number for trial in paused[: self._of(self.size)]}
+            left = sum(age(trial) > of_age or _is_under_way(trial) for trial in came)
+            free = [trial for trial in paused if trial.number not in stay]
+            if free and left + len(stay) < len(came) - (born if last else due):
+                return free[0]
+        return None
 
     def _paused(self, study: Study, trials: Sequence[FrozenTrial]) -> list[tuple[int, list[FrozenTrial]]]:
         """What is paused, by age, the youngest first, and of one age the best."""
@@ -136,6 +189,13 @@ class PopulationPruner(PromotingPruner):
         return [(of_age, sorted(found[of_age], key=place)) for of_age in sorted(found)]
 
 
+@dataclass(frozen=True)
+class _Birth:
+    """A child is to begin, of one of these."""
+
+    parents: Sequence[FrozenTrial]
+
+
 def age(trial: FrozenTrial) -> int:
     """The number of reports behind it, with those of its ancestors until it was born."""
     return (record.BORN.of(trial) or 0) + record.n_reports(trial)
@@ -148,6 +208,32 @@ def _came(trials: Sequence[FrozenTrial], of_age: int) -> list[FrozenTrial]:
 
 def _born(trials: Sequence[FrozenTrial], of_age: int) -> int:
     return sum(record.BORN.of(trial) == of_age and trial.state != TrialState.FAIL for trial in trials)
+
+
+def _is_under_way(trial: FrozenTrial) -> bool:
+    """Whether it runs, or waits for the next worker that is free."""
+    return trial.state == TrialState.RUNNING or (trial.state == TrialState.WAITING and not is_held(trial))
+
+
+def _is_undecided(trial: FrozenTrial) -> bool:
+    """Whether it has no answers yet, and may become a founder or a child."""
+    return _is_under_way(trial) and not trial.params and record.BORN.of(trial) is None
+
+
+def _undecided(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if _is_undecided(trial)]
+
+
+def _is_founder(trial: FrozenTrial) -> bool:
+    if record.BORN.of(trial) is not None or _is_undecided(trial):
+        return False
+    return record.counts(trial) or not trial.state.is_finished()
+
+
+def _is_coming(trial: FrozenTrial, of_age: int) -> bool:
+    """Whether a trial that is under way may yet pause at an age."""
+    goes_on = record.LET_GO_ON.of(trial) == record.n_reports(trial)
+    return (record.BORN.of(trial) or 0) < of_age and age(trial) <= of_age - goes_on
 
 
 class PopulationSampler(TrialSampler):
@@ -168,19 +254,25 @@ class PopulationSampler(TrialSampler):
         """Choose a parent, and what comes from others."""
         if trial.params:  # it goes on
             return keep_or_draw(fixed_params(trial), rng)
-        trials = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
-        parents = [] if self.population.lacks_founders(trials) else self.population.parents(study, trials)
-        if not parents:
+        trials = study.get_trials(deepcopy=False)
+        mine = next(other for other in trials if other.number == trial.number)
+        if (chosen := record.PARENT.of(mine)) is not None:  # by an earlier draw, or attempt
+            [parent] = [other for other in trials if other.number == chosen]
+            born = record.BORN.of(mine)
+            assert born is not None, "they are written together"
+        elif parents := self.population.parents(study, trial):
+            parent = parents[rng.integers(len(parents))]
+            born = age(parent)
+            record.BORN.write(study, trial, born)
+            record.PARENT.write(study, trial, parent.number)
+        else:
             return keep_or_draw({}, rng)
-        first = int(rng.integers(len(parents)))
-        parent, others = parents[first], [t for i, t in enumerate(parents) if i != first]
+        others = [other for other in self.population.best(study, born) if other.number != parent.number]
         taken = dict(parent.params)
         for group in sorted({name.rpartition(".")[0] for name in taken}):
             if others and rng.random() < self.population.mix:
                 other = others[rng.integers(len(others))]
                 taken |= {n: v for n, v in other.params.items() if n.rpartition(".")[0] == group}
-        record.PARENT.write(study, trial, parent.number)
-        record.BORN.write(study, trial, age(parent))
         keep = keep_or_draw(taken, rng)
 
         def pick(name: str, distribution: BaseDistribution) -> Any:

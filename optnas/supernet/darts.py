@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -27,6 +27,7 @@ from optnas.seeds import derive_seed
 from optnas.supernet.mixing import Weights
 from optnas.supernet.mixture import Mixture
 from optnas.tasks.supervised import Supervised
+from optnas.training.arguments import Monitored
 from optnas.training.training import Task
 from optnas.trial import Trial
 
@@ -42,7 +43,7 @@ _STATE = "optnas:alphas"
 
 
 @dataclass(frozen=True)
-class Darts:
+class Darts(Monitored):
     """Learns the decisions of a `Mixture` by gradients, while its weights are learned.
 
     Before each step of the weights on a training batch, the alphas go a step of Adam on a batch of the
@@ -50,7 +51,7 @@ class Darts:
     schedule train the weights.
 
     Each validation logs `progress` (the share of epochs done), by which `Training(monitor="progress",
-    mode="max")` keeps what was learned last; `skips`, the share of decisions whose best answer is an identity
+    mode="max")` keeps what was learned last, and which is the only `monitor` that it takes; `skips`, the share of decisions whose best answer is an identity
     (`Mixture.skip_share`), and `gap`, the loss of the best network minus that of the mixture, with shared
     weights, on batches of the validation data of the epoch. Large ones say that the mixture is no guide to
     the networks. Plain DARTS is known to end in skips (arXiv:1909.09656); `beta`, `oles` and `perturb` are
@@ -92,6 +93,9 @@ class Darts:
     Examples:
         >>> train = optnas.Darts(optnas.Classification(3), lr=0.01, oles=0.4, perturb=1)
     """
+
+    monitor: ClassVar[str] = "progress"
+    mode: ClassVar[Literal["max", "min"]] = "max"
 
     task: Task
     lr: float = 3e-4
@@ -429,7 +433,7 @@ class _Draw:
     def __init__(self, search: _Search, rng: np.random.Generator) -> None:
         self.search = search
         mixture = search.mixture
-        noise = rng.gumbel(size=len(mixture.alpha))
+        noise = rng.gumbel(size=sum(mixture.sizes))
         self.noise = torch.as_tensor(noise, dtype=mixture.alpha.dtype).to(mixture.alpha.device)
         self.channels_seed = int(rng.integers(2**31))
 

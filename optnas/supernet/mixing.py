@@ -7,8 +7,7 @@ decision, with weights of the network's own at each place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +18,8 @@ from torch import Tensor, nn
 
 from optnas.answers import options
 from optnas.errors import SpaceError
-from optnas.space.nodes import Builder, Choice, Repeat, building_with
-from optnas.trial import Draw, Space, Trial
+from optnas.space.nodes import Answering, Choice, Repeat, building_with
+from optnas.trial import Space, Trial
 
 
 @dataclass(frozen=True)
@@ -30,10 +29,12 @@ class Weights:
     Attributes:
         values: one number each, `(candidates,)`.
         run: the positions of those that run; the others are left out.
+        share: what their sum is multiplied by, one number; None: nothing.
     """
 
     values: Tensor
     run: tuple[int, ...]
+    share: Tensor | None = None
 
 
 @dataclass
@@ -70,8 +71,8 @@ class Mixed(nn.Module):
         if self.now.checking:
             self._check(*args, **kwargs)
         if self.now.partial == 1:
-            return self._sum(weights, *args, **kwargs)
-        return self._partly(weights, *args, **kwargs)
+            return _shared(weights, self._sum(weights, *args, **kwargs))
+        return _shared(weights, self._partly(weights, *args, **kwargs))
 
     def _sum(self, weights: Weights, *args: Any, **kwargs: Any) -> Tensor:
         return _weighted(weights, {i: self.candidates[i](*args, **kwargs) for i in weights.run})
@@ -129,7 +130,7 @@ class Depths(nn.Module):
                 versions[depth] = x._version if self.now.checking and isinstance(x, Tensor) else 0
         if self.now.checking:
             self._check(outputs, versions)
-        return _weighted(weights, outputs)
+        return _shared(weights, _weighted(weights, outputs))
 
     def _check(self, outputs: Mapping[int, Any], versions: Mapping[int, int]) -> None:
         found = {i + self.low: x for i, x in outputs.items()}
@@ -149,6 +150,10 @@ def _weighted(weights: Weights, outputs: Mapping[int, Tensor]) -> Tensor:
     for other in others:
         total = total + other
     return total
+
+
+def _shared(weights: Weights, total: Tensor) -> Tensor:
+    return total if weights.share is None else total * weights.share
 
 
 def _shape(output: Any, whose: str) -> tuple[int, ...]:
@@ -213,44 +218,37 @@ def mixed(space: Space[nn.Module], given: Mapping[str, Any], now: Now) -> Built:
     return Built(network, builder.decisions, frozenset(builder.used))
 
 
-class _Mixing(Builder):
+class _Mixing(Answering):
     def __init__(self, given: Mapping[str, Any], now: Now) -> None:
+        super().__init__()
         self.decisions: dict[str, tuple[Any, ...]] = {}
         self.used: set[str] = set()
-        self.trial = _Named(Draw(self._pick))
         self._given = given
         self._now = now
         self._places = 0
-        self._asking = False
 
     def choice(self, node: Choice, trial: Trial) -> nn.Module:
-        name = self._asked(lambda: node.ask(trial))
+        name = self._name(node, trial)
         candidates = {answer: node.build(answer, trial) for answer in self.decisions[name]}
         self._places += 1
         return Mixed(name, candidates, self._now, self._places)
 
     def repeat(self, node: Repeat, trial: Trial) -> nn.Module:
-        name = self._asked(lambda: node.ask(trial))
+        name = self._name(node, trial)
         return Depths(name, node.build(node.high, trial), node.low, self._now)
 
-    def _asked(self, ask: Callable[[], Any]) -> str:
-        with self._of_a_node():
-            ask()
-        name, distribution = self.trial.last
-        self.decisions[name] = tuple(options(name, distribution))
+    def _name(self, node: Choice | Repeat, trial: Trial) -> str:
+        """What a node's question is called, with all that stands before it."""
+        self.ask(node, trial)
+        name = self.trial.last
+        assert name is not None, "it has just been asked"
+        self.decisions[name] = tuple(options(name, self.trial.distributions[name]))
         return name
 
-    @contextmanager
-    def _of_a_node(self) -> Iterator[None]:
-        self._asking = True
-        try:
-            yield
-        finally:
-            self._asking = False
+    def of_node(self, name: str, distribution: BaseDistribution) -> Any:
+        return options(name, distribution)[0]  # of no matter: all are built
 
-    def _pick(self, name: str, distribution: BaseDistribution) -> Any:
-        if self._asking:
-            return options(name, distribution)[0]  # of no matter: all are built
+    def of_function(self, name: str, distribution: BaseDistribution) -> Any:
         key = given_as(name, self._given)
         self.used.add(key)
         return self._given[key]
@@ -271,29 +269,3 @@ def given_as(name: str, given: Mapping[str, Any]) -> str:
         "for one of several, optnas.Repeat for a depth), or say what it is: "
         f"Mixture(space, example, given={{{last!r}: ...}})."
     )
-
-
-class _Named:
-    """A trial that knows what was asked last, under its full name."""
-
-    def __init__(self, trial: Draw) -> None:
-        self._trial = trial
-        self._last = ""
-
-    @property
-    def last(self) -> tuple[str, BaseDistribution]:
-        return self._last, self._trial.distributions[self._last]
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        self._last = name
-        return self._trial.suggest_categorical(name, choices)
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        self._last = name
-        return self._trial.suggest_int(name, low, high, step=step, log=log)
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        self._last = name
-        return self._trial.suggest_float(name, low, high, step=step, log=log)

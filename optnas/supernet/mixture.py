@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,8 @@ class Mixture(nn.Module):
 
     Attributes:
         decisions: what is mixed: the answers of each decision by name.
-        alpha: one number for each answer, all decisions one after the other; a parameter.
+        alpha: one number for each answer, all decisions one after the other, and then one for each decision in
+            `edges`; a parameter.
         steps: how often the alphas were trained; a tensor.
 
     Args:
@@ -47,11 +49,15 @@ class Mixture(nn.Module):
         example: inputs of the networks, as `Objective` takes them: `(2, 1, 8, 8)`.
         given: answers to the questions of plain functions, by name or by the last part of it:
             `{"width": 16}` answers `layer.0.conv.width`.
+        edges: groups of decisions, by name, whose outputs the network adds up, such as the edges that enter
+            one node of a cell: each is weighted by a softmax over its group, which is learned as the alphas
+            are. This is the edge normalization of PC-DARTS (arXiv:1907.05737), which steadies alphas where
+            `Darts(partial=...)` draws channels anew in each step.
 
     Raises:
         SpaceError: a plain function decides what is not given, or candidates cannot be added up; the message
             names the decision and says what to write instead.
-        ValueError: `given` answers what nobody asks.
+        ValueError: `given` answers what nobody asks; or `edges` names what is no decision, or one twice.
 
     Examples:
         >>> conv = optnas.Choice(
@@ -83,7 +89,12 @@ class Mixture(nn.Module):
     compared: Tensor
 
     def __init__(
-        self, space: Space[nn.Module], example: Example, *, given: Mapping[str, Any] | None = None
+        self,
+        space: Space[nn.Module],
+        example: Example,
+        *,
+        given: Mapping[str, Any] | None = None,
+        edges: Sequence[Sequence[str]] = (),
     ) -> None:
         super().__init__()
         self.space = space
@@ -98,11 +109,13 @@ class Mixture(nn.Module):
             )
         self.network = built.network
         self.decisions = dict(built.decisions)
+        self.edges = _checked(edges, self.decisions)
         self.sizes = [len(answers) for answers in self.decisions.values()]
         self.places = [part for part in self.network.modules() if isinstance(part, Mixed)]
         self.operations = [candidate for place in self.places for candidate in place.candidates]
         n, n_operations = sum(self.sizes), len(self.operations)
-        self.alpha = nn.Parameter(1e-3 * torch.randn(n), requires_grad=False)
+        n_edges = sum(map(len, self.edges))
+        self.alpha = nn.Parameter(1e-3 * torch.randn(n + n_edges), requires_grad=False)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         # Which answer a decision was made for by perturbation, or -1; and the losses without each answer.
         self.register_buffer("decided", torch.full((len(self.sizes),), -1))
@@ -129,7 +142,7 @@ class Mixture(nn.Module):
         It is a space that asks nothing: `Objective(mixture.untrained, Training(Darts(task), ...))` trains the
         mixture as the one trial of a study.
         """
-        return Mixture(self.space, self.example, given=self.given)
+        return Mixture(self.space, self.example, given=self.given, edges=self.edges)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the mixture says under the weights of `weighed`; by default those of the alphas, which get no
@@ -144,25 +157,25 @@ class Mixture(nn.Module):
     # ---- how much each candidate counts ----
 
     def split(self, numbers: Tensor) -> Sequence[Tensor]:
-        """Numbers of all answers, `(answers,)`, by decision."""
-        return torch.split(numbers, self.sizes)
+        """Numbers of all answers, `(answers,)`, by decision; what follows them is left out."""
+        return torch.split(numbers[: sum(self.sizes)], self.sizes)
 
     def soft(self, alpha: Tensor | None = None) -> dict[str, Weights]:
         """A softmax of the alphas; where a decision is made, its candidate alone."""
-        parts = self.split(self.alpha if alpha is None else alpha)
-        return {
+        alpha = self.alpha if alpha is None else alpha
+        return self._on_edges(alpha, {
             name: self._only(chosen, len(part))
             if chosen >= 0
             else Weights(part.softmax(0), tuple(range(len(part))))
-            for (name, part), chosen in zip(self._named(parts), self._chosen(), strict=True)
-        }
+            for (name, part), chosen in zip(self._named(self.split(alpha)), self._chosen(), strict=True)
+        })
 
     def hard(self) -> dict[str, Weights]:
         """The best candidate of each decision alone."""
-        return {
+        return self._on_edges(self.alpha, {
             name: self._only(max(range(len(of)), key=of.__getitem__), len(of))
             for name, of in self._named(self._scores())
-        }
+        })
 
     def sampled(self, alpha: Tensor, noise: Tensor, temperature: float) -> dict[str, Weights]:
         """One candidate of each decision, drawn by Gumbel noise; gradients go through its probability.
@@ -185,14 +198,15 @@ class Mixture(nn.Module):
             one = torch.zeros_like(soft)
             one[drawn] = 1
             found[name] = Weights(one + (soft - soft.detach()), (drawn,))
-        return found
+        return self._on_edges(alpha, found)
 
     def lacking(self, name: str, answer: int) -> dict[str, Weights]:
         """`soft`, without one candidate of a decision; the others share its weight."""
         found = self.soft()
         values, run = found[name].values.clone(), found[name].run
         values[answer] = 0
-        found[name] = Weights(values / values.sum(), tuple(i for i in run if i != answer))
+        others = tuple(i for i in run if i != answer)
+        found[name] = replace(found[name], values=values / values.sum(), run=others)
         return found
 
     @contextmanager
@@ -283,6 +297,14 @@ class Mixture(nn.Module):
         taken = [max(scores[name], key=scores[name].__getitem__) in of for name, of in skips.items() if of]
         return float(np.mean(taken)) if taken else 0.0
 
+    def _on_edges(self, alpha: Tensor, weights: dict[str, Weights]) -> dict[str, Weights]:
+        """The same, each times the weight of its edge among those that enter the same node."""
+        of_edges = torch.split(alpha[sum(self.sizes) :], [len(group) for group in self.edges])
+        for group, numbers in zip(self.edges, of_edges, strict=True):
+            for name, share in zip(group, numbers.softmax(0), strict=True):
+                weights[name] = replace(weights[name], share=share)
+        return weights
+
     def _scores(self) -> list[list[float]]:
         logs = [part.log_softmax(0).tolist() for part in self.split(self.alpha.detach())]
         losses = [part.tolist() for part in self.split(self.without)]
@@ -299,6 +321,18 @@ class Mixture(nn.Module):
 
     def _named(self, parts: Sequence[Any]) -> list[tuple[str, Any]]:
         return list(zip(self.decisions, parts, strict=True))
+
+
+def _checked(edges: Sequence[Sequence[str]], decisions: Mapping[str, Any]) -> list[list[str]]:
+    groups = [list(group) for group in edges]
+    seen: set[str] = set()
+    for name in itertools.chain(*groups):
+        if name not in decisions:
+            raise ValueError(f"Mixture(edges=...): {name!r} is no decision; those are {', '.join(decisions)}.")
+        if name in seen:
+            raise ValueError(f"Mixture(edges=...): {name!r} is there twice, and an edge enters one node.")
+        seen.add(name)
+    return groups
 
 
 def _is_skip(module: nn.Module) -> bool:

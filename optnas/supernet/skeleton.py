@@ -7,12 +7,12 @@ in size between networks (a width, a kernel, an expansion) is a slice of the lar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from optuna.distributions import BaseDistribution
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _NormBase
@@ -25,7 +25,7 @@ from optnas.facts.cost import materialize
 from optnas.facts.inputs import Example
 from optnas.space.blocks import Residual
 from optnas.space.explore import on_meta
-from optnas.space.nodes import Builder, Choice, Repeat, building_with
+from optnas.space.nodes import Answering, Choice, Repeat, building_with
 from optnas.trial import Draw, Space, Trial
 
 
@@ -153,41 +153,31 @@ class _ShapesOnly(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _Notes(Builder):
+class _Notes(Answering):
     """Notes which names nodes ask, and from which candidate each module is built."""
 
     def __init__(self, pick: Pick) -> None:
-        self.trial = Draw(self._pick)
+        super().__init__()
         self.declared: set[str] = set()
         self.candidates: dict[nn.Module, str] = {}
         self._given = pick
-        self._asking = False
 
-    def _pick(self, name: str, distribution: Any) -> Any:
-        if self._asking:
-            self.declared.add(name)
+    def of_node(self, name: str, distribution: BaseDistribution) -> Any:
+        self.declared.add(name)
         return self._given(name, distribution)
 
-    @contextmanager
-    def _of_a_node(self) -> Iterator[None]:
-        self._asking = True
-        try:
-            yield
-        finally:
-            self._asking = False
+    def of_function(self, name: str, distribution: BaseDistribution) -> Any:
+        return self._given(name, distribution)
 
     def choice(self, node: Choice, trial: Trial) -> nn.Module:
-        with self._of_a_node():
-            candidate = node.ask(trial)
+        candidate = self.ask(node, trial)
         module = node.build(candidate, trial)
         within = self.candidates.get(module)  # of a choice whose candidate is a choice
         self.candidates[module] = candidate if within is None else f"{candidate}/{within}"
         return module
 
     def repeat(self, node: Repeat, trial: Trial) -> nn.Module:
-        with self._of_a_node():
-            depth = node.ask(trial)
-        return node.build(depth, trial)
+        return node.build(self.ask(node, trial), trial)
 
 
 def _needs_values(module: nn.Module) -> bool:

@@ -5,10 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from copy import copy, deepcopy
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.plugins.io import AsyncCheckpointIO
+
+
+class Monitored:
+    """A task of which only its own metric says which epoch is to be kept."""
+
+    monitor: ClassVar[str]
+    mode: ClassVar[Literal["max", "min"]]
+
+
+def check_monitor(task: Any, monitor: str, mode: str) -> None:
+    """Raises ValueError for a mode that there is not, or a metric by which the task must not be judged."""
+    if mode not in ("max", "min"):
+        raise ValueError(f"mode={mode!r}: is a high or a low {monitor} good? Give 'max' or 'min'.")
+    if isinstance(task, Monitored) and (monitor, mode) != (task.monitor, task.mode):
+        raise ValueError(
+            f"Training(monitor={monitor!r}, mode={mode!r}) may keep any epoch of {type(task).__name__}, and "
+            f"what it learned last would be lost: give monitor={task.monitor!r}, mode={task.mode!r}."
+        )
 
 
 def check_trainer(trainer: Mapping[str, Any], max_epochs: int | None, can_stop: bool) -> None:

@@ -35,6 +35,7 @@ from optnas.record import Why
 from optnas.seeds import derive_seed, random_state, seeded, set_random_state
 from optnas.training.arguments import (
     check_callbacks,
+    check_monitor,
     check_that_it_validates,
     check_trainer,
     copies,
@@ -123,8 +124,7 @@ class Training(Estimator):
         logger: Callable[[Run], Logger | bool] | bool = False,
         **trainer: Any,
     ) -> None:
-        if mode not in ("max", "min"):
-            raise ValueError(f"mode={mode!r}: is a high or a low {monitor} good? Give 'max' or 'min'.")
+        check_monitor(task, monitor, mode)
         if isinstance(logger, Logger):
             raise TypeError(
                 "logger= takes a function of the trial, so that trials do not log into one run: "

@@ -63,21 +63,6 @@ class Zero(nn.Module):
         return torch.zeros_like(x)
 
 
-class Cell(nn.Module):
-    """Four nodes; each is the sum of its edges, and the last is the output."""
-
-    def __init__(self, edges: dict[str, nn.Module]) -> None:
-        super().__init__()
-        self.edges = nn.ModuleDict(edges)
-
-    def forward(self, x: Tensor) -> Tensor:
-        nodes = [x]
-        for node in range(1, 4):
-            incoming = [self.edges[f"{i}-{node}"](nodes[i]) for i in range(node)]
-            nodes.append(torch.stack(incoming).sum(0))
-        return nodes[-1]
-
-
 def operation(trial: Trial, op: str, width: int) -> nn.Module:
     if op.startswith("nor_conv"):
         return relu_conv_bn(width, width, int(op[-1]))
@@ -95,7 +80,8 @@ def network(trial: Trial, channels: int, cells: int) -> nn.Module:
         ops = {op: partial(operation, op=op, width=width) for op in nasbench201.OPS}
         for _ in range(cells):
             names = [f"{i}-{j}" for i, j in nasbench201.EDGES]
-            layers.append(Cell({name: Choice(name, ops)(scope(trial, "edge")) for name in names}))
+            edges = {name: Choice(name, ops)(scope(trial, "edge")) for name in names}
+            layers.append(nasbench201.Cell(edges))
     end = [nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10)]
     return nn.Sequential(*layers, *end)
 

@@ -48,7 +48,7 @@ def published_of(table: Table) -> np.ndarray:
 
 def all_cells(ops: Sequence[str]) -> np.ndarray:
     """What the fifteen cells of a network add."""
-    return CELLS * sum(facts(lambda n=shape[1]: nasbench201.Cell(ops, n), shape) for shape in STAGES)
+    return CELLS * sum(facts(lambda n=shape[1]: nasbench201.Cell.of(ops, n), shape) for shape in STAGES)
 
 
 def main() -> None:

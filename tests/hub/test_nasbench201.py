@@ -65,7 +65,7 @@ def test_a_cell_computes_its_graph() -> None:
     pool = torch.nn.AvgPool2d(3, 1, 1, count_include_pad=False)
 
     def cell(*ops):
-        return nasbench201.Cell(ops, 4)(x)
+        return nasbench201.Cell.of(ops, 4)(x)
 
     none, skip, avg = "none", "skip_connect", "avg_pool_3x3"
     assert torch.equal(cell(*[none] * 6), torch.zeros_like(x))

@@ -21,7 +21,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 
-from optnas.storage.base import Claim, Storage
+from optnas.storage.base import HELD, NEVER, Claim, Seen, Storage
 from optnas.storage.open import claim, open_storage, storage_of
 
 COUNTS = "optnas:counts"
@@ -39,6 +39,24 @@ class TestConformance(StorageTestCase):
     @pytest.fixture
     def storage(self) -> BaseStorage:
         return open_storage(None)
+
+
+def test_nothing_begins_or_goes_on_in_a_study_that_is_not_as_it_was_seen() -> None:
+    study = optuna.create_study(storage=open_storage(None))
+    first = claim(study, None, COUNTS, seen=Seen.of(study.trials)).trial_id
+    assert first is not None
+    storage = storage_of(study)
+    storage.set_trial_system_attr(first, HELD, True)
+    seen = Seen.of(study.trials)
+    assert storage.requeue(first)
+    for wanted in (None, first):
+        assert claim(study, None, COUNTS, wanted=wanted, seen=seen) == Claim(None, 0, 0, 1, refused=True)
+    assert not claim(study, 1, COUNTS, seen=seen).refused  # there is no budget either way
+    seen = Seen.of(study.trials)
+    assert claim(study, None, COUNTS, wanted=first, seen=seen).trial_id == first
+    assert claim(study, None, COUNTS, seen=Seen.of(study.trials)).trial_id is not None
+    study.enqueue_trial({"x": 0.5})
+    assert claim(study, None, COUNTS, seen=NEVER).trial_id == study.trials[-1]._trial_id
 
 
 @pytest.mark.parametrize("make", [journal, database, lambda folder: InMemoryStorage()])

@@ -23,6 +23,7 @@ from sqlalchemy.engine import Connection
 from optnas import record
 from optnas.errors import StorageUnavailableError, StudyGoneError, TrialTakenError
 from optnas.storage import schema
+from optnas.storage.base import HELD, NEVER, Claim, Seen
 from optnas.storage.leases import Loss
 from optnas.storage.open import claim, open_storage
 from optnas.storage.owners import owners
@@ -85,6 +86,31 @@ def test_claim_counts_and_prefers_what_was_begun(url: str, new_study: Any) -> No
     assert again.trial_id == later.trial_id
     assert claim(study, 6, COUNTS).trial_id is None
     assert claim(study, None, COUNTS).trial_id is not None
+
+
+def test_nothing_begins_or_goes_on_in_a_study_that_is_not_as_it_was_seen(url: str, new_study: Any) -> None:
+    study, storage = new_study(url)
+    for _ in range(2):
+        trial = study.ask()
+        storage.set_trial_system_attr(trial._trial_id, HELD, True)
+        storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+    held = [trial._trial_id for trial in study.trials]
+    seen = Seen.of(study.trials)
+    assert (seen.number, seen.running, seen.held) == (1, 0, sum(held))
+    assert claim(study, None, COUNTS, seen=NEVER) == Claim(None, 0, 0, 2, refused=True)
+    assert claim(study, None, COUNTS, wanted=held[0], seen=seen).trial_id == held[0]
+    for wanted in (None, held[1]):
+        assert claim(study, None, COUNTS, wanted=wanted, seen=seen) == Claim(None, 0, 1, 1, refused=True)
+    # As many run and are held as before, but others.
+    storage.set_trial_system_attr(held[0], HELD, True)
+    storage.requeue(held[0])
+    assert Seen.of(study.trials) == seen
+    now = claim(study, None, COUNTS, seen=seen)
+    assert study.trials[-1]._trial_id == now.trial_id
+    assert claim(study, None, COUNTS, seen=seen).refused
+    assert not claim(study, 3, COUNTS, seen=seen).refused  # of a spent budget that is no matter
+    study.enqueue_trial({"x": 0.5})
+    assert claim(study, None, COUNTS, seen=NEVER).trial_id == study.trials[-1]._trial_id
 
 
 def test_nothing_acknowledged_is_lost_by_kill(

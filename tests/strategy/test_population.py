@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState, create_trial
 from torch import nn
 
 from optnas import record
@@ -13,6 +18,7 @@ from optnas.objective import Objective
 from optnas.record import BORN, PARENT, Why
 from optnas.search.optimize import optimize
 from optnas.search.study import create_study
+from optnas.storage.base import HELD
 from optnas.strategy.population import FACTORS, PopulationPruner, age
 
 STEPS, SIZE, EVERY = 6, 8, 2
@@ -28,7 +34,12 @@ class Rising(Estimator):
     values = {"score": "maximize"}  # noqa: RUF012  (as the property it stands for)
     resumes = True
     max_reports = STEPS
-    stops_at: int | None = None
+    stops_at: tuple[int, int] | None = None
+
+    def reach(self, number, step):
+        if self.stops_at == (number, step):
+            self.stops_at = None
+            raise KeyboardInterrupt
 
     def ask(self, model, trial):
         trial.suggest_float("lr", 0.01, 1, log=True)
@@ -37,9 +48,7 @@ class Rising(Estimator):
         rate = run.suggest_float("lr", 0.01, 1, log=True)
         stored = run.study.get_trials(deepcopy=False)[run.number]
         for step in range(age(stored), STEPS):
-            if self.stops_at == (run.number, step):
-                self.stops_at = None
-                raise KeyboardInterrupt
+            self.reach(run.number, step)
             score = (model.out_features + rate) * (step + 1)
             run.report(score, step)
             if step + 1 < STEPS and run.should_prune():
@@ -133,6 +142,118 @@ def searched_anew(estimator):
     population = PopulationPruner(size=SIZE, every=EVERY)
     searched_anew.study = create_study(objective, sampler=population.sampler, pruner=population, seed=3)
     return searched(study=searched_anew.study, estimator=estimator)
+
+
+class Dying(Rising):
+    """Takes its time, and kills its process, once at each of some points."""
+
+    def __init__(self, folder, points):
+        self.folder, self.points = folder, points
+
+    def reach(self, number, step):
+        time.sleep(0.05)
+        done = self.folder / f"{number}-{step}"
+        if (number, step) in self.points and not done.exists():
+            done.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_workers_that_run_side_by_side_and_die_make_as_many_children_as_are_due(tmp_path):
+    points = [(1, 1), (8, 2), (9, 3)]
+    objective = Objective(space, Dying(tmp_path, points), example=(2, 1))
+    population = PopulationPruner(size=SIZE, every=EVERY)
+    study = create_study(
+        objective, study_name="s", storage=f"sqlite:///{tmp_path}/s.db", sampler=population.sampler,
+        pruner=population, seed=3,
+    )  # fmt: skip
+    optimize(study, objective, n_trials=population.trials(STEPS), n_workers=3)
+    trials = study.trials
+    assert [BORN.of(t) for t in trials[:8]] == [None] * 8
+    assert sorted(BORN.of(t) for t in trials[8:]) == [2, 2, 4, 4]
+    killed = {t.number: [a.get("how") for a in record.attempts(t)].count("killed") for t in trials}
+    assert {number for number, n in killed.items() if n} == {number for number, _ in points}
+    assert sum(killed.values()) == len(points)
+    assert [t.state for t in trials].count(TrialState.COMPLETE) == SIZE
+    assert all(list(t.intermediate_values) == list(range(BORN.of(t) or 0, age(t))) for t in trials)
+    for of_age in (2, 4):
+        ended = [t for t in trials if t.state == TrialState.PRUNED and age(t) == of_age]
+        parents = {PARENT.of(t) for t in trials if BORN.of(t) == of_age}
+        assert len(ended) == 2
+        last = {t.number: t.intermediate_values[of_age - 1] for t in trials if age(t) >= of_age > (BORN.of(t) or 0)}
+        assert min(last[number] for number in parents) > max(last[t.number] for t in ended)
+
+
+def stood(*trials):
+    """A study in which these trials are: `(reports, how, attributes)`, in the order of their numbers."""
+    population = PopulationPruner(size=4, every=2)
+    study = optuna.create_study(direction="maximize", sampler=population.sampler(0), pruner=population)
+    for n_reports, how, attributes in trials:
+        waits = how in ("held", "waits")
+        born = attributes.get(BORN.name, 0)
+        study.add_trial(
+            create_trial(
+                state=TrialState.WAITING if waits else TrialState[how],
+                value=1.0 if how == "COMPLETE" else None,
+                params={} if how == "RUNNING" and not n_reports and not born else {"x": 0.5},
+                distributions={} if how == "RUNNING" and not n_reports and not born else {"x": FLOAT},
+                intermediate_values={born + i: float(attributes.get("value", 0)) for i in range(n_reports)},
+                system_attrs={HELD: how == "held", **{k: v for k, v in attributes.items() if k != "value"}},
+            )
+        )
+    return study, population
+
+
+FLOAT = FloatDistribution(0, 1)
+
+
+def paused(value):
+    return 2, "held", {"value": value}
+
+
+def test_a_place_is_taken_by_whoever_has_begun_and_not_chosen_yet():
+    three = [paused(1), paused(2), paused(3)]
+    assert stood(*three)[1].begins(stood(*three)[0])  # a founder
+    study, population = stood(*three, (0, "RUNNING", {}))
+    assert not population.begins(study)
+    assert population.promote(study, last=False) is None
+    # Of four one child is due, which one that has begun will be.
+    study, population = stood(*three, paused(4))
+    assert population.begins(study)
+    study, population = stood(*three, paused(4), (0, "RUNNING", {}))
+    assert not population.begins(study)
+    assert population.promote(study, last=False) is None
+    assert [t.number for t in population.parents(study, study.trials[4])] == [3]
+    study, population = stood(*three, paused(4), (0, "RUNNING", {}), (0, "RUNNING", {}))
+    assert population.parents(study, study.trials[5]) == []
+
+
+def test_a_parent_waits_until_its_child_has_a_state_of_its_own():
+    born = {BORN.name: 2, PARENT.name: 3}
+    three = [paused(1), paused(2), paused(3)]
+    for state in ("RUNNING", "waits"):
+        study, population = stood(*three, paused(4), (0, state, born))
+        found = population.promote(study, last=False)
+        assert (found is None) if state == "waits" else (found.number == 2)
+    study, population = stood(*three, paused(4), (1, "RUNNING", born))
+    assert population.promote(study, last=False).number == 3
+
+
+def test_the_best_wait_for_those_on_their_way_whose_places_their_children_may_take():
+    study, population = stood(paused(1), paused(2), paused(4), (1, "RUNNING", {}))
+    assert population.promote(study, last=False).number == 1
+    study, population = stood(paused(1), paused(2), paused(4), (3, "RUNNING", {}))
+    assert population.promote(study, last=False) is None  # but a child is due
+    assert population.begins(study)
+
+
+def test_another_population_begins_when_all_of_one_has_ended():
+    four = [(4, "COMPLETE", {})] * 4
+    study, population = stood(*four[:3], (3, "RUNNING", {}))
+    assert not population.begins(study)
+    study, population = stood(*four)
+    assert population.begins(study)
+    study, population = stood(*four, (1, "RUNNING", {}))
+    assert population.begins(study)  # which lacks three founders
 
 
 def test_a_budget_that_ends_early_lets_those_that_are_there_finish():

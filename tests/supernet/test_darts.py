@@ -495,6 +495,12 @@ def test_arguments_out_of_range_are_refused(options, message):
         Darts(Classification(2), **options)
 
 
+@pytest.mark.parametrize("options", [{"monitor": "val_acc"}, {"mode": "min"}])
+def test_another_metric_may_not_say_which_epoch_is_kept(tmp_path, options):
+    with pytest.raises(ValueError, match="give monitor='progress', mode='max'"):
+        training(tmp_path, Darts(Classification(2)), **options)
+
+
 def test_only_a_mixture_has_decisions_to_learn():
     with pytest.raises(TypeError, match=r"its model is a Linear; give Objective\(mixture.untrained"):
         Darts(Classification(2))(nn.Linear(2, 2), replay({}))

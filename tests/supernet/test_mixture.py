@@ -191,6 +191,50 @@ def test_some_channels_go_through_the_candidates_and_the_others_pass_by():
         assert torch.equal(narrow(x[:, :1]), narrow(x[:, :1]))
 
 
+def two_edges(trial):
+    return Sum({name: op(scope(trial, name)) for name in ("left", "right")})
+
+
+class Sum(nn.Module):
+    def __init__(self, parts):
+        super().__init__()
+        self.parts = nn.ModuleDict(parts)
+
+    def forward(self, x):
+        return sum(part(x) for part in self.parts.values())
+
+
+@pytest.mark.parametrize("partial", [1, 3])
+def test_edges_of_one_node_share_a_softmax(partial):
+    torch.manual_seed(0)
+    mixture = Mixture(two_edges, (3, 6, 8, 8), edges=[["left.op", "right.op"]])
+    n = len(op.candidates)
+    assert mixture.alpha.shape == (2 * n + 2,)
+    x = torch.rand(3, 6, 8, 8)
+    alpha = torch.randn(2 * n + 2, requires_grad=True)
+    parts = list(mixture.network.parts.values())
+    with mixture.weighed(mixture.soft(alpha), partial=partial, channels_seed=1):
+        found = mixture(x)
+        left, right = (part(x) / weights.share for part, weights in zip(parts, mixture.soft(alpha).values(), strict=True))
+    shares = alpha[-2:].softmax(0)
+    torch.testing.assert_close(found, left * shares[0] + right * shares[1])
+    found.square().sum().backward()
+    assert (alpha.grad != 0).all()
+    # Which answer is best is no matter of the edge.
+    torch.testing.assert_close(
+        mixture.soft(alpha)["left.op"].values, alpha[:n].softmax(0), rtol=0, atol=0
+    )
+    assert mixture.untrained(replay({})).edges == mixture.edges
+
+
+@pytest.mark.parametrize(
+    ("edges", "words"), [([["left.op", "op"]], "'op' is no decision"), ([["left.op"], ["left.op"]], "twice")]
+)
+def test_edges_are_decisions_each_in_one_node(edges, words):
+    with pytest.raises(ValueError, match=words):
+        Mixture(two_edges, (3, 6, 8, 8), edges=edges)
+
+
 def test_what_a_candidate_does_in_place_is_undone():
     def inplace(trial):
         return nn.ReLU(inplace=True)
