@@ -165,9 +165,11 @@ class PopulationPruner(PromotingPruner):
             if not last and due - born > taken:
                 return _Birth(paused[: self._of(self.size)])
             stay = {trial.number for trial in paused if trial.number in read}
-            if not last and any(_is_coming(trial, of_age) for trial in under_way):
-                # With them, further children will be due, whose parents shall be the best.
+            coming = sum(_is_coming(trial, of_age) for trial in under_way)
+            if coming and not last:
+                # With them more children will be due, whose parents shall be the best, and more make room.
                 stay |= {trial.number for trial in paused[: self._of(self.size)]}
+                due = self._of(max(len(came) + coming, self.size))
             left = sum(age(trial) > of_age or _is_under_way(trial) for trial in came)
             free = [trial for trial in paused if trial.number not in stay]
             if free and left + len(stay) < len(came) - (born if last else due):

@@ -36,7 +36,7 @@ class Rising(Estimator):
     max_reports = STEPS
     stops_at: tuple[int, int] | None = None
 
-    def reach(self, number, step):
+    def reach(self, number, step, born):
         if self.stops_at == (number, step):
             self.stops_at = None
             raise KeyboardInterrupt
@@ -48,7 +48,7 @@ class Rising(Estimator):
         rate = run.suggest_float("lr", 0.01, 1, log=True)
         stored = run.study.get_trials(deepcopy=False)[run.number]
         for step in range(age(stored), STEPS):
-            self.reach(run.number, step)
+            self.reach(run.number, step, BORN.of(stored) or 0)
             score = (model.out_features + rate) * (step + 1)
             run.report(score, step)
             if step + 1 < STEPS and run.should_prune():
@@ -145,21 +145,21 @@ def searched_anew(estimator):
 
 
 class Dying(Rising):
-    """Takes its time, and kills its process, once at each of some points."""
+    """Takes its time, and kills its process, once at each of some points: a trial, a step of its own."""
 
     def __init__(self, folder, points):
         self.folder, self.points = folder, points
 
-    def reach(self, number, step):
+    def reach(self, number, step, born):
         time.sleep(0.05)
-        done = self.folder / f"{number}-{step}"
-        if (number, step) in self.points and not done.exists():
+        done = self.folder / f"{number}-{step - born}"
+        if (number, step - born) in self.points and not done.exists():
             done.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_workers_that_run_side_by_side_and_die_make_as_many_children_as_are_due(tmp_path):
-    points = [(1, 1), (8, 2), (9, 3)]
+    points = [(1, 1), (8, 0), (9, 1)]
     objective = Objective(space, Dying(tmp_path, points), example=(2, 1))
     population = PopulationPruner(size=SIZE, every=EVERY)
     study = create_study(
@@ -179,7 +179,8 @@ def test_workers_that_run_side_by_side_and_die_make_as_many_children_as_are_due(
         ended = [t for t in trials if t.state == TrialState.PRUNED and age(t) == of_age]
         parents = {PARENT.of(t) for t in trials if BORN.of(t) == of_age}
         assert len(ended) == 2
-        last = {t.number: t.intermediate_values[of_age - 1] for t in trials if age(t) >= of_age > (BORN.of(t) or 0)}
+        came = [t for t in trials if age(t) >= of_age > (BORN.of(t) or 0)]
+        last = {t.number: t.intermediate_values[of_age - 1] for t in came}
         assert min(last[number] for number in parents) > max(last[t.number] for t in ended)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
+import signal
 from functools import partial
 from typing import ClassVar
 
@@ -16,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from optnas import Chain, Choice, Darts, Mixture, Objective, best, create_study, optimize, record
 from optnas.data import TensorData
+from optnas.launch.launcher import LocalProcesses
 from optnas.tasks import Classification, Recipe
 from optnas.tasks.recipe import Constant
 from optnas.training import Training
@@ -240,6 +243,43 @@ def test_a_search_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path, way,
         assert model.frozen.any()
     if way == "perturb":
         assert model.undecided() == []
+
+
+class Kill(pl.Callback):
+    """Kill -9, once, in the middle of an epoch."""
+
+    def __init__(self, done, epoch):
+        self.done, self.epoch = done, epoch
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == (self.epoch, 1) and not self.done.exists():
+            self.done.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_search_whose_process_was_killed_has_the_same_alphas(tmp_path):
+    mixture = Mixture(space, (3, 2), edges=[["b.op", "c.op"]])
+    how = {"oles": 0.9, "beta": 5.0, "partial": 2, "temperatures": (10, 0.1)}
+    found = {}
+    for name in ("whole", "killed"):
+        folder = tmp_path / name
+        folder.mkdir()
+        done = folder / "done"
+        if name == "whole":
+            done.touch()
+        task = Darts(Classification(2, lr=0.05), lr=0.1, **how)
+        # The callback is part of the settings, on which nothing random depends.
+        objective = Objective(mixture.untrained, training(folder, task, callbacks=[Kill(done, 2)]))
+        study = create_study(objective, study_name="s", storage=f"sqlite:///{folder}/s.db", seed=3)
+        workers = LocalProcesses(1) if name == "killed" else None
+        optimize(study, objective, n_trials=1, workers=workers, show_progress=False)
+        [trial] = study.trials
+        attempts = [attempt.get("how") for attempt in record.attempts(trial)]
+        assert attempts.count("killed") == (name == "killed")
+        found[name] = trial.intermediate_values, load_snapshot(study, trial).weights
+    assert found["whole"][0] == found["killed"][0]
+    assert found["whole"][1].keys() == found["killed"][1].keys()
+    assert [n for n, w in found["whole"][1].items() if not torch.equal(w, found["killed"][1][n])] == []
 
 
 def useful(rows=400):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 from typing import ClassVar
 
 import optuna
@@ -16,6 +18,8 @@ from optnas import Objective, RegularizedEvolutionSampler, best, create_study, o
 from optnas.analysis.leaderboard import leaderboard
 from optnas.data import TensorData
 from optnas.estimation.run import Run
+from optnas.launch.launcher import LocalProcesses
+from optnas.record import PARENT
 from optnas.search import counts
 from optnas.tasks import Classification
 from optnas.training import Training
@@ -181,6 +185,50 @@ def test_a_child_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path):
         for name in (record.WEIGHTS, record.EPOCHS):
             assert name.of(one) == name.of(other)
         found, expected = (load_snapshot(study, study.trials[one.number]).weights for study in (cut, whole))
+        assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+
+
+class Kill(pl.Callback):
+    """Kill -9 of the process that runs it, once, in the second epoch."""
+
+    def __init__(self, number, folder):
+        self.number, self.done = number, folder / "killed"
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if self.number == 3 and (trainer.current_epoch, batch_idx) == (1, 2) and not self.done.exists():
+            self.done.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_child_whose_process_was_killed_ends_as_if_it_had_not_been(tmp_path):
+    studies = []
+    for name in ("whole", "killed"):
+        folder = tmp_path / name
+        folder.mkdir()
+        if name == "whole":
+            (folder / "killed").touch()
+        training = Training(
+            Classification(2, lr=0.05), points(), monitor="val_acc", mode="max", inherit="net2net", max_epochs=2,
+            keep=20, folder=folder / "runs", callbacks=lambda trial, folder=folder: [Kill(trial.number, folder)],
+        )  # fmt: skip
+        objective = Objective(space, training)
+        sampler = RegularizedEvolutionSampler(population_size=2, tournament_size=1, seed=0)
+        storage = f"sqlite:///{folder}/s.db"
+        study = create_study(
+            objective, study_name="s", storage=storage, sampler=sampler, pruner=None, seed=0
+        )
+        workers = LocalProcesses(1) if name == "killed" else None
+        optimize(study, objective, n_trials=5, workers=workers, show_progress=False)
+        studies.append(study)
+    whole, killed = studies
+    assert [a.get("how") for a in record.attempts(killed.trials[3])].count("killed") == 1
+    assert record.WEIGHTS.of(killed.trials[3])
+    assert record.EPOCHS.of(killed.trials[3]) == 2 + record.EPOCHS.of(killed.trials[PARENT.of(killed.trials[3])])
+    for one, other in zip(whole.trials, killed.trials, strict=True):
+        assert (one.params, one.intermediate_values) == (other.params, other.intermediate_values)
+        for key in (record.WEIGHTS, record.EPOCHS):
+            assert key.of(one) == key.of(other)
+        found, expected = (load_snapshot(study, study.trials[one.number]).weights for study in (killed, whole))
         assert all(torch.equal(found[name], weight) for name, weight in expected.items())
 
 
