@@ -44,12 +44,17 @@ from optnas import (
 from optnas.search import train
 from optnas.seeds import derive_seed
 from optnas.space.blocks import conv, head
+from optnas.training.inheritance import Inherit
 
 POPULATION = 5
 FINALISTS = 2
 PART = 3  # of the epochs of a full training, a short one has one in so many
 PLAIN, HALF, SHORT = "plain", "plain, half as many", "plain, short trainings"
-WAYS = {"exact": "inherited", "shrink_perturb": "shrunk and perturbed", "net2net": "inherited by Net2Net"}
+WAYS: dict[Inherit, str] = {
+    "exact": "inherited",
+    "shrink_perturb": "shrunk and perturbed",
+    "net2net": "inherited by Net2Net",
+}
 
 
 def space(trial: Trial) -> nn.Module:
@@ -57,8 +62,8 @@ def space(trial: Trial) -> nn.Module:
     for stage in range(2):
         of_stage = scope(trial, "stage", stage)
         for i in range(of_stage.suggest_int("depth", 1, 3)):
-            options = {"width": (4, 8, 12, 16), "kernel": (1, 3), "stride": 2 if i == 0 else 1}
-            layers.append(conv(scope(of_stage, "conv", i), **options))
+            layer = scope(of_stage, "conv", i)
+            layers.append(conv(layer, width=(4, 8, 12, 16), kernel=(1, 3), stride=2 if i == 0 else 1))
     return nn.Sequential(*layers, head(trial, n_classes=10))
 
 
@@ -72,7 +77,9 @@ def digits() -> TensorData:
 def fashion(path: str) -> TensorData:
     """600 pictures of 14 by 14 pixels to train on, 1000 to validate on and 2000 to test on."""
     with np.load(path, allow_pickle=False) as file:
-        parts = [(torch.from_numpy(file[f"x_{s}"]), torch.from_numpy(file[f"y_{s}"])) for s in ("train", "test")]
+        parts = [
+            (torch.from_numpy(file[f"x_{s}"]), torch.from_numpy(file[f"y_{s}"])) for s in ("train", "test")
+        ]
     (x, y), (x_test, y_test) = (
         (functional.avg_pool2d(x[:2000, None].float() / 255, 2), y[:2000].long()) for x, y in parts
     )
@@ -81,7 +88,7 @@ def fashion(path: str) -> TensorData:
 
 
 def searched(
-    data: TensorData, name: str, inherit: str | None, epochs: int, trials: int, seed: int, storage: str
+    data: TensorData, name: str, inherit: Inherit | None, epochs: int, trials: int, seed: int, storage: str
 ) -> optuna.Study:
     training = Training(
         Classification(10, lr=5e-3), data, monitor="val_acc", mode="max", max_epochs=epochs, inherit=inherit,
@@ -148,14 +155,21 @@ def main() -> None:
                 found[of, name].append(tested(study, data, given.epochs, trials))
                 if name == PLAIN:  # the same search, stopped half-way
                     found[of, HALF].append(tested(study, data, given.epochs, few))
-            print(seed, of, {name: round(runs[-1], 4) for (its, name), runs in found.items() if its == of}, flush=True)
+            print(
+                seed,
+                of,
+                {name: round(runs[-1], 4) for (its, name), runs in found.items() if its == of},
+                flush=True,
+            )
     print("\n| data | search | trainings | epochs in all | test accuracy from scratch | lead over plain |")
     print("|---|---|---|---|---|---|")
     for (of, name), runs in found.items():
         trainings, epochs = {PLAIN: (n, given.epochs), HALF: (few, given.epochs)}.get(name, (many, short))
         pairs = zip(runs, found[of, PLAIN], strict=True)
         lead = "" if name == PLAIN else interval([a - b for a, b in pairs], "+")
-        print(f"| {of} | {name} | {trainings} of {epochs} | {trainings * epochs} | {interval(runs)} | {lead} |")
+        print(
+            f"| {of} | {name} | {trainings} of {epochs} | {trainings * epochs} | {interval(runs)} | {lead} |"
+        )
 
 
 if __name__ == "__main__":

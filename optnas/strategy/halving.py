@@ -44,9 +44,8 @@ class PromotingPruner(BasePruner, ABC):
     most_paused: int = 50
 
     exact: bool = False
-    """Whether it decides by the whole study who begins and who goes on, so that two workers must not decide
-    by the same: `begins` is asked, and what it or `promote` says holds if nothing has begun, gone on or paused
-    since."""
+    """Whether it decides by the whole study who begins and who goes on, so that no two workers may decide by
+    the same: what `begins` or `promote` says holds while nothing has begun, gone on or paused since."""
 
     def begins(self, study: Study) -> bool:
         """Whether a new trial may begin now, while nothing that is paused goes on; else, one waits."""

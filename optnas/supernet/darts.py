@@ -51,11 +51,11 @@ class Darts(Monitored):
     schedule train the weights.
 
     Each validation logs `progress` (the share of epochs done), by which `Training(monitor="progress",
-    mode="max")` keeps what was learned last, and which is the only `monitor` that it takes; `skips`, the share of decisions whose best answer is an identity
-    (`Mixture.skip_share`), and `gap`, the loss of the best network minus that of the mixture, with shared
-    weights, on batches of the validation data of the epoch. Large ones say that the mixture is no guide to
-    the networks. Plain DARTS is known to end in skips (arXiv:1909.09656); `beta`, `oles` and `perturb` are
-    known to prevent it.
+    mode="max")` keeps what was learned last, and which is the only `monitor` that it takes; `skips`, the share
+    of decisions whose best answer is an identity (`Mixture.skip_share`), and `gap`, the loss of the best
+    network minus that of the mixture, with shared weights, on batches of the validation data of the epoch.
+    Large ones say that the mixture is no guide to the networks. Plain DARTS is known to end in skips
+    (arXiv:1909.09656); `beta`, `oles` and `perturb` are known to prevent it.
 
     Liu, Simonyan & Yang, DARTS, ICLR 2019 (arXiv:1806.09055).
 

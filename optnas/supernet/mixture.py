@@ -40,7 +40,7 @@ class Mixture(nn.Module):
 
     Attributes:
         decisions: what is mixed: the answers of each decision by name.
-        alpha: one number for each answer, all decisions one after the other, and then one for each decision in
+        alpha: one number for each answer, all decisions one after the other, and then one for each of
             `edges`; a parameter.
         steps: how often the alphas were trained; a tensor.
 
@@ -163,19 +163,25 @@ class Mixture(nn.Module):
     def soft(self, alpha: Tensor | None = None) -> dict[str, Weights]:
         """A softmax of the alphas; where a decision is made, its candidate alone."""
         alpha = self.alpha if alpha is None else alpha
-        return self._on_edges(alpha, {
-            name: self._only(chosen, len(part))
-            if chosen >= 0
-            else Weights(part.softmax(0), tuple(range(len(part))))
-            for (name, part), chosen in zip(self._named(self.split(alpha)), self._chosen(), strict=True)
-        })
+        return self._on_edges(
+            alpha,
+            {
+                name: self._only(chosen, len(part))
+                if chosen >= 0
+                else Weights(part.softmax(0), tuple(range(len(part))))
+                for (name, part), chosen in zip(self._named(self.split(alpha)), self._chosen(), strict=True)
+            },
+        )
 
     def hard(self) -> dict[str, Weights]:
         """The best candidate of each decision alone."""
-        return self._on_edges(self.alpha, {
-            name: self._only(max(range(len(of)), key=of.__getitem__), len(of))
-            for name, of in self._named(self._scores())
-        })
+        return self._on_edges(
+            self.alpha,
+            {
+                name: self._only(max(range(len(of)), key=of.__getitem__), len(of))
+                for name, of in self._named(self._scores())
+            },
+        )
 
     def sampled(self, alpha: Tensor, noise: Tensor, temperature: float) -> dict[str, Weights]:
         """One candidate of each decision, drawn by Gumbel noise; gradients go through its probability.
@@ -328,7 +334,9 @@ def _checked(edges: Sequence[Sequence[str]], decisions: Mapping[str, Any]) -> li
     seen: set[str] = set()
     for name in itertools.chain(*groups):
         if name not in decisions:
-            raise ValueError(f"Mixture(edges=...): {name!r} is no decision; those are {', '.join(decisions)}.")
+            raise ValueError(
+                f"Mixture(edges=...): {name!r} is no decision; those are {', '.join(decisions)}."
+            )
         if name in seen:
             raise ValueError(f"Mixture(edges=...): {name!r} is there twice, and an edge enters one node.")
         seen.add(name)

@@ -3,11 +3,11 @@
     python studies/benchmarks/population.py [--seeds 10] [--size 12] [--epochs 12]
 
 Small convolutional networks for handwritten digits (629 to train on, 809 to validate on, 359 to test on):
-widths, kernels, depths and the learning rate. Each search has the epochs of `--size` whole
-trainings. *As found*: test accuracy of the trial with the best validation accuracy, as the search left it; the
-network of a population has its weights from ancestors, and the learning rates of several trials behind it.
-*From scratch*: the same answers, trained anew from one seed. Means over seeds with 95 % intervals by Student,
-and the lead over random search with the same seed.
+widths, kernels, depths and the learning rate. Each search has the epochs of `--size` whole trainings. *As
+found*: test accuracy of the trial with the best validation accuracy, as the search left it; the network of a
+population has its weights from ancestors, and the learning rates of several trials behind it. *From scratch*:
+the same answers, trained anew from one seed. Means over seeds with 95 % intervals by Student, and the lead
+over random search with the same seed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import argparse
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import optuna
@@ -27,11 +27,21 @@ from scipy import stats
 from sklearn.datasets import load_digits
 from torch import nn
 
-from optnas import Classification, HalvingPruner, Objective, TensorData, Training, create_study, optimize, record
+from optnas import (
+    Classification,
+    HalvingPruner,
+    Objective,
+    TensorData,
+    Training,
+    create_study,
+    optimize,
+    record,
+)
 from optnas.search import train
 from optnas.seeds import derive_seed
 from optnas.space.blocks import conv, head
 from optnas.strategy import PopulationPruner
+from optnas.training.inheritance import Inherit
 from optnas.trial import Trial, scope
 
 RANDOM = "random search"
@@ -53,13 +63,17 @@ def digits() -> TensorData:
     return TensorData((x, torch.tensor(found.target)), val=0.45, test=0.2, batch_size=32)
 
 
-def ways(size: int, epochs: int) -> dict[str, tuple[BasePruner, Callable[[int], Any], str | None]]:
+Way: TypeAlias = tuple[BasePruner, Callable[[int], Any], Inherit | None]
+
+
+def ways(size: int, epochs: int) -> dict[str, Way]:
     """Pruner, sampler of a seed, and how children inherit."""
-    found: dict[str, tuple[BasePruner, Callable[[int], Any], str | None]] = {
+    found: dict[str, Way] = {
         RANDOM: (NopPruner(), RandomSampler, None),
         "random search, halving": (HalvingPruner(), RandomSampler, None),
     }
-    for how in ("shrink_perturb", "exact"):
+    inherited: tuple[Inherit, ...] = ("shrink_perturb", "exact")
+    for how in inherited:
         population = PopulationPruner(size, every=max(1, epochs // 4))
         found[f"population, {how}"] = population, population.sampler, how
     return found

@@ -90,8 +90,7 @@ def test_claim_counts_and_prefers_what_was_begun(url: str, new_study: Any) -> No
 
 def test_nothing_begins_or_goes_on_in_a_study_that_is_not_as_it_was_seen(url: str, new_study: Any) -> None:
     study, storage = new_study(url)
-    for _ in range(2):
-        trial = study.ask()
+    for trial in [study.ask(), study.ask()]:
         storage.set_trial_system_attr(trial._trial_id, HELD, True)
         storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
     held = [trial._trial_id for trial in study.trials]

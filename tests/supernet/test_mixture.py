@@ -215,15 +215,15 @@ def test_edges_of_one_node_share_a_softmax(partial):
     parts = list(mixture.network.parts.values())
     with mixture.weighed(mixture.soft(alpha), partial=partial, channels_seed=1):
         found = mixture(x)
-        left, right = (part(x) / weights.share for part, weights in zip(parts, mixture.soft(alpha).values(), strict=True))
+        left, right = (
+            part(x) / weights.share for part, weights in zip(parts, mixture.soft(alpha).values(), strict=True)
+        )
     shares = alpha[-2:].softmax(0)
     torch.testing.assert_close(found, left * shares[0] + right * shares[1])
     found.square().sum().backward()
     assert (alpha.grad != 0).all()
     # Which answer is best is no matter of the edge.
-    torch.testing.assert_close(
-        mixture.soft(alpha)["left.op"].values, alpha[:n].softmax(0), rtol=0, atol=0
-    )
+    torch.testing.assert_close(mixture.soft(alpha)["left.op"].values, alpha[:n].softmax(0), rtol=0, atol=0)
     assert mixture.untrained(replay({})).edges == mixture.edges
 
 

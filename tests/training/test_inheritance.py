@@ -208,27 +208,30 @@ def test_a_child_whose_process_was_killed_ends_as_if_it_had_not_been(tmp_path):
         if name == "whole":
             (folder / "killed").touch()
         training = Training(
-            Classification(2, lr=0.05), points(), monitor="val_acc", mode="max", inherit="net2net", max_epochs=2,
-            keep=20, folder=folder / "runs", callbacks=lambda trial, folder=folder: [Kill(trial.number, folder)],
+            Classification(2, lr=0.05), points(), monitor="val_acc", mode="max", inherit="net2net",
+            max_epochs=2, keep=20, folder=folder / "runs",
+            callbacks=lambda trial, folder=folder: [Kill(trial.number, folder)],
         )  # fmt: skip
         objective = Objective(space, training)
         sampler = RegularizedEvolutionSampler(population_size=2, tournament_size=1, seed=0)
         storage = f"sqlite:///{folder}/s.db"
-        study = create_study(
-            objective, study_name="s", storage=storage, sampler=sampler, pruner=None, seed=0
-        )
+        study = create_study(objective, study_name="s", storage=storage, sampler=sampler, pruner=None, seed=0)
         workers = LocalProcesses(1) if name == "killed" else None
         optimize(study, objective, n_trials=5, workers=workers, show_progress=False)
         studies.append(study)
     whole, killed = studies
     assert [a.get("how") for a in record.attempts(killed.trials[3])].count("killed") == 1
     assert record.WEIGHTS.of(killed.trials[3])
-    assert record.EPOCHS.of(killed.trials[3]) == 2 + record.EPOCHS.of(killed.trials[PARENT.of(killed.trials[3])])
+    assert record.EPOCHS.of(killed.trials[3]) == 2 + record.EPOCHS.of(
+        killed.trials[PARENT.of(killed.trials[3])]
+    )
     for one, other in zip(whole.trials, killed.trials, strict=True):
         assert (one.params, one.intermediate_values) == (other.params, other.intermediate_values)
         for key in (record.WEIGHTS, record.EPOCHS):
             assert key.of(one) == key.of(other)
-        found, expected = (load_snapshot(study, study.trials[one.number]).weights for study in (killed, whole))
+        found, expected = (
+            load_snapshot(study, study.trials[one.number]).weights for study in (killed, whole)
+        )
         assert all(torch.equal(found[name], weight) for name, weight in expected.items())
 
 
