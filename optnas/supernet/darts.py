@@ -51,7 +51,7 @@ class Darts(Monitored):
     schedule train the weights.
 
     Each validation logs `progress` (the share of epochs done), by which `Training(monitor="progress",
-    mode="max")` keeps what was learned last, and which is the only `monitor` that it takes; `skips`, the share
+    mode="max")` keeps what was learned last, and the only `monitor` that it takes; `skips`, the share
     of decisions whose best answer is an identity (`Mixture.skip_share`), and `gap`, the loss of the best
     network minus that of the mixture, with shared weights, on batches of the validation data of the epoch.
     Large ones say that the mixture is no guide to the networks. Plain DARTS is known to end in skips
