@@ -8,6 +8,7 @@ that of the example only, and the log says so. A file that exists has passed.
 from __future__ import annotations
 
 import copy
+import functools
 import importlib.util
 import inspect
 import logging
@@ -36,6 +37,8 @@ _log = logging.getLogger(__name__)
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
+_PLAIN = (Tensor, bool, int, float, str, type(None))  # what a file can take and return
+
 
 def to_onnx(
     model: nn.Module,
@@ -55,7 +58,8 @@ def to_onnx(
             without: `{0: 1, "mask": None}`. By default it is the first one of the first tensor, and of every
             other that has as many rows. It will be free; all other sizes are fixed.
 
-    Outputs of the model that are None are left out of the file.
+    Outputs of the model that are None are left out of the file; in the place of an object of a class of its
+    own, a dataclass for example, the file has a dict of the tensors in it, by the names of its attributes.
 
     Raises:
         ImportError: a package of the extra `onnx` is missing.
@@ -86,8 +90,10 @@ def to_onnx(
         names = program.graph_signature.user_inputs
 
         def run(*args: Tensor, **kwargs: Tensor) -> Any:
-            feed = zip(names, _leaves((args, kwargs)), strict=True)
-            return session.run(None, {name: value.numpy() for name, value in feed if name in used})
+            given = zip(names, _leaves((args, kwargs)), strict=True)
+            # An input that is returned as it is lends its name to the output.
+            feed = {n: value for name, value in given for n in (name, f"{name}_orig") if n in used}
+            return session.run(None, {name: value.numpy() for name, value in feed.items()})
 
         return run
 
@@ -137,7 +143,7 @@ def _export(
 
         def attempt(sizes: Sequence[int], free: bool) -> None:
             try:
-                copied = copy.deepcopy(model).cpu().eval()
+                copied = _with_plain_outputs(copy.deepcopy(model).cpu().eval(), batch)
                 run = save(_program(copied, batch, free), file)
                 batches = [batch.of(size, seed) for seed, size in enumerate(sizes)]
                 pairs = [(copied(*args, **kwargs), run(*args, **kwargs)) for args, kwargs in batches]
@@ -180,7 +186,7 @@ class _Batch:
         if unknown := [key for key in batch_dims if key not in given]:
             raise ValueError(f"batch_dims names {unknown[0]!r}, which is not an argument of the example.")
         for leaf in _leaves(inputs):
-            if not isinstance(leaf, Tensor | bool | int | float | str | None):
+            if not isinstance(leaf, _PLAIN):
                 raise ValueError(
                     f"{name} takes a {type(leaf).__name__}, but a file takes tensors and plain values: "
                     "export a module called with the tensors in it."
@@ -243,6 +249,48 @@ def _program(model: nn.Module, batch: _Batch, free: bool) -> ExportedProgram:
             f"{type(model).__name__} cannot be exported with a free batch size; does its forward() use the "
             f"batch size as a Python number, or depend on values? {_first_line(error)}"
         ) from error
+
+
+def _with_plain_outputs(model: nn.Module, batch: _Batch) -> nn.Module:
+    """The model, which returns dicts in the place of objects that no file knows."""
+    args, kwargs = batch.of(batch.n)
+    if all(isinstance(leaf, _PLAIN) for leaf in _leaves(model(*args, **kwargs))):
+        return model
+    forward = model.forward
+
+    @functools.wraps(forward)  # exporters read the names of its arguments
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        return pytree.tree_map(_parts, forward(*args, **kwargs))
+
+    model.forward = plain
+    return model
+
+
+def _parts(leaf: Any) -> Any:
+    """A leaf itself, or what of an object is tensors, by name.
+
+    Raises:
+        ValueError: nothing is.
+    """
+    if isinstance(leaf, _PLAIN):
+        return leaf
+    parts = _tensors_of(leaf)
+    if not parts:
+        raise ValueError(
+            f"The model returns an object of the class {type(leaf).__name__}, in which there are no tensors; "
+            "export a module that returns tensors."
+        )
+    return parts
+
+
+def _tensors_of(thing: Any) -> dict[str, Any]:
+    held = vars(thing) if hasattr(thing, "__dict__") else {}
+    parts = {name: pytree.tree_map(_inner, part) for name, part in held.items()}
+    return {name: part for name, part in parts.items() if any(isinstance(of, Tensor) for of in _leaves(part))}
+
+
+def _inner(thing: Any) -> Any:
+    return thing if isinstance(thing, _PLAIN) else _tensors_of(thing)
 
 
 def _leaves(value: Any) -> list[Any]:

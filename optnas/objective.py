@@ -18,7 +18,7 @@ import optuna
 import torch
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
-from torch import Tensor, nn
+from torch import nn
 
 from optnas import private, record
 from optnas.answers import ParamsKey, params_key, same
@@ -35,6 +35,7 @@ from optnas.errors import (
 from optnas.estimation.estimator import Direction, Estimator, as_estimator
 from optnas.estimation.glances import Glances
 from optnas.estimation.run import Run
+from optnas.estimation.settings import contents
 from optnas.estimation.shared import is_shared, shared_weights_refused
 from optnas.facts import Sketch, materialize, sketch, untraced
 from optnas.facts.fact import USUAL, Fact
@@ -612,9 +613,6 @@ def _digest(model: nn.Module, sequence: str | None) -> str:
     digest = hashlib.sha256(str(sequence).encode())
     for tensor in (*model.parameters(), *model.buffers()):
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(_bytes(tensor))
+        for part in contents(tensor):
+            digest.update(part)
     return digest.hexdigest()[:16]
-
-
-def _bytes(tensor: Tensor) -> Any:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()

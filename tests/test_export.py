@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -278,6 +280,13 @@ def test_torch_wants_its_suffix(tmp_path: Path) -> None:
         to_torch_export(nn.Linear(2, 2), (1, 2), tmp_path / "model.bin")
 
 
+@dataclass
+class Output:
+    logits: Tensor
+    states: tuple[Tensor, ...]
+    loss: Tensor | None = None
+
+
 class Shaped(nn.Module):
     """Returns what `shape` makes of its linear layer's output and its input."""
 
@@ -299,6 +308,8 @@ OUTPUTS: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "empty": lambda h, x: (h, h[:, :0]),
     "nested": lambda h, x: {"a": (h, [h + 1]), "b": {"c": h * 2}},
     "half": lambda h, x: h.half(),
+    "dataclass": lambda h, x: (Output(h, (h + 1, x)), h * 2),
+    "object": lambda h, x: SimpleNamespace(found=[Output(h, ())], config=SimpleNamespace(width=4)),
     "dropout": lambda h, x: nn.Dropout(0.9)(h) if h.requires_grad else h,
 }
 
@@ -307,6 +318,26 @@ OUTPUTS: dict[str, Callable[[Tensor, Tensor], Any]] = {
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_whatever_a_model_returns_is_exported(export: Callable[..., Path], name: str, tmp_path: Path) -> None:
     assert export(Shaped(OUTPUTS[name]), torch.rand(20, 8), tmp_path / "model.pt2").exists()
+
+
+def test_an_object_becomes_a_dict_of_the_tensors_in_it(tmp_path: Path) -> None:
+    x = torch.rand(20, 8)
+    path = to_torch_export(Shaped(OUTPUTS["dataclass"]), x, tmp_path / "model.pt2")
+    found, doubled = torch.export.load(path).module()(x)
+    assert list(found) == ["logits", "states"]
+    assert torch.equal(found["states"][1], x)
+    assert torch.equal(found["logits"] * 2, doubled)
+
+
+class Opaque:
+    """Holds no tensor."""
+
+
+@pytest.mark.parametrize("export", [to_onnx, to_torch_export])
+def test_an_object_without_tensors_is_refused_in_a_line(export: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"of the class Opaque") as refusal:
+        export(Shaped(lambda h, x: (h, Opaque())), torch.rand(20, 8), tmp_path / "model.pt2")
+    assert len(str(refusal.value).splitlines()) == 1
 
 
 def test_numbers_beside_tensors_stay_in_torchs_file_and_are_refused_by_onnx(tmp_path: Path) -> None:

@@ -4,29 +4,15 @@ What is not installed is skipped: `pip install transformers torch_geometric mona
 """
 
 import pytest
-import pytorch_lightning as pl
 import torch
+from fixtures.foreign import Batches, from_search_to_report
 from torch import nn
 from torch.utils.data import DataLoader, StackDataset
 
-from optnas import Objective, Training, best, create_study, draw, optimize, record, report
-from optnas.export import to_torch_export
-from optnas.record import End
 from optnas.tasks import Classification, LanguageModeling, OwnLoss, Segmentation
 
 N = 24
 pytestmark = pytest.mark.filterwarnings("ignore")  # of these libraries
-
-
-class Batches(pl.LightningDataModule):
-    """Serves what a library makes loaders of."""
-
-    def __init__(self, loader):
-        super().__init__()
-        self.train_dataloader = self.val_dataloader = self.test_dataloader = loader
-
-    def fingerprint(self):
-        return "made in this file"
 
 
 def tokens(**more):
@@ -135,54 +121,11 @@ def x_transformer():
     return space, LanguageModeling(30), Batches(lambda: DataLoader(rows, 8))
 
 
-def refused(model, example, path):
-    """In what words an export is refused."""
-    try:
-        to_torch_export(model, example, path)
-    except ValueError as error:
-        return str(error)
-
-
-class Once(pl.Callback):
-    """Ends the process's work in the middle of the first training."""
-
-    ended = False
-
-    def on_train_epoch_end(self, trainer, module):
-        if not Once.ended:
-            Once.ended = True
-            raise KeyboardInterrupt
-
-
 CASES = [bert, bert_with_its_own_loss, gpt2, graphs, graphs_by_their_parts, volumes, x_transformer]
 LOOKING = {"graphs", "graphs_by_their_parts"}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-def test_from_search_to_report(tmp_path, monkeypatch, case):
-    space, task, data = case()
-    training = Training(
-        task, data, monitor="val_loss", mode="min", max_epochs=2, folder=tmp_path / "runs", callbacks=[Once()]
-    )
-    objective = Objective(space, training)
-    study = create_study(objective, study_name=case.__name__, storage=f"sqlite:///{tmp_path}/nas.db", seed=0)
-    monkeypatch.setattr(Once, "ended", False)
-    with pytest.raises(KeyboardInterrupt):
-        optimize(study, objective, n_trials=2)
-    optimize(study, objective, n_trials=2)
-    trials = [trial for trial in study.trials if record.end(trial) is End.COMPLETE]
-    assert len(trials) >= 2
-    assert len(record.attempts(trials[0])) == 2
-    for trial in trials:
-        assert record.facts(trial)["n_params"] > 0
-        assert record.facts(trial)["flops"] > 0
-        missing = record.MISSING.of(trial) or {}
-        assert ("fingerprint" in missing) == (case.__name__ in LOOKING), missing
-    winner = best(study, objective)
-    assert isinstance(winner.model(), nn.Module)
-    assert winner.test()["test_loss"] == pytest.approx(winner.value, rel=1e-4)
-    assert "<svg" in draw(winner.trial, objective)
-    assert "val_loss" in report(study, tmp_path / "report.html").read_text()
-    refusal = refused(winner.model(), objective.example_for(winner.trial), tmp_path / "net.pt2")
-    assert refusal is None or len(refusal.splitlines()) == 1
-    assert (tmp_path / "net.pt2").exists() == (refusal is None)
+def test_from_search_to_report(tmp_path, case):
+    found = from_search_to_report(tmp_path, *case(), case.__name__)
+    assert (found.looks is not None) == (case.__name__ in LOOKING), found.looks

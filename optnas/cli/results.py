@@ -107,9 +107,13 @@ def show_best(job: Job, best: Best, n_seeds: int, max_epochs: int | None = None)
             say(f"\nThere is no test: {error}")
     if n_seeds:
         say(f"\nTrained anew from {n_seeds} seeds (mean ± standard deviation):")
-        say("  the winner   " + _metrics(best.retrain(n_seeds, max_epochs)))
+        runs = best.retrain(n_seeds, max_epochs)
+        say("  the winner   " + _metrics(runs))
         if job.baseline is not None:
-            say("  by hand      " + _metrics(train_baseline(job, best, n_seeds, max_epochs)))
+            others = train_baseline(job, best, n_seeds, max_epochs)
+            say("  by hand      " + _metrics(others))
+            if n_seeds > 1:
+                say("  difference   " + _differences(runs, others) + "  (95 % interval, pairs of one seed)")
             for words in _over_limits(job):
                 say(f"               {words}")
 
@@ -184,6 +188,22 @@ def _metrics(runs: Sequence[Mapping[str, float]]) -> str:
     from optnas.search.best import Mean
 
     return "  ".join(f"{name} {Mean.of([run[name] for run in runs])}" for name in runs[0])
+
+
+def _differences(runs: Sequence[Mapping[str, float]], others: Sequence[Mapping[str, float]]) -> str:
+    """What the first have more than the second, of the pairs of one seed, with its interval by Student."""
+    import numpy as np
+    from scipy import stats
+
+    words = []
+    for name in runs[0]:
+        if name not in others[0]:
+            continue
+        pairs = np.array([run[name] - other[name] for run, other in zip(runs, others, strict=True)])
+        half = stats.t.ppf(0.975, len(pairs) - 1) * pairs.std(ddof=1) / len(pairs) ** 0.5
+        mean = pairs.mean()
+        words.append(f"{name} {mean:+.4f} ({mean - half:+.4f} to {mean + half:+.4f})")
+    return "  ".join(words)
 
 
 def export_best(best: Best, path: Path) -> Path:

@@ -37,6 +37,10 @@ _LONG = 1000  # characters of JSON, above which a hash stands for it
 _TOOLS = {"optuna", "sqlalchemy", "logging", "threading", "_thread", "weakref", "_weakref"}
 _TOOLS_OF = ("optnas.objective", "optnas.search", "optnas.storage", "pytorch_lightning.trainer.trainer")
 
+# Attributes that our classes got after studies had been stored, and the value with which an object does what
+# it did before. With it the attribute is not described, so that such a study goes on, with its values reused.
+_LATER: dict[str, dict[str, Any]] = {"optnas.data.tensors.TensorData": {"mix": None}}
+
 _log = logging.getLogger(__name__)
 _told: set[str] = set()
 
@@ -56,6 +60,14 @@ def describe(thing: Any) -> Any:
         return _active.get()(thing)  # type: ignore[misc]  # just set
     finally:
         _active.reset(token)
+
+
+def contents(tensor: Tensor) -> list[Any]:
+    """The bytes of a tensor's numbers, on any device; of a sparse one, of its indices and of its values."""
+    if tensor.layout != torch.strided:
+        return [part for each in _of_sparse(tensor) for part in contents(each)]
+    flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    return [flat.view(torch.uint8).numpy()]
 
 
 def digest(thing: Any) -> str:
@@ -120,12 +132,9 @@ class _Describer:
         if not is_lazy(tensor):
             about.append(list(tensor.shape))
             if tensor.layout != torch.strided:
-                whole = tensor.detach().cpu()
-                indices = whole.to_sparse_coo().coalesce()  # type: ignore[no-untyped-call]  # of torch
-                about += [str(tensor.layout), self(indices.indices()), self(indices.values())]
+                about += [str(tensor.layout), *map(self, _of_sparse(tensor))]
             elif not tensor.is_meta:
-                flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
-                about.append(_hash_bytes(flat.view(torch.uint8).numpy()))
+                about += map(_hash_bytes, contents(tensor))
         return {_name(type(tensor)): about}
 
     def _array(self, array: np.ndarray) -> Any:
@@ -229,7 +238,11 @@ class _Describer:
         if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):  # with slots
             state = {**(state[0] or {}), **state[1]}
         if isinstance(state, dict):
-            state = {at: part for at, part in state.items() if not _is_cache(kind, at)}
+            state = {
+                at: part
+                for at, part in state.items()
+                if not _is_cache(kind, at) and not _says_nothing_new(kind, at, part)
+            }
         described: Any = self({} if state is None else state)
         parts = [list(items or ()), [list(pair) for pair in pairs or ()]]
         if made_by in (_NEW, _NEW_EX) and arguments == (kind,) and not any(parts):
@@ -251,6 +264,11 @@ class _Describer:
 
 _active: ContextVar[_Describer | None] = ContextVar("describer", default=None)
 _NEW, _NEW_EX = copyreg.__newobj__, copyreg.__newobj_ex__  # type: ignore[attr-defined]  # pickle's own
+
+
+def _of_sparse(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    whole = tensor.detach().cpu().to_sparse_coo().coalesce()  # type: ignore[no-untyped-call]  # of torch
+    return whole.indices(), whole.values()
 
 
 def _instructions(code: CodeType, describer: _Describer) -> Any:
@@ -296,6 +314,15 @@ def _is_own(name: str, part: Any) -> bool:
 
 def _is_cache(kind: type, name: str) -> bool:
     return any(isinstance(vars(base).get(name), cached_property) for base in kind.__mro__)
+
+
+def _says_nothing_new(kind: type, name: str, value: Any) -> bool:
+    """Whether an attribute, which older objects of ours lack, has the value that means what they did."""
+    for base in kind.__mro__:
+        known = _LATER.get(f"{base.__module__}.{base.__qualname__}", {})
+        if name in known and type(value) is type(known[name]) and value == known[name]:
+            return True
+    return False
 
 
 def _mapped_file(array: np.ndarray) -> list[Any] | None:

@@ -378,7 +378,10 @@ def _metrics(trainer: pl.Trainer) -> dict[str, float]:
 
 
 def _equal(now: Any, kept: Any) -> bool:
-    return isinstance(now, Tensor) and now.device == kept.device and torch.equal(now, kept)
+    """Whether one may stand for the other. Sparse tensors cannot be compared, and are kept as they are."""
+    if not isinstance(now, Tensor) or now.device != kept.device:
+        return False
+    return now.layout == kept.layout == torch.strided and torch.equal(now, kept)
 
 
 def _kinds(trainer: Any) -> frozenset[type]:

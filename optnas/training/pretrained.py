@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from optnas import record
 from optnas.errors import WeightsError
 from optnas.estimation.run import Run
+from optnas.estimation.settings import contents
 from optnas.training.checkpoints import weights_path
 
 _log = logging.getLogger(__name__)
@@ -113,8 +114,8 @@ class Pretrained:
         found = hashlib.sha256()
         for name, tensor in sorted(self.weights.items()):
             found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            if tensor.numel():
-                found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            for part in contents(tensor):
+                found.update(part)
         return found.hexdigest()[:32]
 
     def load(self, model: nn.Module) -> Loaded:

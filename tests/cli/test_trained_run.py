@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import optuna
 import torch
+from scipy import stats
 from typer.testing import Result
 
 from optnas import record
@@ -38,6 +39,10 @@ def test_training_ends_with_a_tested_exported_winner_beside_the_baseline(
     # What was trained anew is kept in the study, and not trained a second time.
     kept = record.all_retrained(load())
     assert [(type(k["who"]), len(k["runs"])) for k in kept] == [(int, 2), (str, 2)]
+    ours, others = ([run["test_acc"] for run in k["runs"]] for k in kept)
+    low, high = stats.ttest_rel(ours, others).confidence_interval()
+    mean = np.mean(ours) - np.mean(others)
+    assert f"test_acc {mean:+.4f} ({low:+.4f} to {high:+.4f})" in " ".join(result.stdout.split())
     again = optnas_cli("best", trained, "--retrain", 2)
     assert again.exit_code == 0, again.output
     assert record.all_retrained(load()) == kept

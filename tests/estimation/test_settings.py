@@ -19,11 +19,13 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from fixtures.settings_of_ours import STORED, described
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.callbacks import EarlyStopping
 from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset, random_split
 
-from optnas.estimation.settings import describe
+from optnas.data import TensorData, random_cutmix, random_mixup
+from optnas.estimation.settings import contents, describe
 from optnas.tasks import Classification
 from optnas.training import Training
 
@@ -321,3 +323,30 @@ def test_studies_and_locks_that_code_refers_to_are_no_settings():
     before = describe(callback)
     study.add_trial(optuna.create_trial(value=1.0))
     assert describe(callback) == before
+
+
+def test_objects_of_ours_are_described_as_in_studies_that_are_stored():
+    """A new attribute would make others of them: in `_LATER` stands with which value it says nothing."""
+    assert described() == json.loads(STORED.read_text())
+
+
+def test_a_later_attribute_counts_where_it_says_something():
+    x, y = torch.arange(40.0).view(20, 2), torch.arange(20) % 2
+    plain, mixed, other = (TensorData((x, y), mix=mix) for mix in (None, random_mixup, random_cutmix))
+    assert '"mix"' not in json.dumps(describe(plain))
+    assert len({json.dumps(describe(data)) for data in (plain, mixed, other)}) == 3
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")  # of torch: that it is new
+def test_contents_of_tensors_of_every_kind():
+    whole = torch.tensor([[0.0, 2.0], [3.0, 0.0]])
+    sparse = [whole.to_sparse_coo(), whole.to_sparse_csr()]
+    others = [whole.T, torch.tensor(1.5), torch.empty(0, 3), torch.randn(3, dtype=torch.cfloat).conj()]
+    for tensor in (whole, *sparse, *others):
+        assert contents(tensor) != []
+        parts = b"".join(part.tobytes() for part in contents(tensor))
+        assert parts == b"".join(part.tobytes() for part in contents(tensor.clone()))
+        if tensor.numel():
+            twice = b"".join(part.tobytes() for part in contents(tensor * 2))
+            assert parts != twice
+    assert contents(others[-1])[0].tobytes() == others[-1].resolve_conj().numpy().tobytes()

@@ -1,186 +1,31 @@
 """Models that nobody here wrote: they look at values, hold other tensors, take and return objects."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
+from fixtures.foreign import (
+    Bag,
+    Complex,
+    Crf,
+    Experts,
+    Observed,
+    Ode,
+    Output,
+    Packed,
+    Quantized,
+    SoftExperts,
+    Sparse,
+    Spiking,
+    Unpacking,
+)
 from torch import nn
-from torch.nn import functional as F
 from torch.nn.utils import parametrize, weight_norm
-from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import pack_sequence
 
 from optnas.facts import Arguments, count_flops, count_params, sketch
 from optnas.facts.sketch import INSTEAD
-
-
-class Packed(nn.Module):
-    """Sequences of several lengths through one recurrent layer."""
-
-    def __init__(self, width=6):
-        super().__init__()
-        self.lstm = nn.LSTM(3, width, batch_first=True)
-
-    def forward(self, x, lengths):
-        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        return pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0].mean(1)
-
-
-class Ode(nn.Module):
-    """An adaptive solver: how many steps it takes depends on the data."""
-
-    def __init__(self, width=4):
-        super().__init__()
-        self.f = nn.Linear(width, width)
-
-    def forward(self, y):
-        t, h = 0.0, 0.5
-        while t < 1:
-            k = torch.tanh(self.f(y))
-            error = (torch.tanh(self.f(y + h * k)) - k).abs().max().item() * h
-            if error < 0.5:
-                y, t = y + h * k, t + h
-            else:
-                h /= 2
-        return y
-
-
-class Crf(nn.Module):
-    """Scores of tags, decoded by Viterbi in eval mode."""
-
-    def __init__(self, n_tags=3):
-        super().__init__()
-        self.emit = nn.Linear(4, n_tags)
-        self.transitions = nn.Parameter(torch.zeros(n_tags, n_tags))
-
-    def forward(self, x):
-        scores = self.emit(x)
-        total = scores[:, 0]
-        for i in range(1, x.shape[1]):
-            total = torch.logsumexp(total.unsqueeze(2) + self.transitions, 1) + scores[:, i]
-        return total if self.training else [row.argmax(-1).tolist() for row in scores]
-
-
-class Experts(nn.Module):
-    """A mixture in which each expert sees the rows that are sent to it."""
-
-    def __init__(self, n_experts=3):
-        super().__init__()
-        self.gate = nn.Linear(4, n_experts)
-        self.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(n_experts))
-
-    def forward(self, x):
-        chosen = self.gate(x).argmax(-1)
-        out = torch.zeros_like(x)
-        for i, expert in enumerate(self.experts):
-            rows = (chosen == i).nonzero().squeeze(1)
-            if len(rows):
-                out[rows] = expert(x[rows])
-        return out
-
-
-class SoftExperts(nn.Module):
-    """A mixture in which every expert sees everything."""
-
-    def __init__(self, n_experts=3):
-        super().__init__()
-        self.gate = nn.Linear(4, n_experts)
-        self.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(n_experts))
-
-    def forward(self, x):
-        return torch.einsum(
-            "bed,be->bd", torch.stack([e(x) for e in self.experts], 1), self.gate(x).softmax(-1)
-        )
-
-
-class Spike(torch.autograd.Function):
-    """A step forward, a smooth slope backward."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return (x > 0).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        (x,) = ctx.saved_tensors
-        return gradient / (1 + 10 * x.abs()) ** 2
-
-
-class Spiking(nn.Module):
-    """Leaky integrate-and-fire neurons over a few steps of time."""
-
-    def __init__(self, leak=0.9):
-        super().__init__()
-        self.layer, self.leak = nn.Linear(4, 4), leak
-
-    def forward(self, x):
-        charge, fired = torch.zeros_like(x), 0
-        for _ in range(3):
-            charge = self.leak * charge + self.layer(x)
-            spike = Spike.apply(charge - 1)
-            charge, fired = charge * (1 - spike), fired + spike
-        return fired
-
-
-class Quantized(nn.Module):
-    """Quantization-aware: the forward pass sees rounded weights, the gradient does not."""
-
-    def __init__(self, bits=8):
-        super().__init__()
-        self.layer, self.bits = nn.Linear(4, 4), bits
-
-    def forward(self, x):
-        w, top = self.layer.weight, 2 ** (self.bits - 1) - 1
-        scale = w.detach().abs().amax() / top
-        w = w + ((w / scale).round().clamp(-top, top) * scale - w).detach()
-        return F.linear(x, w, self.layer.bias)
-
-
-class Observed(nn.Module):
-    """Quantization-aware as torch has it: observers in the network."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(4, 4)
-        fake = torch.ao.quantization.FakeQuantize.with_args(
-            observer=torch.ao.quantization.MovingAverageMinMaxObserver, quant_min=0, quant_max=255
-        )
-        self.fake = fake()
-
-    def forward(self, x):
-        return self.fake(self.layer(x))
-
-
-class Complex(nn.Module):
-    """Complex weights in the frequencies of a signal."""
-
-    def __init__(self, modes=3):
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(modes, dtype=torch.cfloat))
-
-    def forward(self, x):
-        spectrum = torch.fft.rfft(x)
-        n = len(self.weight)
-        return torch.fft.irfft(
-            torch.cat([spectrum[:, :n] * self.weight, 0 * spectrum[:, n:]], 1), n=x.shape[1]
-        )
-
-
-class Sparse(nn.Module):
-    """A graph convolution whose graph is a sparse buffer."""
-
-    def __init__(self, hops=1):
-        super().__init__()
-        self.layer = nn.Linear(3, 2)
-        index = torch.tensor([[0, 1, 2, 3], [(i + hops) % 4 for i in range(4)]])
-        self.register_buffer(
-            "graph", torch.sparse_coo_tensor(index, torch.ones(4), (4, 4), check_invariants=True)
-        )
-
-    def forward(self, x):
-        return torch.stack([torch.sparse.mm(self.graph, self.layer(row)) for row in x])
 
 
 class Rates(nn.Module):
@@ -232,18 +77,6 @@ SEEN = {
     "numpy": (OfNumpy, X, {"highest": 16}),
     "polite": (Polite, (torch.rand(4, 4), torch.ones(4)), {"width": 6}),
 }
-
-
-class Unpacking(nn.Module):
-    """Takes a packed sequence."""
-
-    def __init__(self):
-        super().__init__()
-        self.lstm = nn.LSTM(3, 6)
-
-    def forward(self, packed):
-        return self.lstm(packed)[1][0]
-
 
 LOOKING = {
     "packed inputs": (Unpacking, pack_sequence([torch.rand(5, 3), torch.rand(2, 3)]), {}),
@@ -333,20 +166,6 @@ def test_what_is_counted_on_the_cpu_is_what_is_counted_on_meta():
     assert on_cpu.fingerprint is None
     assert on_cpu.facts == on_meta.facts
     assert count_flops(Attending(True), (2, 5, 8)) == count_flops(Attending(False), (2, 5, 8))
-
-
-class Bag:
-    """What a library returns: an object with tensors in it."""
-
-    def __init__(self, logits, cache):
-        self.logits = logits
-        self.cache = cache
-
-
-@dataclass
-class Output:
-    logits: torch.Tensor
-    loss: torch.Tensor | None = None
 
 
 @pytest.mark.parametrize(
