@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from optnas.estimation.estimator import Estimator as Estimator
     from optnas.estimation.run import Run as Run
     from optnas.estimation.screen import Screen as Screen
+    from optnas.estimation.screening import Screening as Screening
     from optnas.export import to_onnx as to_onnx
     from optnas.export import to_torch_export as to_torch_export
     from optnas.facts.cost import count_flops as count_flops

@@ -226,6 +226,9 @@ LIMITS = Key(f"{PREFIX}limits", dict)
 TWINS_DIFFER = Key(f"{PREFIX}twins_differ", str)
 """Why values are reused no more: two trials that were taken for one trained to different values."""
 
+UNSCREENED = Key(f"{PREFIX}unscreened", str)
+"""Why its trials are screened no more: cheap scores say nothing of whole ones."""
+
 COMING = Key(f"{PREFIX}coming", dict)
 """From which study it is being made, and `how` ("extend" or "copy"); empty once it is whole."""
 
@@ -294,6 +297,10 @@ it goes on with the training of that trial."""
 PRETRAINED = Key(f"{PREFIX}pretrained", dict)
 """Of a trial whose training began with given weights: `{"from": their name, "digest", "share": of its
 parameters, in 0..1, "loaded", "new", "unused": how many tensors, "new_names", "unused_names": the first}`."""
+
+SCREENED = Key(f"{PREFIX}screened", dict)
+"""Of a trial that was estimated cheaply first: `{"name": of the score, "value", "better": "higher" or
+"lower", "reports": that the cheap estimate makes at most, "seconds"}`."""
 
 EPOCHS = Key(f"{PREFIX}epochs", int)
 """The epochs that its weights have behind them, those of the trials from which they come included."""
@@ -626,11 +633,17 @@ def spent(study: Holder, trials: Sequence[FrozenTrial]) -> float:
 def n_reported(trials: Iterable[FrozenTrial]) -> int:
     """How many reports all trials have made: with one an epoch, what they cost in epochs.
 
+    Those of cheap estimates (`SCREENED`) count.
+
     Examples:
         >>> optnas.record.n_reported(study.trials)
         0
     """
-    return sum(map(n_reports, trials))
+    return sum(n_reports(trial) + _n_cheap(trial) for trial in trials)
+
+
+def _n_cheap(trial: Holder) -> int:
+    return int(amount((SCREENED.of(trial) or {}).get("reports")) or 0)
 
 
 def n_reports(trial: FrozenTrial) -> int:

@@ -27,6 +27,7 @@ from optnas.facts.layers import DEPTH, N_LAYERS
 from optnas.facts.sketch import sketch
 from optnas.objective import Objective
 from optnas.record import Target
+from optnas.surrogate.screened import cheap_loss, worth
 from optnas.trial import replay
 
 Floats = NDArray[np.float64]
@@ -188,7 +189,8 @@ def rank_correlation(
 
 
 def recorded_estimates(study: Study, objective: Objective | None = None) -> list[RankCorrelation]:
-    """The rank correlation of every fact of which the study says that higher is better; empty of others."""
+    """The rank correlation of every fact of which the study says that higher is better, and of the cheap
+    estimate by which it screens; empty of others."""
     trials = scored(study) if len(study.directions) == 1 else []
     values = {trial.value for trial in trials}
     found = []
@@ -196,7 +198,19 @@ def recorded_estimates(study: Study, objective: Objective | None = None) -> list
         having = [t for t in trials if name in record.facts(t) and record.TWIN_OF.of(t) is None]
         if kind.better == "higher" and len(having) >= MIN_TRIALS and len(values) > 1:
             found.append(rank_correlation(study, name, objective=objective))
+    having = [t for t in trials if cheap_loss(t) is not None and record.TWIN_OF.of(t) is None]
+    if len(having) >= MIN_TRIALS and len({trial.value for trial in having}) > 1:
+        found.append(rank_correlation(study, _of_screening(having[0]), objective=objective))
     return found
+
+
+def screening(study: Study) -> list[str]:
+    """What is known of the cheap scores of a study that screens (`Screening`), in sentences."""
+    if len(study.directions) > 1:
+        return []
+    found = worth(study.get_trials(deepcopy=False), -1.0 if maximizes(study) else 1.0)
+    ended = record.UNSCREENED.of(study)
+    return [ended] if ended else [found.words] if found else []
 
 
 def agreement(name: str, estimate: ArrayLike, truth: ArrayLike, *, seed: int = 0) -> Agreement:
@@ -245,6 +259,17 @@ def _of_other(study: Study) -> Callable[[FrozenTrial], float]:
         values = found.get(record.FINGERPRINT.of(trial)) or found.get(params_key(trial.params))
         return float(np.mean(values)) if values else math.nan
 
+    return read
+
+
+def _of_screening(trial: FrozenTrial) -> Quantity:
+    """Reads the cheap score of a trial, and is called what the score is called."""
+
+    def read(trial: FrozenTrial) -> float:
+        loss = cheap_loss(trial)
+        return math.nan if loss is None else -loss
+
+    read.__name__ = f"screening by {(record.SCREENED.of(trial) or {})['name']}"
     return read
 
 

@@ -40,6 +40,7 @@ def show_trials(study: optuna.Study) -> bool:
     """How many trials ended how, and the leaders. Returns whether there are any."""
     from optnas import record
     from optnas.analysis.leaderboard import front_table, leaderboard, leaderboard_table
+    from optnas.analysis.trust import screening
     from optnas.pareto import front_trials
 
     trials = study.get_trials(deepcopy=False)
@@ -53,6 +54,8 @@ def show_trials(study: optuna.Study) -> bool:
             "values: "
             f"trial {', '.join(audited)}."
         )
+    for words in screening(study):
+        say(words)
     if len(study.directions) > 1:
         front = front_trials(study)
         if front:

@@ -44,6 +44,10 @@ class Around(Estimator):
     def resumes(self) -> bool:
         return self.estimator.resumes
 
+    @property
+    def share_in_full(self) -> float:
+        return self.estimator.share_in_full
+
     def ask(self, model: nn.Module, trial: Trial) -> None:
         self.estimator.ask(model, trial)
 

@@ -102,6 +102,11 @@ class Estimator(ABC):
         """
         return False
 
+    @property
+    def share_in_full(self) -> float:
+        """The share of trials that is estimated in full; others end with a cheap estimate (`Screening`)."""
+        return 1.0
+
     def ask(self, model: nn.Module, trial: Trial) -> None:
         """Ask the trial everything that the call would ask, and no more. `model` may be on meta."""
 

@@ -40,6 +40,7 @@ class Run(optuna.Trial):
         told_to_prune: whether `should_prune` has returned True.
         can_go_on: whether the trial can continue later if the pruner pauses it.
         rebuild: builds the untrained network of another trial of the study; None where no objective runs it.
+        in_passing: whether what is estimated here is not the value of the trial, so that no weights are kept.
 
     Examples:
         >>> def estimate(model, run):
@@ -53,6 +54,7 @@ class Run(optuna.Trial):
     told_to_prune: bool
     can_go_on: bool
     rebuild: Callable[[FrozenTrial], nn.Module] | None
+    in_passing: bool
     _given: Draw | None
 
     def __init__(self, study: optuna.Study, trial_id: int, *, can_go_on: bool = False) -> None:
@@ -63,6 +65,7 @@ class Run(optuna.Trial):
         self.asked, self.told_to_prune, self._given = {}, False, given
         self.can_go_on = can_go_on
         self.rebuild = None
+        self.in_passing = False
 
     @classmethod
     def of(cls, trial: BaseTrial | Trial) -> Run:

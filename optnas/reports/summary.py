@@ -18,6 +18,7 @@ from optnas.analysis.cells import cells
 from optnas.analysis.leaderboard import Row, fact_columns, params_in_words
 from optnas.analysis.sample import n_counted, what_is_shown
 from optnas.analysis.trials import maximizes, objective_names, scored
+from optnas.analysis.trust import screening
 from optnas.analysis.words import answer_in_words
 from optnas.drawing.draw import draw
 from optnas.drawing.draw_cell import draw_cell
@@ -125,6 +126,7 @@ def _ended(study: Study) -> Iterator[str]:
         )
     if differ := record.TWINS_DIFFER.of(study):
         yield differ
+    yield from screening(study)
     if limits := record.limits(study):
         yield f"Its limits: {', '.join(map(str, limits))}. {_over_limits(trials)}"
     if seconds := sum(record.DURATION.of(trial) or 0.0 for trial in trials):

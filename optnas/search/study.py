@@ -14,7 +14,6 @@ from optuna.samplers import BaseSampler
 
 from optnas import private, record
 from optnas.errors import ParamsMismatchError
-from optnas.estimation.estimator import Estimator
 from optnas.facts.fact import USUAL
 from optnas.limits import Within
 from optnas.objective import Objective
@@ -25,6 +24,7 @@ from optnas.storage.open import open_storage, storage_of
 from optnas.strategy.base import TrialSampler
 from optnas.strategy.halving import HalvingPruner
 from optnas.strategy.limited import LimitedSampler
+from optnas.strategy.screening import ScreeningPruner
 from optnas.strategy.seeded import SeededSampler
 from optnas.trial import name_of
 
@@ -51,7 +51,7 @@ def create_study(
         sampler: an Optuna sampler, or a function `seed -> sampler`, so that each worker and each resumed run
             draws differently. By default `PredictorSampler`, the best of those measured in
             studies/benchmarks/README.md.
-        pruner: by default `default_pruner` for the estimator.
+        pruner: by default `default_pruner` for the objective.
         seed: of the study, from which every trial's seed is derived; random when None. A study that exists
             keeps the seed that it began with.
         learn_from: finished studies on other data or tasks, of spaces that ask the same, at least in part.
@@ -83,7 +83,7 @@ def create_study(
         study_name=study_name or name_of(objective.space),
         storage=open_storage(storage),
         directions=objective.directions,
-        pruner=pruner or default_pruner(objective.estimator),
+        pruner=pruner or default_pruner(objective),
         load_if_exists=True,
     )
     _check_not_older(study)
@@ -141,13 +141,19 @@ def _describe_changes(study: optuna.Study, before: Mapping[str, Any], now: Mappi
     return "\n  ".join([began, *differences]) if differences else ""
 
 
-def default_pruner(estimator: Estimator) -> optuna.pruners.BasePruner:
+def default_pruner(objective: Objective) -> optuna.pruners.BasePruner:
     """`HalvingPruner` for an estimator that goes on where it stopped, as `Training` does.
 
-    For any other, what is stopped is lost. Then it is Optuna's default, the median, but not in the first
-    eighth of a training: the first epochs say little of the last, and pruned by them a given number of trials
-    ends with worse architectures. What both find is measured in studies/benchmarks/README.md.
+    For `Screening` it is `ScreeningPruner`. For any other, what is stopped is lost. Then it is Optuna's
+    default, the median, but not in the first eighth of a training: the first epochs say little of the last,
+    and pruned by them a given number of trials ends with worse architectures. What both find is measured in
+    studies/benchmarks/README.md.
     """
+    estimator = objective.estimator
+    if (share := estimator.share_in_full) < 1:
+        from optnas.strategy.structures import Structures  # only here: it takes a second to import
+
+        return ScreeningPruner(share, Structures(objective.space, objective.example_for))
     if estimator.resumes:
         return HalvingPruner()
     return optuna.pruners.MedianPruner(n_warmup_steps=math.ceil(estimator.max_reports / 8))

@@ -107,7 +107,12 @@ def _where(trial: FrozenTrial) -> str:
         return f"at step {step} with {trial.intermediate_values[step]:.6g}"
     reports = record.REPORTS.of(trial)
     if not reports:
-        return "before its first report"
+        about = record.SCREENED.of(trial)
+        return (
+            f"after screening, with {about['name']} {about['value']:.6g}"
+            if about
+            else "before its first report"
+        )
     step, found = max(reports.items(), key=lambda report: int(report[0]))
     return f"at step {step} with {', '.join(f'{name} {value:.6g}' for name, value in found.items())}"
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from optnas.strategy.population import PopulationSampler as PopulationSampler
     from optnas.strategy.predictor import PredictorSampler as PredictorSampler
     from optnas.strategy.reinforce import ReinforceSampler as ReinforceSampler
+    from optnas.strategy.screening import ScreeningPruner as ScreeningPruner
     from optnas.strategy.seeded import SeededSampler as SeededSampler
 
 __getattr__, __dir__, __all__ = lazily(__name__)

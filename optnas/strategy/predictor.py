@@ -27,6 +27,7 @@ from optnas.surrogate.encoder import Features
 from optnas.surrogate.front import Costs, FrontSurrogate
 from optnas.surrogate.model import Surrogate
 from optnas.surrogate.prior import Prior, Priors
+from optnas.surrogate.screened import screen
 from optnas.surrogate.standing import observe, standings
 from optnas.trial import Space, Trial
 
@@ -185,9 +186,14 @@ class PredictorSampler(TrialSampler):
             order = np.argsort(standing(study, told))
             n_parents = max(N_PARENTS, int((private.ranks(losses(study, told)) == 0).sum()) if told else 0)
             return told, [told[i] for i in order[: min(n_parents, MOST_PARENTS)]]
-        observed = observe(trials, -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0)
+        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+        observed, screened = observe(trials, sign), screen(trials, sign)
         order = np.argsort(standings(observed), kind="stable")
-        return [o.trial for o in observed], [observed[i].trial for i in order[:N_PARENTS]]
+        told = [o.trial for o in observed]
+        best = [told[i] for i in order[:N_PARENTS]]
+        best += [screened.trials[i] for i in np.argsort(screened.scores, kind="stable")[:N_PARENTS]]
+        told += screened.trials
+        return [*_once(told)], [*_once(best)]
 
     def _answers_of(self, study: Study, trial: FrozenTrial) -> ParamsKey:
         place = private.place(study, trial)
@@ -211,6 +217,11 @@ class PredictorSampler(TrialSampler):
             self._known_features[key] = self._features(params)
         structure = {} if self._structures is None else self._structures(params)
         return {**structure, **self._known_features.get(key, {})}
+
+
+def _once(trials: Iterable[FrozenTrial]) -> Iterable[FrozenTrial]:
+    """Each of the trials, where it stands first."""
+    return {trial.number: trial for trial in trials}.values()
 
 
 class _Pool:

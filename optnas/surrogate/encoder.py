@@ -31,6 +31,9 @@ Examples:
     >>> sampler = optnas.PredictorSampler(space, features=features)
 """
 
+LEVEL = 2.0
+"""How far a cheap estimate and a whole one of the same are apart, where an answer and another are 1."""
+
 Written = Callable[[Any], tuple[int, float] | None]
 """Into which column an answer writes which number."""
 
@@ -42,9 +45,14 @@ class Encoder:
     can learn that one answer of one decision is special; for each family, the decisions that have the same
     distribution (operations of the edges of a cell, widths of layers), the sums of these columns, which say
     how often an answer was given and tell much from few trials; and one for each feature.
+
+    With `levels` there is one more: 1 for a whole estimate, 0 for a cheap one.
     """
 
-    def __init__(self, trials: Sequence[FrozenTrial], features: Features | None) -> None:
+    def __init__(
+        self, trials: Sequence[FrozenTrial], features: Features | None, *, levels: bool = False
+    ) -> None:
+        self._levels = levels
         distributions: dict[str, BaseDistribution] = {}
         for trial in trials:
             distributions |= trial.distributions
@@ -63,8 +71,11 @@ class Encoder:
         """Whether any feature differs between the trials."""
         return self._features is not None and bool(self._features.names)
 
-    def encode(self, params: Sequence[Params]) -> Array:
-        """The rows of params; what no trial was asked is left out."""
+    def encode(self, params: Sequence[Params], levels: Array | float = 1.0) -> Array:
+        """The rows of params; what no trial was asked is left out.
+
+        `levels`, `(n,)` or one for all: of what kind the estimate is.
+        """
         rows = np.zeros((len(params), self._width))
         for row, answers in zip(rows, params, strict=True):
             for name, value in answers.items():
@@ -74,6 +85,8 @@ class Encoder:
         parts = [rows, rows @ self._sums]
         if self._features is not None:
             parts.append(self._features.of(params))
+        if self._levels:
+            parts.append(np.broadcast_to(levels, (len(params),))[:, None] * LEVEL)
         return np.hstack(parts)
 
     def _sum_matrix(self, distributions: Mapping[str, BaseDistribution]) -> Array:

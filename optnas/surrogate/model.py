@@ -20,6 +20,7 @@ from scipy.special import ndtr
 
 from optnas.surrogate.encoder import Encoder, Features, Params
 from optnas.surrogate.gaussian_process import NOISE, GaussianProcess
+from optnas.surrogate.screened import screen
 from optnas.surrogate.standing import Observed, observe, standings
 
 if TYPE_CHECKING:
@@ -93,16 +94,23 @@ class Surrogate:
         Raises:
             ValueError: there are fewer than two trials to learn from.
         """
-        observed = observe(trials, self._sign)
-        if len(observed) < 2:
+        observed, screened = observe(trials, self._sign), screen(trials, self._sign)
+        whole = [o.trial for o in observed]
+        known = list({id(trial): trial for trial in (*whole, *screened.trials)}.values())
+        if len(known) < 2:
             raise ValueError(
                 f"A surrogate needs two feasible trials with values or reports; among {len(trials)} trials "
-                f"there are {len(observed)}. Run more trials first."
+                f"there are {len(known)}. Run more trials first."
             )
-        self._warp, latent = _warped(observed, self._headroom)
+        warp, latent = _warped(observed, self._headroom)
+        self._warp: _Warp | _Standings | _Placed = warp
+        if screened.trials:
+            self._warp = placed = _Placed(warp, *screened.place(whole))
+            latent = np.r_[placed.placed(latent), screened.scores]
+        told = [*whole, *screened.trials]
+        levels = np.r_[np.ones(len(whole)), np.zeros(len(screened.trials))]
         kept = most_telling(latent)[:MOST_TRIALS]
-        params = [observed[i].trial.params for i in kept]
-        trials = [o.trial for o in observed]
+        params, levels = [told[i].params for i in kept], levels[kept]
         self._weights, expected = np.zeros(0), np.zeros(len(kept))
         if self._prior is not None:
             heard = self._prior.scores(params)
@@ -110,7 +118,14 @@ class Surrogate:
             expected = heard @ self._weights
         fits = []
         for share in (0.0,) if self._prior is None else (1.0, 0.5, 0.0):
-            fit = fit_process(trials, params, latent[kept] - share * expected, self._features, self._noise)
+            fit = fit_process(
+                known,
+                params,
+                latent[kept] - share * expected,
+                self._features,
+                self._noise,
+                levels if screened.trials else None,
+            )
             surprise = len(kept) * fit[0] + 0.5 * ((1 - share) / BELIEF) ** 2
             fits.append((surprise, share, *fit[1:]))
         _, self.share, (self._gp, self._encoder), self._plain = min(fits, key=lambda fit: fit[0])
@@ -118,9 +133,16 @@ class Surrogate:
         # What is believed of running trials later is no value to beat, so both are taken now.
         heard = self.share * expected
         self._best, self._plain_best = (
-            float((gp.fitted() + heard).min()) for gp in (self._gp, self._plain[0])
+            self._to_beat(fitted, params, heard, bool(screened.trials))
+            for fitted in ((self._gp, self._encoder), self._plain)
         )
         return self
+
+    def _to_beat(self, fitted: Fitted, params: Sequence[Params], heard: Array, screened: bool) -> float:
+        """The best that is known, or expected of what was only estimated cheaply."""
+        process, encoder = fitted
+        known = process.predict(encoder.encode(params))[0] if screened else process.fitted()
+        return float((known + heard).min())
 
     def _expected(self, params: Sequence[Params]) -> Array:
         """What other studies let expect, as values are modeled, `(n,)`."""
@@ -137,6 +159,14 @@ class Surrogate:
         """Mean and standard deviation of the values, without noise, each `(n,)`, in the study's units."""
         mean, std = self._warp.to_losses(*self._latent(params))
         return self._sign * mean, std
+
+    def promise(self, params: Sequence[Params]) -> Array:
+        """How good architectures are expected to be, as values are modeled: larger for the better, `(n,)`.
+
+        It needs no value, as `predict` does: cheap scores will do.
+        """
+        promise: Array = -self._latent(params)[0]
+        return promise
 
     def draws(self, params: Sequence[Params], n: int, seed: int) -> Array:
         """Values, without noise, that all may have at once, `(n, len(params))`."""
@@ -192,18 +222,21 @@ def fit_process(
     targets: Array,
     features: Features | None,
     noise: tuple[float, float] = NOISE,
+    levels: Array | None = None,
 ) -> tuple[float, Fitted, Fitted]:
     """The surprise of a process with features if they predict better, and without if not; it; that without.
 
     Args:
         trials: Say what is asked.
         params: Those that `targets`, `(n,)`, are of.
+        levels: Of each whether it is a whole estimate, 1, or a cheap one, 0; None: all are whole.
     """
     fits: list[tuple[float, Fitted]] = []
     for seen in dict.fromkeys((None, features)):
-        encoder = Encoder(trials, seen)
+        encoder = Encoder(trials, seen, levels=levels is not None)
         if not fits or encoder.has_features:
-            process = GaussianProcess().fit(encoder.encode(params), targets, noise=noise)
+            rows = encoder.encode(params, 1.0 if levels is None else levels)
+            process = GaussianProcess().fit(rows, targets, noise=noise)
             fits.append((process.surprise(), (process, encoder)))
     plain, richer = fits[0], fits[-1]
     best = richer if plain[0] - richer[0] > GAIN else plain
@@ -220,7 +253,7 @@ def most_telling(losses: Array) -> NDArray[np.intp]:
 def _warped(observed: Sequence[Observed], headroom: float) -> tuple[_Warp | _Standings, Array]:
     """How losses are modeled, and those of the trials so: lower is better."""
     finals = np.array([np.nan if o.final is None else o.final for o in observed])
-    if np.isfinite(finals).all():
+    if len(finals) and np.isfinite(finals).all():
         warp = _Warp(finals, headroom)
         return warp, warp.to_latent(finals)
     scores = standings(observed)
@@ -257,8 +290,8 @@ class _Standings:
     """Standings to losses, by those of the trials that have one; where fewer than two have, by reports."""
 
     def __init__(self, observed: Sequence[Observed], scores: Array) -> None:
-        ended = np.array([o.final is not None and np.isfinite(o.final) for o in observed])
-        known = ended if ended.sum() > 1 else np.array([len(o.best) > 0 for o in observed])
+        ended = np.array([o.final is not None and np.isfinite(o.final) for o in observed], dtype=bool)
+        known = ended if ended.sum() > 1 else np.array([len(o.best) > 0 for o in observed], dtype=bool)
         losses = [
             o.best[-1] if o.final is None else o.final for o, use in zip(observed, known, strict=True) if use
         ]
@@ -271,8 +304,32 @@ class _Standings:
         return expected, np.sqrt((points - expected[:, None]) ** 2 @ _WEIGHTS)
 
     def to_loss(self, scores: Array) -> Array:
+        if not len(self._scores):
+            raise ValueError("No trial has a value yet, so that none can be predicted.")
         losses: Array = np.interp(scores, self._scores, self._losses)
         return losses
+
+
+class _Placed:
+    """Losses among those of more networks, of which most are known by a cheap score only.
+
+    Args:
+        warp: models them for themselves.
+        mean, spread: that they have among all, where normal scores of all have 0 and 1.
+    """
+
+    def __init__(self, warp: _Warp | _Standings, mean: float, spread: float) -> None:
+        self._warp, self._mean, self._spread = warp, mean, spread
+
+    def placed(self, latent: Array) -> Array:
+        """How the losses are modeled that the warp models so."""
+        return self._mean + self._spread * latent
+
+    def to_loss(self, latent: Array) -> Array:
+        return self._warp.to_loss((latent - self._mean) / self._spread)
+
+    def to_losses(self, mean: Array, std: Array) -> tuple[Array, Array]:
+        return self._warp.to_losses((mean - self._mean) / self._spread, std / self._spread)
 
 
 def _log_improvement(z: Array) -> Array:

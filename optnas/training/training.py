@@ -258,7 +258,7 @@ class Training(Estimator):
                 "max_steps, the size of the data, check_val_every_n_epoch and limit_val_batches."
             )
         put(best.snapshot, module)
-        if attempt is not None and self.keep > 0:
+        if attempt is not None and self.keep > 0 and not run.in_passing:
             attempt.write_snapshot(best.snapshot)
             if count_weights(attempt.trial_folder.parent) > self.keep:
                 tidy(run.study, self.keep)
