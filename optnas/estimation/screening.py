@@ -58,7 +58,8 @@ class Screening(Around):
 
     Raises:
         ValueError: `share` is out of its range; a fact does not say which way is better; `space` is
-            given, and no estimator has an example of its inputs; or (in a trial) the study has several objectives.
+            given, and no estimator has an example of its inputs; or (in a trial) the study has several
+            objectives.
 
     Examples:
         >>> screening = optnas.Screening(training, by=optnas.facts.zero_cost(optnas.facts.naswot))

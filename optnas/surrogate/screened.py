@@ -66,9 +66,9 @@ class Worth:
     def words(self) -> str:
         """That in a sentence."""
         return (
-            f"{self.n_screened} networks were screened by {self.name}, and {self.n} of them were estimated in "
-            f"full. It ranks these with a correlation of {self.among:.2f}; among all that were screened that means "
-            f"about {self.correlation:.2f} ({self.low:.2f} to {self.high:.2f})."
+            f"{self.n_screened} networks were screened by {self.name}, and {self.n} of them were estimated "
+            f"in full. It ranks these with a correlation of {self.among:.2f}; among all that were screened "
+            f"that means about {self.correlation:.2f} ({self.low:.2f} to {self.high:.2f})."
         )
 
 

@@ -51,7 +51,9 @@ def test_twins_and_what_breaks_a_limit_say_nothing_again() -> None:
 
 def test_the_correlation_of_a_random_share_is_that_of_all() -> None:
     cheap, whole = correlated(np.random.default_rng(0), 400, 0.7)
-    found = worth([trial(c, w if i % 2 else None) for i, (c, w) in enumerate(zip(cheap, whole))], 1.0)
+    found = worth(
+        [trial(c, w if i % 2 else None) for i, (c, w) in enumerate(zip(cheap, whole, strict=True))], 1.0
+    )
     assert (found.n, found.n_screened) == (200, 400)
     assert found.among == pytest.approx(spearmanr(cheap[1::2], whole[1::2])[0])
     assert found.correlation == pytest.approx(spearmanr(cheap, whole)[0], abs=0.06)
@@ -64,7 +66,7 @@ def test_of_the_best_by_the_cheap_score_the_correlation_of_all_is_inferred() -> 
     for _ in range(40):
         cheap, whole = correlated(rng, 600, 0.8)
         chosen = cheap <= np.quantile(cheap, 0.1)
-        found = worth([trial(c, w if y else None) for c, w, y in zip(cheap, whole, chosen)], 1.0)
+        found = worth([trial(c, w if y else None) for c, w, y in zip(cheap, whole, chosen, strict=True)], 1.0)
         among.append(found.among)
         inferred.append(found.correlation)
         assert not found.is_none
@@ -77,7 +79,7 @@ def test_a_score_that_says_nothing_is_found_out_and_ignored() -> None:
     found_out = []
     for _ in range(40):
         cheap, whole = correlated(rng, 240, 0.0)
-        trials = [trial(c, w if i < 80 else None) for i, (c, w) in enumerate(zip(cheap, whole))]
+        trials = [trial(c, w if i < 80 else None) for i, (c, w) in enumerate(zip(cheap, whole, strict=True))]
         found = worth(trials, 1.0)
         found_out.append(found.is_none)
         assert screen(trials, 1.0).trials == ([] if found.is_none else trials)
@@ -86,7 +88,7 @@ def test_a_score_that_says_nothing_is_found_out_and_ignored() -> None:
 
 def test_whole_scores_of_chosen_networks_are_placed_where_regression_expects_them() -> None:
     cheap, whole = correlated(np.random.default_rng(0), 5000, 0.8)
-    trials = [trial(c, w if c < -1.0 else None) for c, w in zip(cheap, whole)]
+    trials = [trial(c, w if c < -1.0 else None) for c, w in zip(cheap, whole, strict=True)]
     screened = screen(trials, 1.0)
     mean, spread = screened.place(t for t in trials if t.value is not None)
     chosen = normal(whole)[cheap < -1.0]
