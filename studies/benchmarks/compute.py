@@ -1,7 +1,7 @@
 """What a search is worth for its compute, on real trainings: optnas beside what a user could take instead.
 
-    python studies/benchmarks/compute.py [--task digits fashion ...] [--searches 5] [--trainings 22]
-        [--file compute.jsonl]
+    python studies/benchmarks/compute.py [--task digits TREC ...] [--searches 5] [--trainings 22]
+        [--file studies/benchmarks/results/compute.jsonl]
 
 Every method has the same space, training code, data, seeds of trainings and budget in epochs; no training
 begins once the budget is spent, so the last one may overrun it. An epoch is counted when it is trained,
@@ -20,8 +20,9 @@ the search ended; for the network by hand those are the best of its restarts by 
 between searches of one number.
 
 Every search is a line of `--file` when it ends, so what was cut goes on, and rounds in which all methods and
-tasks have been searched count before the others have. Needs the data in `../shared/data` beside the
-repository (digits needs none, Fashion-MNIST may be that of Debian's package `dataset-fashion-mnist`).
+tasks have been searched count before the others have. Where a method has changed since, delete its lines.
+Needs the data in `../shared/data` beside the repository (digits needs none, Fashion-MNIST may be that of
+Debian's package `dataset-fashion-mnist`).
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 N_ANEW = 5
 LR = (1e-3, 3e-2)
+KEPT = Path(__file__).parent / "results" / "compute.jsonl"
 
 
 # ---- tasks ----
@@ -320,7 +322,7 @@ def run(task: Task, name: str, method: str, search: int, n_trainings: float, n_a
         "anew": [metrics["test_acc"] for metrics in anew],
         "anew_found": [metrics[task.monitor] for metrics in anew],
         "params": winner.trial.params,
-        "of": [[t.number, t.state.name, record.n_reports(t), t.value, t.params] for t in trials],
+        "of": [[t.state.name, record.n_reports(t), t.value] for t in trials],
     }
 
 
@@ -439,7 +441,7 @@ def main() -> None:
     parser.add_argument("--task", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--searches", type=int, default=5)
     parser.add_argument("--trainings", type=float, default=22, help="budget of a search, in whole trainings")
-    parser.add_argument("--file", type=Path, default=Path("compute.jsonl"))
+    parser.add_argument("--file", type=Path, default=KEPT)
     arguments = parser.parse_args()
     made: dict[str, Task] = {}
     done = read(arguments.file, arguments.trainings)
