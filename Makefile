@@ -44,9 +44,11 @@ $(SEARCHES): constraints.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
+# timm comes without torchvision, which its networks do not need: docs/guides/timm.md.
 $(READY): $(SEARCHES)
 	@echo "Adding to .venv what tests and documentation need."
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps timm
 	touch $@
 
 # Pin what is installed now. The local part of a version (`+cpu`) is dropped: it names a build, not a release.

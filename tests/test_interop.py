@@ -1,11 +1,16 @@
 """Models of other libraries, from search to report.
 
-What is not installed is skipped: `pip install transformers torch_geometric monai x-transformers`.
+What is not installed is skipped: `pip install transformers torch_geometric monai x-transformers`, and
+`pip install --no-deps timm`.
 """
+
+import importlib.util
+import sys
 
 import pytest
 import torch
 from fixtures.foreign import Batches, from_search_to_report
+from fixtures.pages import blocks
 from torch import nn
 from torch.utils.data import DataLoader, StackDataset
 
@@ -121,7 +126,38 @@ def x_transformer():
     return space, LanguageModeling(30), Batches(lambda: DataLoader(rows, 8))
 
 
-CASES = [bert, bert_with_its_own_loss, gpt2, graphs, graphs_by_their_parts, volumes, x_transformer]
+def image_models():
+    """timm, as its page says it is imported where there is no torchvision."""
+    if importlib.util.find_spec("timm") is None:
+        pytest.skip("timm is not installed")
+    if importlib.util.find_spec("torchvision") is None and "timm" not in sys.modules:
+        [alone] = [block for block in blocks("docs/guides/timm.md") if "def timm_alone" in block.code]
+        names = {"__name__": "__main__"}
+        exec(alone.code, names)
+        names["timm_alone"]()
+        assert "torchvision" not in sys.modules
+    from timm.models.resnet import BasicBlock, ResNet
+
+    x = torch.rand(N, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    rows = torch.utils.data.TensorDataset(x, torch.arange(N) % 3)
+
+    def space(trial):
+        layers = [trial.suggest_int("depth", 1, 2), 1, 1, 1]
+        return ResNet(BasicBlock, layers, channels=[8, 8, 16, 16], num_classes=3, in_chans=1)
+
+    return space, Classification(3), Batches(lambda: DataLoader(rows, 8))
+
+
+CASES = [
+    bert,
+    bert_with_its_own_loss,
+    gpt2,
+    graphs,
+    graphs_by_their_parts,
+    volumes,
+    x_transformer,
+    image_models,
+]
 LOOKING = {"graphs", "graphs_by_their_parts"}
 
 
