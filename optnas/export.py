@@ -247,7 +247,8 @@ def _program(model: nn.Module, batch: _Batch, free: bool) -> ExportedProgram:
     except (torch._dynamo.exc.UserError, RuntimeError) as error:
         raise ValueError(
             f"{type(model).__name__} cannot be exported with a free batch size; does its forward() use the "
-            f"batch size as a Python number, or depend on values? {_first_line(error)}"
+            f"batch size as a Python number (len(x), where x.shape[0] stays free), or depend on values? "
+            f"{_first_line(error)}"
         ) from error
 
 

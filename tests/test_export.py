@@ -214,6 +214,23 @@ def test_where_the_batch_cannot_vary_the_file_has_that_of_the_example_and_the_lo
     assert "takes batches of 2 only, as the example: FixedBatch cannot be" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("model", "example"),
+    [
+        (blocks.PatchEmbedding(8, 2, class_token=True), torch.rand(2, 1, 4, 4)),
+        (
+            blocks.FeatureTokenizer(8, categories=(3,)),
+            (torch.rand(2, 4), torch.zeros(2, 1, dtype=torch.long)),
+        ),
+    ],
+)
+def test_a_class_token_leaves_the_batch_free(
+    model: nn.Module, example: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    to_torch_export(materialize(model, example), example, tmp_path / "model.pt2")
+    assert "takes batches of" not in caplog.text
+
+
 class TimeFirst(nn.Module):
     """Sequences as (length, n, features), and weights without a batch that have as many rows."""
 

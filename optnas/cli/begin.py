@@ -56,7 +56,8 @@ def print_check(job: Job, trials: int | None, workers: int) -> None:
         say(f"{_MARKS[finding.kind]:8}{finding}")
     if n_wrong := sum(finding.kind == "wrong" for finding in found):
         fail(f"\n{n_wrong} of these must be fixed before the search; nothing was stored.", code=1)
-    say(f"\nNext: {job.command('run')}")
+    budget = [] if trials is None else ["--trials", str(trials)]
+    say(f"\nNext: {job.command('run', *budget)}")
 
 
 def check_quickly(job: Job, study: optuna.Study) -> None:

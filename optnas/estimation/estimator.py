@@ -16,6 +16,7 @@ from optnas.errors import TrialPaused, UntestableError
 from optnas.estimation import folders
 from optnas.estimation.run import Run
 from optnas.estimation.settings import describe
+from optnas.facts.inputs import Example
 from optnas.trial import Trial
 
 Direction = Literal["maximize", "minimize"]
@@ -23,7 +24,7 @@ Direction = Literal["maximize", "minimize"]
 
 @dataclass(frozen=True)
 class Preview:
-    """What one estimate in little has shown.
+    """What one short estimate has shown.
 
     Attributes:
         errors: what an estimate would raise.
@@ -115,7 +116,7 @@ class Estimator(ABC):
         """Whether `example` knows what inputs look like; if not, `Objective(example=...)` must say it."""
         return False
 
-    def example(self, trial: Trial) -> Any:
+    def example(self, trial: Trial) -> Example:
         """A small batch of inputs."""
         raise NotImplementedError(f"The estimator ({self.name}) does not say what its inputs look like.")
 
@@ -249,7 +250,7 @@ class Function(Estimator):
     def has_example(self) -> bool:
         return "example" in self._has
 
-    def example(self, trial: Trial) -> Any:
+    def example(self, trial: Trial) -> Example:
         return self._given("example")(trial) if self.has_example else super().example(trial)
 
     @property

@@ -78,7 +78,7 @@ class Fact:
     """
 
     name: str
-    measure: Callable[[nn.Module, Any], float | Measured]
+    measure: Callable[[nn.Module, Example], float | Measured]
     title: str = ""
     unit: str = ""
     better: Literal["lower", "higher", ""] = ""
@@ -93,7 +93,7 @@ class Fact:
         if self.needs not in ("meta", "batch", "device"):
             raise ValueError(f"Fact {self.name!r}: needs={self.needs!r}; give 'meta', 'batch' or 'device'.")
 
-    def of(self, model: nn.Module, example: Any) -> float:
+    def of(self, model: nn.Module, example: Example) -> float:
         """The number for this model; `example` describes its inputs.
 
         Where real values are needed, a copy of the model is measured, moved to the device in question: the
@@ -104,7 +104,7 @@ class Fact:
         """
         return self.measured(model, example).value
 
-    def measured(self, model: nn.Module, example: Any) -> Measured:
+    def measured(self, model: nn.Module, example: Example) -> Measured:
         """The same, with how it was measured."""
         if self.needs == "meta":
             return self._checked(self.measure(model, example))

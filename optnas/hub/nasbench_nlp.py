@@ -144,7 +144,7 @@ class Layer(nn.Module):
         self.reads_x = reads_x
 
     def forward(self, x: Tensor) -> Tensor:
-        states = [x.new_zeros(len(x), self.width)] * 2
+        states = [x.new_zeros(x.shape[0], self.width)] * 2
         projected = self.project(x) if self.reads_x else x
         outputs = []
         for t in range(x.shape[1]):

@@ -1,4 +1,4 @@
-"""Optuna's databases, faster, and shared by workers that may die at any moment; open.py says what holds."""
+"""Optuna's databases, faster, and shared by workers that may die at any moment; see open.py."""
 
 from optnas.errors import StorageUnavailableError, StudyGoneError, TrialTakenError
 from optnas.storage.base import Claim, Seen, Storage

@@ -1,4 +1,4 @@
-"""What a storage can do beyond Optuna's interface, declared once, so that nobody asks for its class."""
+"""What a storage can do beyond Optuna's interface, declared once, so that no code checks its class."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Outline:
-    """What a list tells of a trial: neither answers nor reports nor attributes.
+    """The little that a list shows of a trial: no answers, reports or attributes.
 
     `counts`: whether it counts toward `n_trials`, as `counted` says.
     """
@@ -94,7 +94,7 @@ class Outline:
 
 
 def complete(rows: Iterable[Outline]) -> dict[int, tuple[float, ...]]:
-    """The values of those that are COMPLETE, by id."""
+    """The values of the COMPLETE trials, by id."""
     return {
         row.trial_id: row.values
         for row in rows
@@ -114,7 +114,7 @@ class Place:
 
     @classmethod
     def of(cls, url: URL) -> Place:
-        """The place that a URL names."""
+        """The place that a URL stands for."""
         if url.get_backend_name() != "sqlite":
             return cls(server=f"{url.get_backend_name()}:{url.database}")
         in_memory = url.database in (None, "", ":memory:")
@@ -133,7 +133,7 @@ class Storage(BaseStorage):
     """
 
     shared = False
-    """Whether other processes can open it, with `open_storage(**arguments())`, and work on its studies."""
+    """Whether other processes can open it with `open_storage(**arguments())` and work on its studies."""
 
     recovers = False
     """Whether a trial whose process died is found, and goes on."""
@@ -142,10 +142,10 @@ class Storage(BaseStorage):
     """Where its studies are."""
 
     lacks = ""
-    """A sentence about what a search misses here and how to get it; "" where there is nothing to say."""
+    """A sentence about what a search lacks with this storage and how to get it; "" if it lacks nothing."""
 
     refuses = ""
-    """Why no search may work on its studies, which can be read all the same; "" where one may."""
+    """Why no search may work on its studies, although they can be read; "" if one may."""
 
     @abstractmethod
     def claim(
@@ -165,10 +165,10 @@ class Storage(BaseStorage):
 
     @abstractmethod
     def reopen(self, trial_id: int) -> bool:
-        """PRUNED becomes WAITING in place, of a trial that is held; False of any other."""
+        """Set a held PRUNED trial to WAITING, in place; returns False for any other trial."""
 
     def outlines(self, study_id: int, counts: str) -> list[Outline]:
-        """All trials of a study, by number, without what is large; `counts` as for `claim`."""
+        """All trials of a study, by number, without their large parts; `counts` as for `claim`."""
         return [
             Outline(
                 id_of(trial),
@@ -181,7 +181,7 @@ class Storage(BaseStorage):
         ]
 
     def last_start(self, study_id: int) -> datetime | None:
-        """When the trial that began last did so; None where none has begun."""
+        """When the latest trial began; None if none has begun."""
         trials = self.get_all_trials(study_id, deepcopy=False)
         return max((trial.datetime_start for trial in trials if trial.datetime_start), default=None)
 
@@ -190,9 +190,9 @@ class Storage(BaseStorage):
         return [trial for trial in self.get_all_trials(study_id, deepcopy=False) if id_of(trial) in trial_ids]
 
     def flush(self, trial_id: int | None = None) -> None:
-        """Write what is buffered, of one trial or of all that run here; when it returns, it is stored.
+        """Write what is buffered for one trial, or for all that run here; when it returns, it is stored.
 
-        Raises TrialTakenError if that one trial is another's now; nothing was written then.
+        Raises TrialTakenError if another process has that one trial now; then nothing was written.
         """
 
     def owns(self, trial_id: int) -> bool:
@@ -200,7 +200,7 @@ class Storage(BaseStorage):
         return False
 
     def stale_trials(self, study_id: int) -> list[StaleTrial]:
-        """RUNNING trials that somebody had a lease on and that nobody runs any more."""
+        """RUNNING trials that once had a lease and that no process runs any more."""
         return []
 
     def take_over(self, trial: StaleTrial) -> bool:
@@ -219,12 +219,12 @@ class Storage(BaseStorage):
         return self.set_trial_state_values(trial, TrialState.WAITING)
 
     def requeue_abandoned(self) -> None:
-        """Queue again what this process runs no more, but could not say so when the storage failed."""
+        """Queue trials again that this process gave up while the storage failed."""
 
     def settle_study_user_attr(self, study_id: int, key: str, value: Any) -> Any:
-        """Set an attribute unless it is set; of those that do so at one moment, one decides for all.
+        """Set an attribute unless it is set; if several processes do so at once, one of them decides.
 
-        Returns what it is.
+        Returns its value.
         """
         with _settling:
             known = self.get_study_user_attrs(study_id)
@@ -237,7 +237,7 @@ class Storage(BaseStorage):
         raise ValueError(f"{self} cannot be opened by another process.")
 
     def fold_log(self) -> None:
-        """Put all that is stored into the one file that people copy, where a storage keeps it in two."""
+        """If a storage keeps its data in two files, put all of it into the one that people copy."""
 
     def close(self) -> None:
         """Flush, and let go of all connections."""

@@ -1,4 +1,4 @@
-"""Faults of databases: which pass by themselves, and what to do about the others."""
+"""Faults of databases: which ones pass by themselves, and what to do about the others."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ _ADVICE = {
 
 
 def advice(text: str) -> str:
-    """What to do about a fault, by the words of the driver; "" where nothing is known."""
+    """What to do about a fault, judged by the driver's words; "" if nothing is known."""
     return next((words for part, words in _ADVICE.items() if re.search(part, text)), "")
 
 
 def is_answer(error: DBAPIError | FileNotFoundError) -> bool:
-    """Whether a server is there and has said no, rather than nobody."""
+    """Whether a server answered with a refusal, rather than not at all."""
     driver = getattr(error, "orig", None)
     return getattr(driver, "sqlstate", None) is not None or "FATAL" in str(driver)
 
 
 def database_error(error: BaseException) -> DBAPIError | FileNotFoundError | None:
-    """The database's own error, which Optuna's ORM code wraps; None for what is none."""
+    """The database's own error, which Optuna's ORM code wraps; None if it is no database error."""
     if isinstance(error, DBAPIError | FileNotFoundError):
         return error
     return database_error(error.__cause__) if error.__cause__ is not None else None
@@ -66,7 +66,7 @@ def without_parameters(error: Exception) -> BaseException:
 
 
 def passes(error: DBAPIError | FileNotFoundError) -> bool:
-    """Whether the same may work in a while, though nobody does anything about it."""
+    """Whether the same statement may work later without anybody's help."""
     if isinstance(error, FileNotFoundError):
         return True
     driver = error.orig

@@ -1,4 +1,4 @@
-"""Any storage of Optuna's, in memory or open already, behind the same interface as ours."""
+"""Any storage of Optuna's, in memory or already open, behind the same interface as ours."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ _claiming = threading.Lock()
 
 
 class ForeignStorage(Storage, BaseHeartbeat):
-    """Hands everything on to a storage without owners, its heartbeat too.
+    """Passes everything on to a storage without owners, including its heartbeat.
 
-    Trials that are RUNNING hold up no budget, since nobody knows whether they still run.
+    RUNNING trials do not count against a budget, since it is not known whether they still run.
     """
 
     def __init__(self, storage: BaseStorage, name: str = "") -> None:
@@ -57,7 +57,7 @@ class ForeignStorage(Storage, BaseHeartbeat):
         elif not isinstance(storage, InMemoryStorage):
             self.place = Place(server=kind(storage))
         self.refuses = _REFUSES.format(self._name) if kind(storage) == "GrpcStorageProxy" else ""
-        # What is in memory ends with its process, so nothing of it is left RUNNING.
+        # A study in memory ends with its process, so no trial of it is left RUNNING.
         self.lacks = "" if isinstance(storage, InMemoryStorage) else _LACKS.format(self._name)
 
     def __repr__(self) -> str:

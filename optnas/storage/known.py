@@ -1,4 +1,4 @@
-"""What a process knows of a study's trials: finished ones never change, so each is read once."""
+"""What a process knows of a study's trials. Finished trials never change, so each is read once."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from optnas.storage.schema import Header
 
 
 class Rewound(Exception):
-    """Trials that were there are not there any more, or are others: the past of the study has changed."""
+    """Raised if earlier trials are gone or are others now, so that the past of the study has changed."""
 
 
 @dataclass
 class KnownStudy:
-    """Whole finished trials, and the rows of trials that may change or that nobody asked for yet."""
+    """Whole finished trials, and the rows of trials that may change or were not asked for yet."""
 
     study_id: int
     name: str | None = None
@@ -31,7 +31,7 @@ class KnownStudy:
     last: int = -1
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
     witness: FrozenTrial | None = None
-    """The trial that finished last of those in `finished`: of an older past it is the first to be missing."""
+    """The trial in `finished` that finished last: an older copy of the database lacks it first."""
 
     def add(self, trial: FrozenTrial) -> None:
         """A finished trial."""
@@ -44,7 +44,7 @@ class KnownStudy:
             self.witness = trial
 
     def forget(self, trial_id: int) -> None:
-        """It is to be read again."""
+        """Forget a trial, so that it is read again."""
         known = self.finished.pop(trial_id, None)
         if known is not None:
             self.rows[trial_id] = Header(
@@ -52,7 +52,7 @@ class KnownStudy:
             )
 
     def finished_in(self, states: Container[TrialState] | None) -> list[FrozenTrial]:
-        """Those that are known to have ended so; None: however."""
+        """The known trials that ended in one of these states; None: in any."""
         if states is None:
             return list(self.finished.values())
         if not any(state in states for state in TrialState if state.is_finished()):

@@ -1,4 +1,4 @@
-"""Whether who has a trial still runs it: processes and their life, leases, the thread that renews them."""
+"""Whether the owner of a trial still runs it: processes, leases, and the thread that renews them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from typing import Any
 PROC = Path("/proc")
 
 BUSY_LEASES = 20
-"""A process that lives on this machine, and is not stopped, may let so many leases pass before others take
-its trial: code in C may keep Python's threads, and with them the renewal, from running all the while."""
+"""How many leases a process that lives on this machine, and is not stopped, may let pass before others take
+its trial: C code may keep Python's threads, and so the renewal, from running."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Process:
-    """One process of one machine, told from a later one that got the same pid.
+    """One process of one machine, distinguished from a later one with the same pid.
 
-    `machine` is the boot and the pid namespace (a container has its own): where it is the same, `pid` can be
+    `machine` is the boot and the pid namespace (a container has its own): if it is the same, `pid` can be
     looked up.
     """
 
@@ -54,7 +54,7 @@ class Process:
             return False
         try:
             return _stat(self.pid)[0] not in "Tt"
-        except OSError:  # where there is no /proc, nobody tells
+        except OSError:  # there is no /proc, so it is not known
             return False
 
 
@@ -91,7 +91,7 @@ class StaleTrial:
 
 
 def stale(row: Any, lease: float, *, one_machine: bool) -> StaleTrial | None:
-    """Judge a row of `owners.running`, of a trial that somebody has a lease on.
+    """Judge a row of `owners.running` for a trial with a lease.
 
     `one_machine`: the database is a local file, so an owner from before the last boot is dead.
     """
@@ -149,10 +149,10 @@ def _boot(machine: str) -> str:
 
 
 class Heart(threading.Thread):
-    """Calls `beat` of an object every `interval` seconds for as long as the object lives.
+    """Calls `beat` of an object every `interval` seconds as long as the object lives.
 
-    A thread, so that leases hold under ask-and-tell too, and while the objective computes. A daemon: it keeps
-    no process alive.
+    It is a thread, so that leases are renewed under ask-and-tell too, and while the objective computes; and a
+    daemon, so that it keeps no process alive.
     """
 
     def __init__(self, beat: Callable[[], None], interval: float) -> None:

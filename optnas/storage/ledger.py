@@ -1,4 +1,4 @@
-"""Who runs what: trials are claimed, taken, held by a lease, lost; open.py says what is guaranteed."""
+"""Which process runs which trial: how trials are claimed, taken, leased and lost; see open.py."""
 
 from __future__ import annotations
 
@@ -32,32 +32,32 @@ from optnas.storage.schema import Changes
 logger = logging.getLogger(__name__)
 
 _FAR = 200
-"""So many trials may end before a tally is taken anew."""
+"""How many trials may end before a tally is taken anew."""
 
 
 class OtherStudy(Exception):
-    """Under the id of a study that this process works on, there is another one."""
+    """Raised if the id of a study that this process works on belongs to another study now."""
 
 
 @dataclass
 class Own:
-    """A trial that this process runs: as it is with `pending`, which the database does not have yet."""
+    """A trial that this process runs, including `pending`, which the database does not have yet."""
 
     token: str
     study_id: int
     trial: FrozenTrial
     pending: Changes = field(default_factory=Changes)
     lost: bool = False
-    abandoned: bool = False  # to be WAITING, which could not be written yet
+    abandoned: bool = False  # whether it is to become WAITING, which could not be written yet
 
     def show(self, news: Mapping[str, Mapping[Any, Any]]) -> None:
-        """Put `{field: {key: value}}` into a new trial: the one given out before stays as it was."""
+        """Put `{field: {key: value}}` into a new trial object; the one that was given out stays as it was."""
         self.trial = copy.copy(self.trial)
         for name, entries in news.items():
             setattr(self.trial, name, {**getattr(self.trial, name), **entries})
 
     def taken(self) -> TrialTakenError:
-        """To be raised: another process has the trial now."""
+        """The error that says that another process has the trial now."""
         return TrialTakenError(
             f"Trial {self.trial.number} was taken over by another attempt: this process (pid {os.getpid()}) "
             "gave no sign of life for longer than its lease, or somebody queued the trial again or told its "
@@ -88,7 +88,7 @@ class Ledger:
             os.register_at_fork(after_in_child=forked)
 
     def _begin(self, parent: int | None) -> None:
-        """Own nothing; as the forked child of `parent`, a process that runs trials, for good."""
+        """Own nothing; for ever, if this is a forked child of `parent`, a process that runs trials."""
         self.lock = threading.RLock()
         self.own: dict[int, Own] = {}
         self._parent = parent
@@ -102,7 +102,7 @@ class Ledger:
         self._heart: Heart | None = None
 
     def check_not_forked(self) -> None:
-        """A child that comes back from the code of a trial must not go on with its parent's search.
+        """A forked child that returns from the code of a trial must not go on with its parent's search.
 
         Raises StorageUnavailableError.
         """
@@ -114,7 +114,7 @@ class Ledger:
             )
 
     def forget(self, study_id: int) -> None:
-        """The study is gone, or another one: what was owned of it is lost, and nothing else is known."""
+        """The study is gone, or another one: its trials are lost, and what was known of it is forgotten."""
         with self.lock:
             for own in self.own.values():
                 own.lost = own.lost or own.study_id == study_id
@@ -123,7 +123,7 @@ class Ledger:
             self._full.discard(study_id)
 
     def stop(self) -> None:
-        """Renew no lease any more."""
+        """Stop renewing leases."""
         if self._heart is not None:
             self._heart.stop()
 
@@ -132,10 +132,10 @@ class Ledger:
     def claim(
         self, study_id: int, n_trials: int | None, counts: str, wanted: int | None, seen: Seen | None = None
     ) -> Claim:
-        """See `Storage.claim`; in one transaction, which others wait for.
+        """See `Storage.claim`; it is one transaction, for which others wait.
 
-        Where the rest of the budget runs elsewhere, a trial that no process of optnas runs, and that has said
-        nothing for a lease, does not hold up the end.
+        If other processes run the rest of the budget, a trial that no process of optnas runs, and that has
+        shown no sign of life for a lease, does not hold up the end.
         """
         claim = self._claim(study_id, n_trials, counts, wanted, seen)
         if claim.trial_id is not None or wanted is not None or n_trials is None or claim.counted >= n_trials:
@@ -165,7 +165,7 @@ class Ledger:
         def is_full(budget: Budget) -> bool:
             return n_trials is not None and budget.counted + budget.running + budget.held >= n_trials
 
-        # Who waits for the last trials of others asks again and again: not in the way of those that end them.
+        # A process that waits for the last trials of others asks often, and must not be in their way.
         if study_id in self._full and wanted is None:
             budget = self._database.read(count)
             if is_full(budget):
@@ -273,16 +273,16 @@ class Ledger:
             return taken is not None
 
     def _lock_study(self, connection: Connection, study_id: int) -> str | None:
-        """Who takes or creates a trial waits for this one. Raises KeyError, OtherStudy."""
+        """Lock the study: who takes or creates a trial waits. Raises KeyError, OtherStudy."""
         incarnation = schema.lock_study(connection, study_id)
         if incarnation != self._incarnations.get(study_id, incarnation):
             raise OtherStudy
         return incarnation
 
     def _take_tally(self, study_id: int, counts: str) -> Tally:
-        """What is known of the trials for good, so that a claim, which others wait for, looks at few.
+        """What is known for good about the trials, so that a claim, for which others wait, looks at few.
 
-        It is taken anew, outside any lock, where many trials have ended since.
+        If many trials have ended since, it is taken anew, outside any lock.
         """
         name, known = self._tallies.get(study_id, (counts, Tally()))
         if name != counts:
@@ -293,12 +293,12 @@ class Ledger:
         return known
 
     def _left(self, study_id: int) -> sa.ColumnElement[bool]:
-        """The trials of a study of which it is not known that they have ended."""
+        """The trials of a study that are not known to have ended."""
         _, tally = self._tallies.get(study_id, ("", Tally()))
         return tally.leaves(study_id)
 
     def _next_number(self, connection: Connection, study_id: int) -> int:
-        """Of a new trial of the study, which is locked."""
+        """The number for a new trial of the study, which is locked."""
         newest, number = self._highest.get(study_id, (-1, -1))
         newest_now, number_now = owners.highest(connection, study_id, newest)
         if newest_now < newest:
@@ -338,7 +338,7 @@ class Ledger:
     # ---- losing trials ----
 
     def owns(self, trial_id: int) -> bool:
-        """Whether the trial is this process's, by its last write or renewal of the lease."""
+        """Whether this process owned the trial at its last write or renewal of the lease."""
         own = self.own.get(trial_id)
         return own is not None and not own.lost
 
@@ -366,12 +366,12 @@ class Ledger:
             raise own.taken()
         try:
             return self._database.write(checked)
-        except (UpdateFinishedTrialError, KeyError):  # taken over, told, or deleted by somebody else
+        except (UpdateFinishedTrialError, KeyError):  # taken over, finished or deleted by another process
             own.lost = True
             raise
 
     def renew(self) -> bool:
-        """Renew all leases, and learn which trials are lost; False if nothing was renewed."""
+        """Renew all leases and find out which trials are lost; returns False if nothing was renewed."""
         with self.lock:
             mine = {own.token: own for own in self.own.values() if not own.lost}
             if not mine:
@@ -381,7 +381,7 @@ class Ledger:
                     lambda connection, again: owners.renew(connection, mine, self._expiry()), patience=0
                 )
             except StorageUnavailableError:
-                return False  # the next beat, or the next write of the objective, finds out
+                return False  # the next renewal, or the next write of the objective, will find out
             for token in mine.keys() - kept:
                 mine[token].lost = True
             return True
@@ -389,9 +389,9 @@ class Ledger:
     def stale_trials(self, study_id: int) -> list[StaleTrial]:
         """RUNNING trials whose process is dead, or whose lease has ended.
 
-        Of leases that ended, those that this process has seen so for half a lease in which the database could
-        be written. Where it could not for a while, or its clock was set, all leases have ended, and live
-        owners renew theirs now.
+        A lease counts as ended only after this process has seen it ended for half a lease in which the
+        database could be written. If it could not be written for a while, or its clock was set, all leases
+        have ended, and live owners are about to renew theirs.
         """
         rows = self._database.read(
             lambda connection: owners.running(connection, self._database.now(), self._left(study_id))
@@ -411,9 +411,9 @@ class Ledger:
             ]
 
     def take_over(self, trial: StaleTrial) -> bool:
-        """Become the owner of a stale trial; False if another was faster.
+        """Become the owner of a stale trial; returns False if another process was faster.
 
-        The former owner is fenced off from now on. The count of attempts stays.
+        From now on the former owner's writes are refused. The count of attempts stays.
         """
         token = uuid.uuid4().hex
 
@@ -439,11 +439,11 @@ class Ledger:
             return True
 
     def _judge(self, row: Any) -> StaleTrial | None:
-        """Of a trial that nobody ever leased, nothing is known: something other than optnas runs it."""
+        """The trial of a row, if it is stale. Without a lease it is not known: another program runs it."""
         return None if row.token is None else stale(row, self.lease, one_machine=self._database.is_sqlite)
 
     def _silent_trials(self, study_id: int) -> list[int]:
-        """RUNNING trials without an owner of which this process has heard nothing for a lease."""
+        """RUNNING trials without an owner that have shown no sign of life for a lease."""
 
         def work(connection: Connection) -> tuple[dict[int, int], dict[int, tuple[Any, ...]]]:
             rows = owners.running(connection, self._database.now(), self._left(study_id))

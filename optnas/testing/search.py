@@ -47,7 +47,7 @@ from optnas.trial import Draw, name_of, replay
 Kind = Literal["wrong", "careful", "fine"]
 
 _NETWORKS = 12
-"""Random architectures among which the one of middle size and the largest are tried."""
+"""How many random architectures are drawn, of which one of middle size and the largest are tried."""
 
 _PATIENCE = 3.0
 """Seconds that a database may take to answer."""
@@ -138,7 +138,7 @@ class _Search:
     file: Path | None
 
     def told(self, part: str, error: BaseException, way_out: str = "", **hint: Any) -> Finding:
-        """An error as a finding: where it is in the user's code, or where the file says what is named."""
+        """An error as a finding, with the line of the user's code, or of what the error names."""
         place = place_of(error) or place_of(error.__cause__ or error)
         where = place.partition(" in ")[0] or self._line_named(str(error)) or self.line(**hint)
         words = next(iter(str(error).strip().splitlines()), "no message")
@@ -172,7 +172,7 @@ class _Search:
             faults.setdefault(f"{fault.check} {cause_of(fault.__cause__ or fault)}", []).append(fault)
         for alike in faults.values():
             first = alike[0]
-            way_out = f"({len(alike)} of {n_samples} random architectures.)"
+            way_out = f"({len(alike)} of {n_samples} random architectures fail in this way.)"
             if first.check == "build":
                 way_out += " Fix it, or refuse such answers: raise optuna.TrialPruned('why')."
             elif first.check in ("forward", "backward") and example is not None:
@@ -196,7 +196,7 @@ class _Search:
     # ---- the estimate ----
 
     def estimate(self, example: Example, bad: bool) -> Iterator[Finding]:
-        """Two random architectures go through an estimate in little."""
+        """Let two random architectures go through a short estimate."""
         previews: list[tuple[dict[str, Any], Preview]] = []
         errors: list[Exception] = []
         networks = self.networks()
@@ -220,7 +220,7 @@ class _Search:
                 known.add(describe_error(raised))
                 yield self._of_estimate(raised, all(p.errors for _, p in previews))
         if previews and not errors:
-            tried = f"{len(previews)} random architectures went through an estimate in little"
+            tried = f"{len(previews)} random architectures went through a short estimate"
             words = {True: f"{tried}: a few batches of training and a validation.", False: f"{tried}."}
             yield Finding("training", words[previews[0][1].seconds is not None], kind="fine")
             yield from self.names(previews[0][1])
@@ -230,7 +230,7 @@ class _Search:
     def _of_estimate(self, error: Exception, everywhere: bool) -> Finding:
         ours = isinstance(error, ValueError | TypeError) and not place_of(error)
         part = "metric" if "monitor=" in str(error) else "training"
-        way_out = "" if ours else "It came up in the first step of a training."
+        way_out = "" if ours else "It was raised in the first step of a training."
         found = self.told(part, error, way_out, estimator=_ANY, objective=_ANY)
         kind: Kind = "careful" if isinstance(error, FloatingPointError) and not everywhere else "wrong"
         return replace(found, kind=kind)
@@ -287,13 +287,15 @@ class _Search:
                 words = "how long an estimate takes is not known: the estimator does not say."
                 yield Finding("time", words, kind="fine")
             return
-        words = f"about {_duration(took[0])} a trial of middle size"
+        words = f"about {_duration(took[0])} for a trial of middle size"
         if len(took) > 1:
-            words += f", {_duration(took[1])} of the largest of {_NETWORKS}"
+            words += f", {_duration(took[1])} for the largest of {_NETWORKS}"
         if self.n_trials:
             total = self.n_trials * took[0] / self.n_workers
             several = f" and {self.n_workers} workers" if self.n_workers > 1 else ""
-            words += f"; {self.n_trials} trials{several}: about {_duration(total)}, less what is pruned"
+            words += (
+                f"; about {_duration(total)} for {self.n_trials} trials{several}, less if some are pruned"
+            )
         yield Finding("time", f"{words}.", kind="fine")
 
     # ---- where it is kept ----

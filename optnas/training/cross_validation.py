@@ -21,6 +21,7 @@ from optnas.data.folds import Foldable
 from optnas.estimation.estimator import Direction, Estimator, Preview
 from optnas.estimation.run import Run
 from optnas.estimation.settings import describe
+from optnas.facts.inputs import Example
 from optnas.record import Reason, Why
 from optnas.seeds import random_state, set_random_state
 from optnas.training.training import Training
@@ -145,7 +146,7 @@ class CrossValidation(Estimator):
         """Ask everything that training depends on, without training."""
         self.folds[0].ask(model, trial)
 
-    def example(self, trial: Trial) -> Any:
+    def example(self, trial: Trial) -> Example:
         """What the task calls the model with, of two training samples."""
         return self.folds[0].example(trial)
 

@@ -31,6 +31,7 @@ from optnas.estimation.folders import claim, settle, wanted
 from optnas.estimation.run import Run
 from optnas.estimation.settings import describe
 from optnas.estimation.shared import is_shared, shared_weights_refused
+from optnas.facts.inputs import Example
 from optnas.record import Why
 from optnas.seeds import derive_seed, random_state, seeded, set_random_state
 from optnas.training.arguments import (
@@ -197,7 +198,7 @@ class Training(Estimator):
         """Where weights are given or inherited, equal networks begin differently, and are no twins."""
         return self.inherit is not None or self.pretrained is not None
 
-    def __call__(self, model: nn.Module, run: Any) -> dict[str, float]:
+    def __call__(self, model: nn.Module, run: Trial) -> dict[str, float]:
         """Train `model` and leave the best epoch's weights in it. Returns that epoch's metrics.
 
         Goes on where an earlier attempt at the same trial was interrupted.
@@ -370,7 +371,7 @@ class Training(Estimator):
         self._data.ask(trial)
         self._make(model, trial)
 
-    def example(self, trial: Trial) -> Any:
+    def example(self, trial: Trial) -> Example:
         """What the task calls the model with, of two training samples.
 
         Raises:

@@ -146,13 +146,13 @@ def test_a_mistake_is_found_before_the_first_trial(mistake: str, toy: Path, optn
 
 
 def test_a_sound_file_is_told_how_long_it_takes(toy: Path, optnas_cli: Cli) -> None:
-    result = checked(GOOD, "--workers", 2, cli=optnas_cli)
+    result = checked(GOOD, "--workers", 2, "--trials", 4, cli=optnas_cli)
     assert result.exit_code == 0, result.output
     assert not re.search("^(careful|WRONG)", result.stdout, re.MULTILINE)
     assert re.search(
-        r"time: about [\d.]+ s a trial .*; 3 trials and 2 workers: about [\d.]+ s", result.stdout
+        r"time: about [\d.]+ s for a trial .*; about [\d.]+ s for 4 trials and 2 workers", result.stdout
     )
-    assert "Next: optnas run study.py" in result.stdout
+    assert "Next: optnas run study.py --trials 4" in result.stdout
     assert not Path("nas.db").exists()
 
 

@@ -23,9 +23,12 @@ x = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16  # 1: images 
 y = torch.tensor(digits.target)  # 2: their classes (n,), from 0 on
 N_CLASSES = 10  # 3: how many classes there are
 
-# A fifth of the images is held out to compare networks on, a fifth for the test of the winner. For a folder
-# that has a folder of images for each class, write: data = optnas.data.ImageFolder("flowers", size=64).
+# A fifth of the images is held out to compare networks on, a fifth for the test of the winner.
 data = TensorData((x, y), val=0.2, test=0.2, batch_size=64)
+# For image files in a folder for each class, such as flowers/rose/1.jpg, put these lines here:
+# from optnas.data import ImageFolder
+# data = ImageFolder("flowers", size=64)
+# N_CLASSES = len(data.classes)
 
 OPERATIONS: dict[str, Callable[..., nn.Module]] = {
     "conv": conv,

@@ -24,6 +24,9 @@ noisy = wave + 1.5 * torch.randn(400, 128, generator=random)
 x = noisy[:, None]  # 1: series (n, channels, length)
 y = kind  # 2: their classes (n,), from 0 on
 N_CLASSES = 2  # 3: how many classes there are
+# For arrays in files of NumPy, (n, length) and (n,), put these lines here, and `import numpy` at the top:
+# x = torch.from_numpy(numpy.load("series.npy")).float()[:, None]
+# y = torch.from_numpy(numpy.load("classes.npy")).long()
 
 # A fifth of the series is held out to compare networks on, a fifth for the test of the winner.
 data = TensorData((x, y), val=0.2, test=0.2, batch_size=32)

@@ -35,6 +35,9 @@ def made_up(n: int) -> tuple[list[str], list[str]]:
 texts, labels = made_up(600)  # 1: your texts, and the label of each
 LENGTH = 12  # 2: the words of a text that are read; what is longer is cut
 MIN_COUNT = 2  # 3: words that are rarer than this are all read as one unknown word
+# For a CSV file with the columns text and label, put these lines here, and `import csv` at the top:
+# rows = list(csv.DictReader(open("texts.csv", newline="", encoding="utf-8")))
+# texts, labels = [row["text"] for row in rows], [row["label"] for row in rows]
 
 # Words become numbers: 0 fills up short texts, 1 stands for every rare word.
 counts: dict[str, int] = {}
@@ -43,9 +46,9 @@ for text in texts:
         counts[word] = counts.get(word, 0) + 1
 frequent = sorted(word for word, count in counts.items() if count >= MIN_COUNT)
 number = {word: i for i, word in enumerate(frequent, start=2)}
-rows = [[number.get(word, 1) for word in text.lower().split()][:LENGTH] for text in texts]
+numbers = [[number.get(word, 1) for word in text.lower().split()][:LENGTH] for text in texts]
 kinds = sorted(set(labels))
-x = torch.tensor([row + [0] * (LENGTH - len(row)) for row in rows])
+x = torch.tensor([row + [0] * (LENGTH - len(row)) for row in numbers])
 y = torch.tensor([kinds.index(label) for label in labels])
 
 # A fifth of the texts is held out to compare networks on, a fifth for the test of the winner.

@@ -78,7 +78,7 @@ class PatchEmbedding(nn.Module):
             x = functional.pad(x, [pad for pads in missing for pad in pads])
         y = self.project(x).flatten(2).transpose(1, 2)
         if self.class_token is not None:
-            y = torch.cat([self.class_token.expand(len(y), -1, -1), y], 1)
+            y = torch.cat([self.class_token.expand(y.shape[0], -1, -1), y], 1)
         out: Tensor = self.dropout(self.positions(y))
         return out
 

@@ -72,7 +72,7 @@ class FeatureTokenizer(Inferred):
         tokens = tokens + self.bias
         if self.class_token is None:
             return tokens
-        return torch.cat([self.class_token.expand(len(tokens), 1, -1), tokens], 1)
+        return torch.cat([self.class_token.expand(tokens.shape[0], 1, -1), tokens], 1)
 
 
 def _uniform(rows: int, width: int) -> Tensor:
