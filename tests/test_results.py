@@ -55,6 +55,18 @@ def test_the_overview_of_samplers_repeats_the_tables_of_each_space() -> None:
     assert [pair for pair in compared if pair[0] != pair[1]] == []
 
 
+def figures(text: str) -> set[str]:
+    """Decimal numbers of four digits or more, beside zeros at the start."""
+    return {found for found in re.findall(r"\d+\.\d+", text) if len(found.replace(".", "").lstrip("0")) > 3}
+
+
+def test_a_figure_stands_on_no_other_page() -> None:
+    made = set().union(*(figures(text.partition("-->")[2]) for text in RESULTS.values())) | figures(PAGE)
+    pages = [ROOT / "README.md", ROOT / "studies" / "README.md", *(ROOT / "docs").rglob("*.md")]
+    assert len(made) > 100
+    assert {page.name: found for page in pages if (found := figures(page.read_text()) & made)} == {}
+
+
 def test_what_a_script_prints_becomes_a_page() -> None:
     write = runpy.run_path(str(BENCHMARKS / "write.py"))
     text = write["page"](["python", "x.py"], "2 cores", "5 seeds\n\n| a |\n|---|\n| 1 |\n\nname      1.0\n")

@@ -18,6 +18,6 @@ def main() -> None:
 
     try:
         app()
-    except Exception:  # as Python would, but for what a terminal would obey
+    except Exception:  # print the traceback as Python would, but without what controls a terminal
         warn(traceback.format_exc().rstrip())
         sys.exit(1)

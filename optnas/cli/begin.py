@@ -1,4 +1,4 @@
-"""Before a search: a study file to begin with, and what is wrong with one."""
+"""Before a search: write a study file to begin with, and check one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write_template(kind: Template, path: Path) -> None:
 
 
 def print_check(job: Job, trials: int | None, workers: int) -> None:
-    """Everything that would go wrong in a search; ends the command with status 1 where something would."""
+    """Print everything that would go wrong in a search; if something would, end the command with status 1."""
     from optnas.testing.search import Finding, check_search, line_of
 
     found = [
@@ -61,7 +61,7 @@ def print_check(job: Job, trials: int | None, workers: int) -> None:
 
 
 def check_quickly(job: Job, study: optuna.Study) -> None:
-    """Before the first trial: what would fail every trial ends the command, the rest is said."""
+    """Before the first trial, end the command if every trial would fail; print smaller findings."""
     if any(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)):
         return
     from optnas.testing.search import check_search, line_of

@@ -56,7 +56,7 @@ class Job:
         return shlex.join(["optnas", name, str(self.file), *more, *map(without_password, self.options)])
 
     def carry_code(self) -> None:
-        """What the file defines goes to workers with the objective: on other machines it may not be found."""
+        """Send what the file defines to workers with the objective: other machines may not have the file."""
         import cloudpickle
 
         cloudpickle.register_pickle_by_value(sys.modules[_module_name(self.file)])
@@ -118,7 +118,7 @@ _HANDED_ON = ("sampler", "pruner", "seed", "n_trials", "baseline", "n_retrain")
 
 
 def _misread(defined: Mapping[str, Any]) -> dict[str, str]:
-    """Names that look like one that is read, where that one is not there."""
+    """Names that look like a missing name that would be read."""
     read = [name for name in ("study_name", "storage", *_HANDED_ON) if name not in defined]
     values = [name for name, value in defined.items() if not isinstance(value, ModuleType | type)]
     close = {name: difflib.get_close_matches(name, read, n=1, cutoff=0.85) for name in values}
@@ -198,7 +198,7 @@ def _import(file: Path) -> ModuleType:
     except Exception as error:
         trace = error.__traceback__
         while trace is not None and trace.tb_frame.f_code.co_filename != spec.origin:
-            trace = trace.tb_next  # the way to the user's code is ours
+            trace = trace.tb_next  # leave out our own lines above the user's code
         fail("".join(traceback.format_exception(error.with_traceback(trace))).rstrip(), code=1)
     return module
 

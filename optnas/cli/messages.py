@@ -1,4 +1,4 @@
-"""What commands print, and how they give up. Nothing in it can command the terminal."""
+"""How commands print and how they fail. Nothing that they print can control the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from optnas.printable import Printable, printable
 
 
 def say(what: Any = "") -> None:
-    """Print text as it is, or a rich table, which gets room where nobody's terminal limits it."""
+    """Print text as it is, or a rich table, which is 120 wide if the output is no terminal."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False)

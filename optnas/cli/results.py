@@ -1,4 +1,4 @@
-"""A study's results in words: who leads, what the winner is and how well it does outside the search."""
+"""A study's results in words: the leaders, the winner, and how well the winner does outside the search."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def best_values(study: optuna.Study, storage: Storage, rows: Sequence[Outline]) 
 
 
 def show_trials(study: optuna.Study) -> bool:
-    """How many trials ended how, and the leaders. Returns whether there are any."""
+    """Print how the trials ended, and the leaders. Returns whether there are any leaders."""
     from optnas import record
     from optnas.analysis.leaderboard import front_table, leaderboard, leaderboard_table
     from optnas.analysis.trust import screening
@@ -83,7 +83,7 @@ def _counting(trials: Sequence[FrozenTrial]) -> str:
 
 
 def show_best(job: Job, best: Best, n_seeds: int, max_epochs: int | None = None) -> None:
-    """The winner's decisions, its score in the search, and its scores outside: tested, trained anew."""
+    """Print the winner's decisions, its score in the search, and its scores when tested and trained anew."""
     from optnas import record
     from optnas.analysis.words import answer_in_words
     from optnas.errors import UntestableError
@@ -180,7 +180,7 @@ def _by_hand(job: Job) -> Objective:
 
 
 def _over_limits(job: Job) -> Iterator[str]:
-    """The limits of the search that the user's own network breaks, of those that can be computed."""
+    """The limits of the search that the user's own network breaks, as far as they can be computed."""
     facts = _by_hand(job).foresee({})
     for limit in job.objective.limits:
         if limit.name in facts and limit.violation(facts[limit.name]) > 0:

@@ -1,4 +1,4 @@
-"""What `--workers` says: how many, where, and what each needs."""
+"""Reads `--workers`: how many workers, where, and what each needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def make_workers(text: str, trial_timeout: float | None, job: Job) -> Launcher | None:
-    """A launcher of the workers that `text` means; None where the search runs in this process."""
+    """A launcher for the workers that `text` asks for; None if the search runs in this process."""
     where, n_workers, needs = read(text)
     if where:
         job.carry_code()

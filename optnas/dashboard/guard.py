@@ -1,9 +1,9 @@
-"""Who may talk to the dashboard, which knows no password: only pages that it served itself.
+"""The dashboard has no password, so it answers only to pages that it served itself.
 
-A page of another site can make the browser of who reads it send requests to this machine. Its own name as the
-site's Host (DNS rebinding: the name is pointed at this machine after the page was loaded) makes the browser
-take the dashboard for that site. So a request must name the dashboard by an address that it serves, and where
-it says which site it comes from, that must be the dashboard too.
+A page of another site can make its reader's browser send requests to this machine. With DNS rebinding, the
+site's name points to this machine once the page was loaded, so the browser takes the dashboard for the site.
+So a request must name the dashboard by an address that it serves; and if it says from which site it comes,
+that must be the dashboard too.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-# What users upload is shown, but runs nothing, and reads nothing of the dashboard.
+# Files that users upload are shown, but can run no code and read nothing of the dashboard.
 _SANDBOX = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 class Guard:
-    """A WSGI application around another one: refuses strangers, and disarms uploaded files.
+    """A WSGI application around another one; it refuses requests of other sites and disarms uploaded files.
 
     Args:
         app: what answers.

@@ -1,7 +1,7 @@
-"""What the page of a trial says in words: how it ended, what it is, where it comes from, what is kept of it.
+"""The note on a trial's page: how it ended, its facts, where it comes from, and which of its files are kept.
 
-Everything is read from what was stored before the trial ended, but for its weights, which may be deleted
-later: the study's `deleted_checkpoints` tells.
+Everything is read from what was stored before the trial ended, except its weights, which may be deleted
+later: the study records which were.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from optnas.record import PARENT
 from optnas.training.checkpoints import all_weights
 
 CURVES = "/optnas/curves"
-"""Where the server of the dashboard has the learning curves: `<study id>/<trial number>.svg` below it."""
+"""The path at which the dashboard serves learning curves, as `<study id>/<trial number>.svg`."""
 
 
 def kept_weights(study: optuna.Study) -> dict[int, Path]:
@@ -41,7 +41,7 @@ class Notes:
 
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
-        # The best first: of trials that are read later, it has ended for certain.
+        # The best is read first, so that it is certainly among the trials that are read later.
         rows = leaderboard(study, 1) if len(study.directions) == 1 else []
         self._trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
         self._names = objective_names(study)
@@ -55,7 +55,7 @@ class Notes:
 
     @cached_property
     def _files(self) -> tuple[set[int], dict[int, Path]] | None:
-        """Whose weights were deleted, and the weights that are left; None of a study that keeps none."""
+        """The trials whose weights were deleted, and the weights that are left; None if it keeps none."""
         if record.FOLDER.of(self._study) is None:
             return None
         return set(record.DELETED.of(self._study) or []), kept_weights(self._study)
@@ -139,7 +139,7 @@ class Notes:
         deleted, weights = self._files
         if trial.number in weights:
             return f"kept in {_code(remote.shown(weights[trial.number]))}"
-        # Of the best, no list may say that others are better: somebody else removed them.
+        # No other trial is better than the best, so its weights were removed by hand.
         is_best = self.best is not None and trial.number == self.best.number
         if trial.number in deleted and not is_best:
             return "deleted, as others are better"
@@ -163,7 +163,7 @@ def _worker(trial: FrozenTrial) -> str:
 
 
 def _decisions(trial: FrozenTrial) -> Iterator[str]:
-    """The parameters in words, those of one place together."""
+    """The parameters in words, grouped by place."""
     places: dict[str, list[tuple[str, Any]]] = defaultdict(list)
     for name, answer in trial.params.items():
         place, _, what = name.rpartition(".")
@@ -174,6 +174,6 @@ def _decisions(trial: FrozenTrial) -> Iterator[str]:
 
 
 def _code(value: Any) -> str:
-    """As code, in which nothing is markup."""
+    """The value as Markdown code, in which nothing is markup."""
     words = f"{value:.5g}" if isinstance(value, float) else str(value)
     return "`" + words.replace("`", "'").replace("\n", " ") + "`"

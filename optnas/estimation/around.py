@@ -1,4 +1,4 @@
-"""An estimator that does something before or after another one."""
+"""The base class of estimators that do something before or after another estimator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that pages about trials show: in Optuna's artifacts, which lie in a study's folder."""
+"""Files that the pages of trials show. They are artifacts of Optuna, in the study's folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def drawing_id(trial: FrozenTrial) -> str | None:
 class StudyArtifacts:
     """The files of all studies of a storage, as optuna-dashboard reads them.
 
-    What users add on a page goes to `runs/artifacts`.
+    Files that users add on a page go to `runs/artifacts`.
     """
 
     def __init__(self, storage: BaseStorage) -> None:
@@ -64,7 +64,7 @@ def store_in(folder: Path) -> FileSystemArtifactStore:
 
 
 class _Store(FileSystemArtifactStore):
-    """Optuna's, also for a folder behind a URL."""
+    """Optuna's artifact store, also for a folder behind a URL."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

@@ -109,7 +109,7 @@ class Estimator(ABC):
         return 1.0
 
     def ask(self, model: nn.Module, trial: Trial) -> None:
-        """Ask the trial everything that the call would ask, and no more. `model` may be on meta."""
+        """Ask the trial exactly what the call would ask. `model` may be on the meta device."""
 
     @property
     def has_example(self) -> bool:
@@ -121,13 +121,13 @@ class Estimator(ABC):
         raise NotImplementedError(f"The estimator ({self.name}) does not say what its inputs look like.")
 
     def rehearse(self, model: nn.Module, run: Run) -> None:
-        """Go once through what an estimate does, as quickly as possible, and keep nothing.
+        """Do everything that an estimate does, as quickly as possible, and keep nothing.
 
-        A search calls it before its first trial, so that a mistake in the settings costs none. Errors pass.
+        A search calls it before its first trial, so that a mistake in the settings costs no trial: it raises.
         """
 
     def preview(self, model: nn.Module, run: Run) -> Preview:
-        """`rehearse`, with all that can be said of an estimate at once: every error, and the time it takes.
+        """Like `rehearse`, but return every error that it finds, and the time that an estimate takes.
 
         Raises:
             optuna.TrialPruned: this network is refused.
@@ -147,13 +147,13 @@ class Estimator(ABC):
     # ---- after an estimate ----
 
     def finish(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """A trial has ended, here or elsewhere: what only an unfinished one needs can go."""
+        """Called when a trial has ended, in any process: delete what only an unfinished trial needs."""
 
     def tidy(self, study: optuna.Study) -> None:
-        """A search begins or ends: what no trial needs any more can go."""
+        """Called when a search begins or ends: delete what no trial needs any more."""
 
     def settle(self, study: optuna.Study) -> Path:
-        """The folder of the study's files, made if there is none.
+        """The folder of the study's files; it is made if there is none.
 
         Raises:
             CheckpointError: it cannot be made.
@@ -162,7 +162,7 @@ class Estimator(ABC):
 
     @property
     def folder(self) -> Path | None:
-        """Where its user wants the files of a study; None: beside the database, or it keeps none."""
+        """The folder that the user gave for a study's files; None: beside the database, or it keeps none."""
         return None
 
     @property
@@ -207,7 +207,7 @@ class Estimator(ABC):
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return type(self).__name__
 
 

@@ -1,13 +1,12 @@
-"""Who settles where a study's files lie: one folder a study, bound to it by a small file inside.
+"""Where a study's files are: each study has one folder, and a small file in it says whose it is.
 
     <folder>/study.json      the study's identity, its name, and where its database is
     <folder>/trial-0007/     the files of trial 7; `owner` in it says which trial, if numbers were given twice
 
-A study in a SQLite file has its folder beside that file, wherever the search was started; any other study,
-where its search began. A folder may be behind a URL (remote.py), and has a place on this machine then, too.
-What the study records is relative to the database, if it lies beside it: the two can
-be moved together. A copy of a database, or of a study, finds the folder to be the original's, and gets one of
-its own.
+A study in a SQLite file has its folder beside that file, wherever the search was started; any other study has
+it where its search began. A folder may be behind a URL (remote.py); then it has a place on this machine, too.
+If the folder is beside the database, the study records its relative path, so that both can be moved together.
+A copy of a database, or of a study, finds that the folder is the original's, and gets one of its own.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ OWNER = "owner"
 _LONGEST = 80  # bytes of a folder's name; file systems allow 255, paths often less
 _log = logging.getLogger(__name__)
 
-# Studies in memory that have a folder: identity to storage, of this process.
+# Studies in the memory of this process that have a folder: identity to storage.
 _in_memory: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 
 
@@ -57,7 +56,7 @@ def study_folder(study: optuna.Study) -> Path:
 
 
 def own_folder(study: optuna.Study) -> Path | None:
-    """The folder that the study recorded; None where it has none, or that is another study's.
+    """The folder that the study recorded; None if it has none, or if the folder is another study's.
 
     It need not exist (on this machine).
     """
@@ -133,7 +132,7 @@ def folder_of(folder: Path, trial: FrozenTrial | optuna.Trial) -> Path:
 
 
 def claim(folder: Path, trial: FrozenTrial | optuna.Trial) -> Path:
-    """The same, made, and known as this trial's from now on."""
+    """The same folder, made, and marked as this trial's."""
     while True:
         path = folder_of(folder, trial)
         with told(path):
@@ -161,7 +160,7 @@ def belongs_to(path: Path, trial: FrozenTrial | optuna.Trial) -> bool:
 
 @contextmanager
 def told(path: Path) -> Iterator[None]:
-    """What cannot be written is said with the way out."""
+    """If a file cannot be written, raise an error that says what to do."""
     try:
         yield
     except OSError as error:
@@ -212,7 +211,7 @@ def _record(study: optuna.Study, folder: Path) -> None:
 
 
 def _means(known: Path, given: Path, asked: Path) -> bool:
-    """Whether the known folder is the one that its user names, maybe from another working directory."""
+    """Whether the known folder is the one that the user names, perhaps from another working directory."""
     name = re.sub(r"-\d+$", "", known.name)
     candidates = (known, remote.beside(known, name))
     if asked in candidates:
@@ -245,7 +244,7 @@ def _tell(study: optuna.Study, known: Path, folder: Path, identity: str) -> None
 
 
 def _enter(study: optuna.Study, folder: Path, identity: str, known: Path | None) -> bool:
-    """Make the folder the study's, if it is or may become that; `known` is the one that it recorded."""
+    """Make the folder the study's, if it is or may become so; `known` is the one that the study recorded."""
     with told(folder):
         for _ in range(3):  # others may begin here at the same moment
             marker = read_marker(folder)
@@ -310,7 +309,7 @@ def _is_ours(study: optuna.Study, folder: Path, marker: Mapping[str, Any], ident
 
 
 def is_of_the_dead(marker: Mapping[str, Any]) -> bool:
-    """Whether the folder is of a study in memory that is gone with its process, or forgotten in this one."""
+    """Whether the folder is of a study in memory that ended with its process, or is forgotten in this one."""
     match marker.get("process"):
         case [str(host), int(pid)] if host == socket.gethostname():
             if pid == os.getpid():
@@ -338,13 +337,13 @@ def _identity(study: optuna.Study, attrs: Mapping[str, Any]) -> str:
 
 
 def read_marker(folder: Path) -> Mapping[str, Any] | None:
-    """What a folder says of the study that it belongs to: `{}` if that cannot be read, None if nothing."""
+    """What a folder says about its study: `{}` if that cannot be read, None if it says nothing."""
     try:
         marker = json.loads(remote.fetch(folder / MARKER).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError):
-        return {}  # nobody's whom we know
+        return {}  # of a study that is not known
     return marker if isinstance(marker, dict) else {}
 
 
@@ -356,7 +355,7 @@ def _plain(folder: Path, number: int) -> Path:
 
 
 def _key(trial: FrozenTrial | optuna.Trial) -> str:
-    """Differs for two trials of one number, and for trials that got the id of a deleted one."""
+    """Differs for two trials with one number, and for a trial that got the id of a deleted one."""
     began = next((attempt["started"] for attempt in record.attempts(trial)), None)
     return f"{private.trial_id(trial)}" if began is None else f"{private.trial_id(trial)}-{int(began * 1000)}"
 

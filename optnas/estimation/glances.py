@@ -21,20 +21,20 @@ from optnas.trial import Space, replay
 logger = logging.getLogger(__name__)
 
 MOST_KNOWN = 20_000
-"""Of so many architectures the costs are remembered."""
+"""The number of architectures whose costs are remembered."""
 
 CHECKED = 3
-"""The costs of so many architectures are computed a second time, from a sketch, before any are believed."""
+"""For how many architectures the costs are also computed from a sketch, before glances are trusted."""
 
 Costs = Mapping[str, float]
 
 
 class Glances:
-    """Params to the costs of their network by `glance`, as long as these are what a sketch finds.
+    """Maps params to the costs of their network, by `glance` as long as a sketch finds the same.
 
-    A glance sees one pass in eval mode, where a sketch sees one in train mode. The first architectures and
-    every trial are looked at both ways; once the two differ, that is said, and all costs are those of
-    sketches.
+    A glance sees one pass in eval mode, and a sketch one in train mode. For the first architectures and for
+    every trial both are computed. If they differ once, a warning says so, and from then on sketches give all
+    costs.
 
     Args:
         facts: those that are wanted; all of them need the meta device only.
@@ -86,7 +86,7 @@ class Glances:
             return
         self._asked |= trial.params.keys()
         if self._key(trial.params) not in self._known:
-            with suppress(Exception):  # who wants to know its costs will hear of it
+            with suppress(Exception):  # whoever asks for its costs will get the error
                 self._keep(trial.params, glance(model, self._example_for(trial), self._facts))
 
     def check(self, params: Mapping[str, Any], facts: Costs) -> None:

@@ -68,7 +68,7 @@ def place_of(url: str) -> Path:
 
 
 def shown(path: Path) -> str:
-    """The path, or URL, as people know it."""
+    """The path, or the URL, for people to read."""
     found = _behind(path)
     return str(path) if found is None else found[0].url + found[1].removeprefix(found[0].root)
 
@@ -102,7 +102,7 @@ def _is_folder(entry: dict[str, Any]) -> bool:
 
 
 def n_bytes(path: Path) -> int:
-    """Of a file, or of all files in a folder; what others delete meanwhile is nothing."""
+    """Bytes of a file, or of all files in a folder; files that others delete meanwhile count as 0."""
     found = _behind(path)
     if found is not None:
         found[0].files.invalidate_cache()
@@ -118,7 +118,7 @@ def n_bytes(path: Path) -> int:
 
 
 def names(folder: Path, pattern: str) -> list[str]:
-    """What matches in a folder, relative to it."""
+    """The matching files of a folder, relative to it."""
     found = _behind(folder)
     if found is None:
         # Unlike Path.glob, no error where others delete meanwhile.
@@ -145,7 +145,7 @@ def is_file(path: Path) -> bool:
 
 
 def upload(file: Path) -> None:
-    """Put a written file where all can fetch it: those that do find the old one or the new, never a part."""
+    """Put a written file where all can fetch it: they find the old file or the new one, never a part."""
     found = _behind(file)
     if found is None:
         return
@@ -176,7 +176,7 @@ def fetch(file: Path) -> Path:
 
 
 def remove(path: Path) -> None:
-    """A file, if it is there; what cannot be deleted now is left."""
+    """Delete a file, if it is there and can be deleted."""
     found = _behind(path)
     with suppress(OSError):
         path.unlink(missing_ok=True)
@@ -185,7 +185,7 @@ def remove(path: Path) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """A folder with all that is in it; what cannot be deleted now is left."""
+    """Delete a folder with all that is in it, as far as it can be deleted."""
     found = _behind(folder)
     shutil.rmtree(folder, ignore_errors=True)
     if found is not None:

@@ -1,7 +1,8 @@
-"""Says what a user's object is, so that a changed one can be told from the same one, in every process.
+"""Describes a user's object, so that every process can tell whether it has changed.
 
-Two things that could train differently never get one description: content is hashed whole, code with all that
-it refers to in the user's own files. Where a thing cannot be looked into, a line in the log says so.
+Two things that could train differently never get one description: content is hashed whole, and code together
+with all that it refers to in the user's own files. If a thing cannot be looked into, a line in the log says
+so.
 """
 
 from __future__ import annotations

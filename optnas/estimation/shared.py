@@ -1,4 +1,4 @@
-"""Which networks begin with weights that they share with others, so that they must be told apart."""
+"""Marks networks that begin with weights shared with others, so that estimators can tell them apart."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _SHARED: WeakSet[nn.Module] = WeakSet()
 
 
 def mark_shared(model: nn.Module) -> nn.Module:
-    """Say of a network that its weights are copies of shared ones; returns it."""
+    """Mark a network whose weights are copies of shared ones; returns it."""
     _SHARED.add(model)
     return model
 
 
 def take_shared(model: nn.Module) -> None:
-    """Somebody begins with the shared weights and knows it: the network is no longer marked."""
+    """Remove the mark: an estimator that knows about the shared weights begins with them."""
     for module in model.modules():
         _SHARED.discard(module)
 
@@ -27,7 +27,7 @@ def is_shared(model: nn.Module) -> bool:
 
 
 def shared_weights_refused(name: str) -> str:
-    """Why the estimator of this name does not get such a network, and what does."""
+    """The message that the estimator of this name takes no such network, and which one does."""
     return (
         f"The space gives networks that begin with the weights of a supernet, and {name} would score them as "
         "if they had been trained from scratch. optnas.Validation(supernet, training) scores them as they "

@@ -62,9 +62,9 @@ class Launcher(ABC):
 
     @abstractmethod
     def stop(self, grace: float) -> None:
-        """Ask those that run to save their state and leave; after `grace` seconds, make them.
+        """Ask running workers to save their state and end; after `grace` seconds, end them.
 
-        Whatever a worker held is free afterwards, and the launcher may be used again.
+        Afterwards everything that a worker held is free, and the launcher may be used again.
         """
 
 
@@ -109,7 +109,7 @@ class LocalProcesses(Launcher):
 def worker_environment(index: int, size: int) -> dict[str, str]:
     """The environment of the worker `index` of `size`: a share of our CPU threads, one of our accelerators.
 
-    Where there are more workers than accelerators, they take turns; where there is one, they share it.
+    If there are more workers than accelerators, several workers share one.
     """
     # knows of OMP_NUM_THREADS and of our share of the cores
     threads = str(max(1, torch.get_num_threads() // size))

@@ -1,4 +1,4 @@
-"""A worker as a process of this machine. Imports nothing heavy: whoever only holds a worker stays small."""
+"""A worker as a process of this machine. This imports nothing heavy, so who only holds one stays small."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Farewell:
 
     @classmethod
     def load(cls, told: bytes, died: str, output: str) -> Farewell:
-        """From what a worker said last; where it did not, it has `died`, as these words say."""
+        """From the last words of a worker; without any it has `died`, and `words` say how."""
         try:
             said = json.loads(told.splitlines()[-1])
             return cls(said["way"], said["words"], output)
@@ -66,8 +66,8 @@ class Job:
     deadline: float | None
 
 
-# Only what this process imports from may a worker import from: not its working directory, which `-m` and `-c`
-# would put first. The path comes by the command line, since a folder with a colon has no place in PYTHONPATH.
+# A worker may import only from where this process does: not from its working directory, which `-m` and `-c`
+# would put first. The path comes by the command line, since PYTHONPATH cannot hold a folder with a colon.
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from optnas.search.worker import main; main()"
 )
@@ -77,7 +77,7 @@ class LocalProcess:
     """A worker that is a process of this machine; it ends, and queues its trial again, when ours ends.
 
     Args:
-        path: where it may import from beside what this process imports from.
+        path: folders from which it may import, besides those of this process.
     """
 
     def __init__(self, place: int, job: Job, environment: dict[str, str], path: Sequence[str] = ()) -> None:
@@ -90,7 +90,7 @@ class LocalProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,  # only for its farewell
                 stderr=write,
-                # It holds the other end of its output too: a print is no error in its trial once we are gone.
+                # It holds both ends of its output, so that a print is no error once this process is gone.
                 pass_fds=(body, read),
                 bufsize=0,
                 env=environment,
@@ -103,15 +103,15 @@ class LocalProcess:
             os.close(write)
         self._output = _Output(place, read)
         self._ended: Farewell | None = None
-        # So little that the pipe takes it at once. It stays open: its end tells the worker that we are gone.
+        # It fits into the pipe at once. The pipe stays open: its end tells the worker that this one ended.
         self._tell(len(job.secret).to_bytes(8, "big") + job.secret)
 
     def halt(self) -> None:
-        """Begin no new trial."""
+        """Tell the worker to begin no new trial."""
         self._tell(b"h")
 
     def wait(self, seconds: float) -> None:
-        """For its end, which it is made to meet after so many seconds."""
+        """Wait for the end of the worker, and kill it after so many seconds."""
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -157,7 +157,7 @@ class _Output(threading.Thread):
         with open(self._pipe, "rb") as pipe:
             for line in short_lines(pipe):
                 self._lines.append(line)
-                with suppress(OSError, ValueError):  # nobody reads ours any more
+                with suppress(OSError, ValueError):  # nobody reads the output of this process any more
                     sys.stderr.write(f"worker {self._place}: {line}\n")
 
     def last_lines(self) -> str:

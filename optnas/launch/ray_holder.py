@@ -1,4 +1,4 @@
-"""What `RayWorkers` has on a node: a Ray actor that holds the process of one worker."""
+"""The Ray actor that `RayWorkers` starts on a node, which holds the process of one worker."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Holder:
         self._halted = False
 
     def where(self) -> str:
-        """The name of the node's machine; answered once there is a place."""
+        """The name of the node's machine; the answer comes when the actor has a place."""
         return socket.gethostname()
 
     def run(self, secret: bytes, body: bytes, left: float | None, path: list[str]) -> Farewell:
-        """To its end; `left` are the seconds in which trials may begin."""
+        """Run the worker to its end; trials may begin for `left` seconds."""
         with tempfile.TemporaryFile() as file:
             file.write(body)
             file.flush()

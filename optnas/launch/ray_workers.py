@@ -136,7 +136,7 @@ class RayWorkers(Launcher):
         return farewell
 
     def _is_over(self) -> bool:
-        """Whether a worker has found nothing left to do: then nobody will."""
+        """Whether a worker has found nothing left to do, so that no other worker will find anything."""
         ended = [worker.ended for worker in self._workers.values() if worker.ended is not None]
         return self._halted or any(farewell.way in ("done", "stopped") for farewell in ended)
 
@@ -182,7 +182,7 @@ class RayWorkers(Launcher):
 
 
 class _Remote:
-    """A worker as seen from here."""
+    """A worker on a node, as this process sees it."""
 
     def __init__(self, ray: Any, actor: Any, job: Job, body: Any) -> None:
         self._ray, self._actor, self._job, self._body = ray, actor, job, body
@@ -225,11 +225,11 @@ class _Remote:
         return bool(ready)
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Begin a call of a worker that runs; None of any other."""
+        """Begin a call of a running worker; None if it does not run."""
         if not self.is_placed or self.ended is not None:
             return None
         return getattr(self._actor, method).remote(*arguments)
 
     def kill(self) -> None:
-        """At once; the process that it holds learns of it, and ends in its own time."""
+        """End the actor at once; the process that it holds notices, and ends by itself."""
         self._ray.kill(self._actor)

@@ -66,7 +66,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, place: TracebackType | None
     ) -> None:
-        # A storage that does not answer must not hide why the search ends.
+        # If the storage does not answer, that must not hide why the search ends.
         with nullcontext() if error is None else suppress(StorageInternalError):
             if self._view is not None:
                 self._view.finish(error)
@@ -102,7 +102,7 @@ class _Lines:
 
 
 class _LiveTable:
-    """A table that a thread of its own brings up to date."""
+    """A table that its own thread keeps up to date."""
 
     def __init__(self, study: optuna.Study, n_trials: int | None, console: Console) -> None:
         self._study, self._n_trials, self._console = study, n_trials, console
@@ -142,14 +142,14 @@ class _LiveTable:
             begun = time.perf_counter()
             try:
                 self._update(self._table())
-            except Exception:  # a database that does not answer just now is the search's affair
+            except Exception:  # if the database does not answer now, the search will deal with that
                 continue
             finally:
                 pause = max(0.5, 20 * (time.perf_counter() - begun))  # 5 % of one processor
 
 
 def _notebook_output(table: Table) -> Callable[[Table], None]:
-    """Show a table below the cell; what comes back replaces it."""
+    """Show a table below the cell; returns a function that replaces it."""
     from IPython.display import DisplayHandle
 
     handle = DisplayHandle()  # type: ignore[no-untyped-call]  # IPython leaves it untyped

@@ -1,4 +1,4 @@
-"""What a search looks like at a moment: who runs what, what finished last, how much is done."""
+"""The state of a search as a table: which process runs which trial, what finished last, how much is done."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def progress_table(
 
     Args:
         n_trials: the budget of the study, or None.
-        n_before: trials that counted before the search went on; what came since gives the rate.
-        seconds: for how long it goes on.
+        n_before: trials that counted before this search began or went on; the later ones give the rate.
+        seconds: how long this search has run.
     """
     trials = study.get_trials(deepcopy=False)
     ended = [(t.datetime_complete, t.number, t) for t in trials if t.datetime_complete is not None]
@@ -66,7 +66,7 @@ def progress_table(
 
 
 def note(study: optuna.Study, trial: FrozenTrial) -> str:
-    """What is to be said of a finished trial beside its value; of its facts, the user's own first."""
+    """What to say about a finished trial besides its value; its facts, the user's own first."""
     if (twin := record.TWIN_OF.of(trial)) is not None:
         return f"same network as trial {twin}"
     if (audited := record.AUDIT_OF.of(trial)) is not None:
@@ -81,12 +81,12 @@ def ending(trial: FrozenTrial) -> str:
 
 
 def values(trial: FrozenTrial) -> str:
-    """Of a finished trial: its value, or its values."""
+    """The value, or the values, of a finished trial."""
     return "; ".join(map(in_words, trial.values or ()))
 
 
 def best(study: optuna.Study, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """The best of a study of one objective; the earlier of two."""
+    """The best trial of a study with one objective; of two equal ones the earlier."""
     sign = -1 if study.directions[0] == StudyDirection.MAXIMIZE else 1
     scored = [(sign * t.values[0], t.number, t) for t in trials if ending(t) in ("complete", "twin")]
     return min(scored)[2] if scored and len(study.directions) == 1 else None
@@ -152,7 +152,7 @@ def _tally(trials: Sequence[FrozenTrial]) -> str:
 
 
 def _n_paused(trials: Sequence[FrozenTrial]) -> int:
-    """How many have begun, and wait until the pruner lets them go on."""
+    """How many trials are paused, until the pruner lets them go on."""
     return sum(trial.state == TrialState.WAITING and is_held(trial) for trial in trials)
 
 
