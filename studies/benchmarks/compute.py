@@ -11,7 +11,8 @@ whoever trains it: one that went on after a pause counts once, those of repeats 
     Optuna, TPE and median   plain Optuna as its tutorials have it: TPESampler, MedianPruner
     random                   plain Optuna, RandomSampler, nothing is pruned
     random and halving       plain Optuna, RandomSampler, SuccessiveHalvingPruner
-    by hand                  one network designed by hand, trained from as many seeds as the budget has
+    by hand                  one network designed by hand, trained from as many seeds as the budget has, each
+                             with a random learning rate of the range that all searches have
 
 Then the winner of each search is trained anew from five seeds, the same for all methods of that search: these
 seeds and the test data decide nothing. Beside that stands the test accuracy of the very weights with which
@@ -83,20 +84,19 @@ KEPT = Path(__file__).parent / "results" / "compute.jsonl"
 
 @dataclass(frozen=True)
 class Task:
-    """A space, a network by hand with its learning rate, data, and how long and by what is trained."""
+    """A space, a network by hand, data, and how long and by what is trained."""
 
     space: Callable[[Trial], nn.Module]
     by_hand: Callable[[Trial], nn.Module]
-    lr: float
     data: TensorData
     n_classes: int
     monitor: str
     max_epochs: int
 
     def objective(self, folder: Path, *, by_hand: bool = False, reuse_twins: bool = True) -> Objective:
-        """The search decides about the learning rate, too; the network by hand has its own."""
+        """Whoever answers decides about the learning rate, too, of the network by hand as well."""
         training = Training(
-            Classification(self.n_classes, lr=self.lr if by_hand else LR),
+            Classification(self.n_classes, lr=LR),
             self.data,
             monitor=self.monitor,
             mode="min" if self.monitor.endswith("loss") else "max",
@@ -120,7 +120,7 @@ def digits() -> Task:
     import digits_cnn
 
     data = some(Digits(), 384, 359, 359, batch_size=64)
-    return Task(digits_cnn.space, digits_cnn.baseline, 3e-3, data, 10, "val_loss", max_epochs=6)
+    return Task(digits_cnn.space, digits_cnn.baseline, data, 10, "val_loss", max_epochs=6)
 
 
 def garments(trial: Trial) -> nn.Module:
@@ -155,7 +155,7 @@ def fashion() -> Task:
     scale = lambda images: (avg_pool2d(images.float(), 2) - 72) / 90  # noqa: E731
     whole = TensorData((scale(x[:4000]), y[:4000]), val=0.25, test=(scale(x_test[:2000]), y_test[:2000]))
     data = some(whole, 768, 500, 2000, batch_size=64)
-    return Task(garments, garments_by_hand, 5e-3, data, 10, "val_acc", max_epochs=5)
+    return Task(garments, garments_by_hand, data, 10, "val_acc", max_epochs=5)
 
 
 def cifar() -> Task:
@@ -166,7 +166,7 @@ def cifar() -> Task:
     augment = in_turn(random_flip, random_shift)
     data = some(cifar_cells.data(), 768, 500, 1000, batch_size=64, augment=augment)
     space, by_hand = (partial(made, channels=4) for made in (cifar_cells.space, residual_cells))
-    return Task(space, by_hand, 1e-2, data, 10, "val_acc", max_epochs=5)
+    return Task(space, by_hand, data, 10, "val_acc", max_epochs=5)
 
 
 def residual_cells(trial: Trial, channels: int) -> nn.Module:
@@ -184,7 +184,7 @@ def ford() -> Task:
     network = partial(inception_time.network, classes=2)
     space = partial(network, depth=(2, 3, 4), width=(4, 8, 12), kernel=(10, 20, 40), bottleneck=(4, 8))
     by_hand = partial(network, depth=3, width=8, kernel=40, bottleneck=8)
-    return Task(space, by_hand, 3e-3, data, 2, "val_loss", max_epochs=5)
+    return Task(space, by_hand, data, 2, "val_loss", max_epochs=5)
 
 
 def trec() -> Task:
@@ -193,7 +193,7 @@ def trec() -> Task:
     _there(trec_text.FOLDER / "trec6.train.tsv.gz")
     data = some(trec_text.data, 1024, 500, 500, batch_size=64)
     classes = len(trec_text.KINDS)
-    return Task(trec_text.space, trec_text.baseline, 3e-3, data, classes, "val_loss", max_epochs=5)
+    return Task(trec_text.space, trec_text.baseline, data, classes, "val_loss", max_epochs=5)
 
 
 def some(
