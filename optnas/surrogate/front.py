@@ -9,7 +9,6 @@ uncertainty, and needs no model.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -56,6 +55,8 @@ class FrontSurrogate:
         self._signs = pareto.signs(study)
         self._features = features
         self._costs = costs or (lambda params: {})
+        self._estimates: dict[int, Estimate] = {}
+        self._by_answers = False
 
     def fit(self, trials: Sequence[FrozenTrial]) -> FrontSurrogate:
         """Learn from trials; of PRUNED and running ones what they reported of each objective.
@@ -70,7 +71,7 @@ class FrontSurrogate:
                 f"A surrogate of a front needs two COMPLETE, feasible trials; there are {len(complete)}. Run "
                 "more trials first."
             )
-        self._losses = np.array([t.values for t in complete]) * self._signs
+        self._set_losses(np.array([t.values for t in complete]) * self._signs)
         known = self._costs(complete[0].params)
         self._estimates = {
             i: Estimate(complete, np.array([t.values[i] for t in complete]))
@@ -96,12 +97,9 @@ class FrontSurrogate:
         """A copy that goes by the answers alone, costs included: in no time, and not as well."""
         other = copy.copy(self)
         other._models = {i: model.without_features() for i, model in self._models.items()}
-        other._costs = self._estimated
+        other._by_answers = True
         other._worst = self._worst.copy()
         return other
-
-    def _estimated(self, params: Params) -> dict[str, float]:
-        return {self._names[i]: estimate(params) for i, estimate in self._estimates.items()}
 
     def believe(self, running: Sequence[Params]) -> FrontSurrogate:
         """A copy that believes trials still running to end as predicted, as `Surrogate.believe`."""
@@ -109,7 +107,7 @@ class FrontSurrogate:
             return self
         other = copy.copy(self)
         expected = np.column_stack([points @ weights for points, weights in self._outcomes(running)])
-        other._losses = np.vstack([self._losses, expected[np.isfinite(expected).all(axis=1)]])
+        other._set_losses(np.vstack([self._losses, expected[np.isfinite(expected).all(axis=1)]]))
         other._models = {i: model.believe(running) for i, model in self._models.items()}
         return other
 
@@ -132,22 +130,29 @@ class FrontSurrogate:
         Of what is modeled, only what is about as good as the front is worth a trial. What is known exactly
         may be as much as any candidate has: the best network may well cost more than all so far.
         """
-        on_front = self._losses[private.ranks(self._losses) == 0]
         for i, (points, _) in enumerate(outcomes):
             if i not in self._models:
                 self._worst[i] = np.nanmax(np.append(points, self._worst[i]))
         reference = pareto.reference_point(np.vstack([self._losses, self._worst]))
-        if len(on_front) > 1:
+        if len(self._on_front) > 1:
             modeled = list(self._models)
-            reference[modeled] = pareto.reference_point(on_front)[modeled]
-        self._boxes = private.open_boxes(self._losses, reference)
+            reference[modeled] = pareto.reference_point(self._on_front)[modeled]
+        if not np.array_equal(reference, self._reference):
+            self._reference, self._boxes = reference, private.open_boxes(self._losses, reference)
+
+    def _set_losses(self, losses: Array) -> None:
+        self._losses = losses
+        self._on_front = losses[private.ranks(losses) == 0]
+        self._reference = np.zeros(0)  # that no boxes are of yet
 
     def _outcomes(self, params: Sequence[Params]) -> Iterator[tuple[Array, Array]]:
         """Of each objective, losses that trials may come to, `(n, k)`, and their weights, `(k,)`."""
-        known = [self._costs(p) for p in params] if len(self._models) < len(self._names) else []
+        known = [self._costs(p) for p in params] if self._estimates and not self._by_answers else []
         for i, name in enumerate(self._names):
             if i in self._models:
                 values, weights = self._models[i].outcomes(params)
+            elif self._by_answers:
+                values, weights = self._estimates[i](params)[:, None], np.ones(1)
             else:
                 values, weights = np.array([[costs.get(name, np.nan)] for costs in known]), np.ones(1)
             yield self._signs[i] * values, weights
@@ -167,9 +172,9 @@ class Estimate:
         shrunk = rows @ rows.T + 0.1 * np.eye(len(rows))
         self._weights = rows.T @ np.linalg.solve(shrunk, y - self._mean)
 
-    def __call__(self, params: Params) -> float:
-        found = self._mean + float((self._encoder.encode([params])[0] - self._center) @ self._weights)
-        return math.exp(found) if self._log else found
+    def __call__(self, params: Sequence[Params]) -> Array:
+        found: Array = self._mean + (self._encoder.encode(params) - self._center) @ self._weights
+        return np.exp(found) if self._log else found
 
 
 def _shortfall(bounds: Array, points: Array, weights: Array) -> Array:
