@@ -143,7 +143,7 @@ class FrontSurrogate:
     def _set_losses(self, losses: Array) -> None:
         self._losses = losses
         self._on_front = losses[private.ranks(losses) == 0]
-        self._reference = np.zeros(0)  # that no boxes are of yet
+        self._reference: Array = np.zeros(0)  # that no boxes are of yet
 
     def _outcomes(self, params: Sequence[Params]) -> Iterator[tuple[Array, Array]]:
         """Of each objective, losses that trials may come to, `(n, k)`, and their weights, `(k,)`."""
