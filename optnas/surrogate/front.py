@@ -57,6 +57,7 @@ class FrontSurrogate:
         self._costs = costs or (lambda params: {})
         self._estimates: dict[int, Estimate] = {}
         self._by_answers = False
+        self._reference: Array = np.zeros(0)
 
     def fit(self, trials: Sequence[FrozenTrial]) -> FrontSurrogate:
         """Learn from trials; of PRUNED and running ones what they reported of each objective.
@@ -143,7 +144,7 @@ class FrontSurrogate:
     def _set_losses(self, losses: Array) -> None:
         self._losses = losses
         self._on_front = losses[private.ranks(losses) == 0]
-        self._reference: Array = np.zeros(0)  # that no boxes are of yet
+        self._reference = np.zeros(0)  # that no boxes are of yet
 
     def _outcomes(self, params: Sequence[Params]) -> Iterator[tuple[Array, Array]]:
         """Of each objective, losses that trials may come to, `(n, k)`, and their weights, `(k,)`."""
