@@ -126,24 +126,20 @@ class FrontSurrogate:
         return logarithm
 
     def _settle(self, outcomes: Sequence[tuple[Array, Array]]) -> None:
-        """Cut what is not dominated into boxes, up to what a front could reach.
+        """Cut what no trial dominates into boxes, up to the worst of all trials and of known costs.
 
-        Of what is modeled, only what is about as good as the front is worth a trial. What is known exactly
-        may be as much as any candidate has: the best network may well cost more than all so far.
+        The worst on the front would be too little: a lucky trial, or the first ones, would then say how much
+        the best network may cost, and a search for accuracy and latency would stay with fast networks.
         """
         for i, (points, _) in enumerate(outcomes):
             if i not in self._models:
                 self._worst[i] = np.nanmax(np.append(points, self._worst[i]))
         reference = pareto.reference_point(np.vstack([self._losses, self._worst]))
-        if len(self._on_front) > 1:
-            modeled = list(self._models)
-            reference[modeled] = pareto.reference_point(self._on_front)[modeled]
         if not np.array_equal(reference, self._reference):
             self._reference, self._boxes = reference, private.open_boxes(self._losses, reference)
 
     def _set_losses(self, losses: Array) -> None:
         self._losses = losses
-        self._on_front = losses[private.ranks(losses) == 0]
         self._reference = np.zeros(0)  # that no boxes are of yet
 
     def _outcomes(self, params: Sequence[Params]) -> Iterator[tuple[Array, Array]]:
