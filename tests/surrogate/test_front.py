@@ -115,3 +115,12 @@ def test_two_trials_are_needed():
     study = study_of(1)
     with pytest.raises(ValueError, match="needs two COMPLETE, feasible trials; there are 1"):
         FrontSurrogate(study).fit(study.trials)
+
+
+def test_one_lucky_cheap_trial_does_not_end_the_search_for_costlier_ones():
+    lucky = {"x": 4, "y": 0}
+    study = study_of(20, values=lambda x, y: (x, x + y))
+    study.add_trial(create_trial(values=(40, 4), params=lucky, distributions=DISTRIBUTIONS))
+    surrogate = FrontSurrogate(study).fit(study.trials)
+    best, bad = surrogate.improvement([{"x": 40, "y": 0}, {"x": 5, "y": 40}])
+    assert best > bad
