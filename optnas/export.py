@@ -284,14 +284,20 @@ def _parts(leaf: Any) -> Any:
     return parts
 
 
-def _tensors_of(thing: Any) -> dict[str, Any]:
-    held = vars(thing) if hasattr(thing, "__dict__") else {}
-    parts = {name: pytree.tree_map(_inner, part) for name, part in held.items()}
+def _tensors_of(thing: Any, above: tuple[int, ...] = ()) -> dict[str, Any]:
+    """What of an object is tensors, by name, in slots too; nothing of one that it is itself a part of."""
+    if id(thing) in above:
+        return {}
+
+    def inner(part: Any) -> Any:
+        return part if isinstance(part, _PLAIN) else _tensors_of(part, (*above, id(thing)))
+
+    state = object.__getstate__(thing)
+    attributes, slots = state if isinstance(state, tuple) else (state, None)
+    parts = {
+        name: pytree.tree_map(inner, part) for name, part in {**(attributes or {}), **(slots or {})}.items()
+    }
     return {name: part for name, part in parts.items() if any(isinstance(of, Tensor) for of in _leaves(part))}
-
-
-def _inner(thing: Any) -> Any:
-    return thing if isinstance(thing, _PLAIN) else _tensors_of(thing)
 
 
 def _leaves(value: Any) -> list[Any]:

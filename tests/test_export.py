@@ -304,6 +304,18 @@ class Output:
     loss: Tensor | None = None
 
 
+@dataclass(slots=True)
+class Slotted:
+    logits: Tensor
+
+
+class Linked:
+    """Refers to itself, as a result with a link to its model's state may."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits, self.origin = logits, [self]
+
+
 class Shaped(nn.Module):
     """Returns what `shape` makes of its linear layer's output and its input."""
 
@@ -327,6 +339,8 @@ OUTPUTS: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "half": lambda h, x: h.half(),
     "dataclass": lambda h, x: (Output(h, (h + 1, x)), h * 2),
     "object": lambda h, x: SimpleNamespace(found=[Output(h, ())], config=SimpleNamespace(width=4)),
+    "slots": lambda h, x: Slotted(h),
+    "object in a circle": lambda h, x: Linked(h),
     "dropout": lambda h, x: nn.Dropout(0.9)(h) if h.requires_grad else h,
 }
 
@@ -344,6 +358,12 @@ def test_an_object_becomes_a_dict_of_the_tensors_in_it(tmp_path: Path) -> None:
     assert list(found) == ["logits", "states"]
     assert torch.equal(found["states"][1], x)
     assert torch.equal(found["logits"] * 2, doubled)
+
+
+@pytest.mark.parametrize("name", ["slots", "object in a circle"])
+def test_of_slots_and_of_an_object_in_a_circle_each_tensor_is_there_once(name: str, tmp_path: Path) -> None:
+    path = to_torch_export(Shaped(OUTPUTS[name]), torch.rand(20, 8), tmp_path / "model.pt2")
+    assert list(torch.export.load(path).module()(torch.rand(20, 8))) == ["logits"]
 
 
 class Opaque:
