@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from torch import nn
 
 from optnas import Training, best, fingerprint, front, optimize, pick, record
 from optnas.cli.job import Job, load_job
@@ -87,6 +88,24 @@ def test_study_runs_where_no_data_is_beside_the_repository(file: Path, elsewhere
     x, _ = next(iter(training.data.train_dataloader()))
     model = materialize(job.baseline(replay({})), x)
     assert trained_values(job) <= set(training(model, job.create_study().ask()))
+
+
+def test_the_boxes_of_the_shapes_are_as_tight_as_can_be(elsewhere: Path) -> None:
+    load_job(STUDIES / "shapes_detection.py", None, None)
+    study = sys.modules["shapes_detection"]
+    images, (boxes, classes) = study.scenes(40, 0)
+    assert set(classes.unique().tolist()) == {-1, 0, 1, 2}
+    for image, around, labels in zip(images, boxes, classes, strict=True):
+        if (labels >= 0).sum() > 1:
+            continue  # one shape may hide a part of another
+        left, top, right, bottom = around[0].int().tolist()
+        ground = image.flatten(1).median(1).values
+        far = (image - ground[:, None, None]).square().sum(0)
+        there = nn.functional.avg_pool2d(far[None], 3, 1, 1)[0] > 0.1  # noise alone has .03 in the mean
+        rows, columns = [there.sum(axis) >= 2 for axis in (1, 0)]
+        found = [(int(axis.nonzero().min()), int(axis.nonzero().max()) + 1) for axis in (columns, rows)]
+        assert found[0] == pytest.approx((left, right), abs=3)
+        assert found[1] == pytest.approx((top, bottom), abs=3)
 
 
 @pytest.fixture

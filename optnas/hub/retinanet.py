@@ -41,14 +41,19 @@ def network(
     width: OneOf[int] = range(64, 257, 64),
     head_depth: OneOf[int] = range(1, 5),
     bottom_up: OneOf[bool] = (False, True),
+    smallest: float = 32.0,
 ) -> Detector:
-    """The detector of images `(n, 3, height, width)`; see `Detector` for what it returns."""
+    """The detector of images `(n, 3, height, width)`; see `Detector` for what it returns.
+
+    `smallest` is the side in pixels of the smallest square anchor, as `anchors` says. An object much smaller
+    than that is learned from hardly any anchor, so small images need a smaller one.
+    """
     features = resnet.Features(
         scope(trial, "backbone"), depth=depth, block=block, groups=groups, width=backbone_width, every=True
     )
     wide = decide(trial, "width", width)
     pyramid = FeaturePyramid(wide, bottom_up=decide(trial, "bottom_up", bottom_up), extra=2)
-    return Detector(features, pyramid, wide, decide(trial, "head_depth", head_depth), classes)
+    return Detector(features, pyramid, wide, decide(trial, "head_depth", head_depth), classes, smallest)
 
 
 class Detector(nn.Module):
@@ -59,9 +64,18 @@ class Detector(nn.Module):
     """
 
     def __init__(
-        self, features: nn.Module, pyramid: nn.Module, width: int, head_depth: int, classes: int
+        self,
+        features: nn.Module,
+        pyramid: nn.Module,
+        width: int,
+        head_depth: int,
+        classes: int,
+        smallest: float = 32.0,
     ) -> None:
         super().__init__()
+        if not smallest > 0:
+            raise ValueError(f"smallest={smallest} must be above 0, in pixels.")
+        self.smallest = smallest
         self.features = features
         self.pyramid = pyramid
         n_anchors = len(SCALES) * len(RATIOS)
@@ -78,7 +92,7 @@ class Detector(nn.Module):
             parts = [head(one).unflatten(1, (n_anchors, -1)).permute(0, 3, 4, 1, 2) for one in maps]
             return torch.cat([part.flatten(1, 3) for part in parts], 1)
 
-        places = anchors(x.shape[2], x.shape[3]).to(x)
+        places = anchors(x.shape[2], x.shape[3], self.smallest).to(x)
         return listed(self.scores), listed(self.offsets), places
 
 
@@ -106,10 +120,13 @@ def _head(width: int, depth: int, n_anchors: int, outputs: int) -> nn.Sequential
     for _ in range(depth):
         layers += [nn.Conv2d(width, width, 3, padding=1), nn.ReLU()]
     layers.append(nn.Conv2d(width, n_anchors * outputs, 3, padding=1))
+    # The 0.01 of the paper belongs to its 256 channels. Fewer channels add up to less, and after five layers
+    # almost nothing of the image is left. So each layer shrinks what it is given as much as in the paper.
+    std = 0.01 * (256 / width) ** 0.5
     for layer in layers[::2]:
         assert isinstance(layer, nn.Conv2d)
         assert layer.bias is not None
-        nn.init.normal_(layer.weight, std=0.01)
+        nn.init.normal_(layer.weight, std=std)
         nn.init.zeros_(layer.bias)
     return nn.Sequential(*layers)
 

@@ -1,5 +1,7 @@
+import pytest
 import torch
 from fixtures.hub import learns, n_params
+from torch import nn
 
 from optnas.hub import resnet, retinanet
 from optnas.testing import check_space
@@ -43,6 +45,28 @@ def test_anchors_lie_in_the_order_of_the_outputs() -> None:
     maps = small.eval().pyramid(small.features(x)[1:])
     torch.testing.assert_close(small(x)[0][0, :9], small.scores(maps[0])[0, :, 0, 0].reshape(9, 2))
     torch.testing.assert_close(small(x)[0][0, 9:18], small.scores(maps[0])[0, :, 0, 1].reshape(9, 2))
+
+
+def test_the_smallest_anchor_may_fit_small_images() -> None:
+    params = retinanet.params_of((1, 1, 1, 1), width=64)
+    small = retinanet.network(replay(params), classes=2, backbone_width=4, smallest=16)
+    boxes = small(torch.randn(2, 3, 64, 64))[2]
+    middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    usual = retinanet.anchors(64, 64)
+    torch.testing.assert_close(torch.cat([middle - 2 * half, middle + 2 * half], 1), usual)
+    with pytest.raises(ValueError, match=r"smallest=0 must be above 0, in pixels"):
+        retinanet.network(replay(params), smallest=0)
+
+
+@pytest.mark.parametrize("width", [16, 64])
+def test_narrow_heads_pass_on_as_much_of_the_image_as_published_ones(width: int) -> None:
+    def passed(wide: int) -> float:
+        torch.manual_seed(0)
+        head = retinanet.Detector(nn.Identity(), nn.Identity(), wide, 4, 3).offsets
+        with torch.no_grad():
+            return float(head(torch.randn(4, wide, 8, 8)).std())
+
+    assert passed(width) == pytest.approx(passed(256), rel=0.3)
 
 
 def test_it_is_a_space_whose_networks_learn() -> None:
