@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 
 from optnas import record
-from optnas.answers import keep_or_draw, params_key
+from optnas.answers import ParamsKey, keep_or_draw, params_key
 from optnas.errors import SpaceError, ToldOnce, is_infrastructure
 from optnas.facts.fact import N_PARAMS, Fact
 from optnas.facts.scores import jacob_cov, log_ranks, zero_cost
@@ -50,7 +50,7 @@ def warm_start(
 
     Random architectures are built and measured, and ranked by `log_ranks` of the facts. Larger is more
     promising in every fact, parameters included. Returned is all of them, the most promising first; those
-    that the study has already are not among them.
+    that the study has begun to train are not among them.
 
     Args:
         n_trials: how many are enqueued.
@@ -71,14 +71,19 @@ def warm_start(
         raise ValueError(f"warm_start(n_trials={n_trials}): enqueue between 1 and n_samples={n_samples}.")
     origin = record.origin(study) if seed is None else seed
     rng = np.random.default_rng(derive_seed(origin, "warm start"))
-    known = {params_key(trial.params) for trial in study.get_trials(deepcopy=False)}
+    begun = [params_key(trial.params) for trial in study.get_trials(deepcopy=False)]
+    seen: set[ParamsKey] = set()
     drawn: list[tuple[dict[str, Any], dict[str, float]]] = []
     tell = ToldOnce(logger)
     for _ in range(_TRIES * n_samples):
         asked = Draw(keep_or_draw({}, rng))
         params = asked.params
-        if walk(objective.space, asked) is None and params_key(params) not in known:
-            known.add(params_key(params))
+        if walk(objective.space, asked) is not None:
+            continue
+        key = params_key(params)
+        # A trial has answers to what the task asks, too.
+        if key not in seen and not any(key <= of_trial for of_trial in begun):
+            seen.add(key)
             if found := _measure(objective, params, facts, rng, derive_seed(origin, "weights"), tell):
                 drawn.append((params, found))
         if len(drawn) == n_samples:

@@ -51,6 +51,15 @@ def test_it_is_the_same_again_and_leaves_out_what_the_study_has(objective) -> No
     assert widths == set(range(1, 41)) - {13}  # no more than the space has, and not what does not run
 
 
+def test_what_was_trained_is_known_again_although_the_task_answered_too(objective) -> None:
+    study = create_study(objective, seed=0)
+    for width in (40, 39):
+        study.enqueue_trial({"width": width})
+    optimize(study, objective, n_trials=2)
+    found = warm_start(study, objective, n_trials=1, n_samples=500, facts=[N_PARAMS])
+    assert {candidate.params["width"] for candidate in found} == set(range(1, 39)) - {13}
+
+
 def test_what_cannot_be_measured_ranks_last(objective) -> None:
     odd = Fact("odd", lambda model, example: 1 / (model[0].out_features % 2))
     found = warm_start(create_study(objective, seed=0), objective, n_samples=10, facts=[odd, N_PARAMS])
