@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import socket
-import statistics
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import MappingProxyType
@@ -17,11 +16,11 @@ from typing import Any
 import optuna
 import torch
 from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from torch import nn
 
-from optnas import private, record
-from optnas.answers import ParamsKey, params_key, same
+from optnas import private, record, twins
+from optnas.answers import ParamsKey, params_key
 from optnas.errors import (
     ParamsMismatchError,
     SpaceError,
@@ -41,17 +40,14 @@ from optnas.facts import Sketch, materialize, sketch, untraced
 from optnas.facts.fact import USUAL, Fact
 from optnas.facts.memory import memory_of_device
 from optnas.limits import Bound, Limit, Within, in_words
-from optnas.record import End, Reason, Why
+from optnas.record import Reason, Why
 from optnas.seeds import derive_seed, same_threads, seed_everything
 from optnas.space.explore import on_meta
 from optnas.storage.open import storage_of
-from optnas.trial import Draw, Space, Trial, ask, replay
+from optnas.trial import Draw, Space, Trial, replay
 
 MOST_FORESEEN = 20_000
 """Of so many architectures it is remembered what was computed."""
-
-AUDITS = 2
-"""How many twins of a study are trained all the same, to see that their values are what they seem."""
 
 logger = logging.getLogger(__name__)
 
@@ -300,9 +296,7 @@ class Objective:
 
         Until `AUDITS` twins were trained all the same they are not, nor once two values differed.
         """
-        if not self.reuse_twins or record.TWINS_DIFFER.of(study) is not None:
-            return False
-        return len(_audited(study)) >= AUDITS
+        return self.reuse_twins and twins.trusted(study)
 
     # ---- one trial ----
 
@@ -369,8 +363,8 @@ class Objective:
 
         # Where weights count, who is a twin shows only when they are there.
         given = build() if self.estimator.scores_given_weights else None
-        twin = self._find_twin(run) if self.reuse_twins else None
-        if twin is not None and not self._is_to_be_audited(run, twin):
+        twin = self._find_twin(run)
+        if twin is not None and not twins.begin_audit(run, twin):
             return self._take_over(run, twin)
 
         model = given or build()
@@ -381,7 +375,7 @@ class Objective:
         values = self._pick_values(run, {**facts, **metrics})
         self._judge_limits(run, {**facts, **metrics})
         if twin is not None:
-            self._judge(run, twin, values)
+            twins.end_audit(run, twin, values)
         return values
 
     def _estimate(self, run: Run, model: nn.Module, counts: bool) -> dict[str, float]:
@@ -498,37 +492,10 @@ class Objective:
                 run.stop(Reason(Why.DIVERGED, f"diverged: {name} is {value}"))
         return tuple(float(measured[name]) for name in self.values)
 
-    # ---- twins ----
-
     def _find_twin(self, run: Run) -> FrozenTrial | None:
-        """A COMPLETE trial of an equal network whose estimate got the answers that this one gets."""
-        fingerprint = record.FINGERPRINT.of(run)
-        if fingerprint is None or record.TWINS_DIFFER.of(run.study) is not None:
+        if not self.reuse_twins:
             return None
-        settings = record.SETTINGS.of(run)
-        for other in run.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            asked = record.ASKED.of(other)
-            if (
-                asked is not None  # or somebody told it while it ran
-                and other.number != run.number
-                and record.TWIN_OF.of(other) is None
-                and record.FINGERPRINT.of(other) == fingerprint
-                and record.SETTINGS.of(other) == settings
-                and (
-                    not self.estimator.scores_given_weights
-                    or record.INITIAL.of(other) == record.INITIAL.of(run)
-                )
-                and self.values.keys() <= record.facts(other).keys() | record.metrics(other).keys()
-                # The estimate of an equal network starts with the same question as the other's did, and goes
-                # on with the same as long as the answers agree: asking here commits to nothing new.
-                and all(
-                    same(ask(run.trial, name, other.distributions[name]), answer)
-                    for name, answer in asked.items()
-                    if name in other.distributions
-                )
-            ):
-                return other
-        return None
+        return twins.find_twin(run, self.values, weights_count=self.estimator.scores_given_weights)
 
     def _take_over(self, run: Run, twin: FrozenTrial) -> tuple[float, ...]:
         record.write_facts(run, {**record.facts(twin), **record.facts(run)})
@@ -538,49 +505,6 @@ class Objective:
         record.COUNTS.write(run, False)  # whatever an interrupted attempt had begun
         self._judge_limits(run, {**record.facts(run), **record.metrics(run)})
         return tuple(twin.values)
-
-    def _is_to_be_audited(self, run: Run, twin: FrozenTrial) -> bool:
-        """Whether this twin is trained all the same, from the other's seed; if so, it says that."""
-        if params_key(twin.params) == params_key(run.params) or len(_audited(run.study)) >= AUDITS:
-            return False
-        record.AUDIT_OF.write(run, twin.number)
-        record.SEED.write(run, _seed(twin))
-        return True
-
-    def _judge(self, run: Run, twin: FrozenTrial, values: tuple[float, ...]) -> None:
-        """Compare the values of an audit with its twin's, and end all reuse where they differ."""
-        for i, (value, other) in enumerate(zip(values, twin.values, strict=True)):
-            if self._differ(run, twin, i, value, other):
-                self._end_reuse(run, twin, value, other)
-                return
-
-    def _differ(self, run: Run, twin: FrozenTrial, i: int, value: float, other: float) -> bool:
-        if record.INITIAL.of(run) == record.INITIAL.of(twin):
-            # The same operations in the same order on the same weights: the same training.
-            return not math.isclose(value, other, rel_tol=1e-6, abs_tol=1e-12)
-        # Layers made in another order draw other weights: the values differ as those of two seeds do.
-        trials = run.study.get_trials(deepcopy=False)
-        known = [float(t.values[i]) for t in trials if record.end(t) is End.COMPLETE]
-        spread = statistics.pstdev(known) if len(known) > 7 else math.inf
-        return abs(value - other) > 2 * spread
-
-    def _end_reuse(self, run: Run, twin: FrozenTrial, value: float, other: float) -> None:
-        changed = [
-            f"{name}: {twin.params.get(name, 'not asked')!r} or {run.params.get(name, 'not asked')!r}"
-            for name in {**twin.params, **run.params}
-            if not same(twin.params.get(name, _NOTHING), run.params.get(name, _NOTHING))
-        ]
-        words = (
-            f"Trial {run.number} builds the same network as trial {twin.number}, and trained from the same "
-            f"seed it got {value:.6g} instead of {other:.6g}. What differs ({'; '.join(changed)}) decides "
-            "something that the traced network does not show, or trainings are not reproducible here. No "
-            "value of this study is reused from now on."
-        )
-        record.TWINS_DIFFER.write(run.study, words)
-        logger.warning("%s", words)
-
-
-_NOTHING = object()
 
 
 def _violation(limit: Limit, measured: Mapping[str, float]) -> float:
@@ -595,11 +519,6 @@ def _over(limit: Limit, measured: Mapping[str, float]) -> str:
 
 def _identity(fingerprint: str | None, of_space: Mapping[str, Any], beyond: Mapping[str, Any]) -> Hashable:
     return fingerprint or params_key(of_space), params_key(beyond)
-
-
-def _audited(study: optuna.Study) -> list[int]:
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [trial.number for trial in trials if record.AUDIT_OF.of(trial) is not None]
 
 
 def _seed(trial: record.Holder) -> int:

@@ -1,7 +1,7 @@
 """What a search is worth for its compute, on real trainings: optnas beside what a user could take instead.
 
-    python studies/benchmarks/compute.py [--task digits TREC ...] [--searches 5] [--trainings 22]
-        [--file studies/benchmarks/results/compute.jsonl]
+    python studies/benchmarks/compute.py [--task digits TREC ...] [--method random ...] [--searches 5]
+        [--trainings 22] [--file studies/benchmarks/results/compute.jsonl]
 
 Every method has the same space, training code, data, seeds of trainings and budget in epochs; no training
 begins once the budget is spent, so the last one may overrun it. An epoch is counted when it is trained,
@@ -439,6 +439,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--task", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--method", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--searches", type=int, default=5)
     parser.add_argument("--trainings", type=float, default=22, help="budget of a search, in whole trainings")
     parser.add_argument("--file", type=Path, default=KEPT)
@@ -447,7 +448,7 @@ def main() -> None:
     done = read(arguments.file, arguments.trainings)
     for search in range(arguments.searches):
         for name in arguments.task:
-            for method in METHODS:
+            for method in arguments.method:
                 if (name, method, search) in done:
                     continue
                 try:

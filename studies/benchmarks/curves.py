@@ -1,6 +1,6 @@
 """Learning curves of random networks of the five tasks of compute.py, on which pruners can be replayed.
 
-    python studies/benchmarks/curves.py [--task digits TREC ...] [--networks 200]
+    python studies/benchmarks/curves.py [--task digits TREC ...] [--networks 150]
         [--file studies/benchmarks/results/curves.jsonl]
     python studies/benchmarks/pruners.py --file studies/benchmarks/results/curves.jsonl
 
@@ -48,7 +48,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--task", nargs="+", choices=list(TASKS), default=list(TASKS))
-    parser.add_argument("--networks", type=int, default=200)
+    parser.add_argument("--networks", type=int, default=150)
     parser.add_argument("--file", type=Path, default=KEPT)
     arguments = parser.parse_args()
     lines = arguments.file.read_text().splitlines() if arguments.file.exists() else []

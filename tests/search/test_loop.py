@@ -10,10 +10,10 @@ import pytest
 from optuna.trial import TrialState
 from torch import nn
 
-from optnas import record
+from optnas import record, twins
 from optnas.errors import SearchFailedError
 from optnas.estimation.estimator import Estimator
-from optnas.objective import AUDITS, Objective
+from optnas.objective import Objective
 from optnas.record import Why, counts
 from optnas.search import loop
 from optnas.search.optimize import optimize
@@ -327,7 +327,7 @@ def test_equal_networks_are_proposed_until_they_were_seen_to_train_alike():
     study = create_study(objective, sampler=optuna.samplers.RandomSampler(seed=0))
     optimize(study, objective, n_trials=3)
     trials = [t for t in study.trials if t.state == TrialState.COMPLETE]
-    assert sum(record.AUDIT_OF.of(t) is not None for t in trials) == AUDITS
+    assert sum(record.AUDIT_OF.of(t) is not None for t in trials) == twins.AUDITS
     assert sorted(t.params["width"] for t in trials if counts(t)) == [1, 2, 3]
     known = {(t.params["width"], t.params["dummy"]) for t in trials}
     assert len(known) == len(trials)  # no answers twice, at any time

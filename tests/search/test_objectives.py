@@ -107,7 +107,7 @@ def _ends():
 
 
 def test_a_twin_takes_over_all_values(monkeypatch):
-    monkeypatch.setattr("optnas.objective.AUDITS", 0)
+    monkeypatch.setattr("optnas.twins.AUDITS", 0)
     objective, score = make()
     study = create_study(objective, seed=0)
     for extra in ("nothing", "dropout"):
