@@ -387,7 +387,8 @@ def _summary(job: Job, study: optuna.Study, finalists: int | None) -> None:
     with _fitting(job):
         several = len(job.objective.values) > 1
         if not several and finalists != 0 and (n_trained := final(study, job.objective, finalists)):
-            say(f"\nThe leaders were close: {n_trained} trainings anew were a final among them.")
+            trained = "1 training anew" if n_trained == 1 else f"{n_trained} trainings anew"
+            say(f"\nThe leaders were close, so they played a final: {trained}.")
         winner = _winner(study, job, None)
         show_best(job, winner, job.n_retrain)
 

@@ -94,10 +94,11 @@ def show_best(job: Job, best: Best, n_seeds: int, max_epochs: int | None = None)
     weights = record.weights_in_words(best.trial)
     how = f", with weights {weights}" if weights else ""
     say(f"\n{'Picked' if several else 'Best'}: trial {best.trial.number}, {scores} in the search{how}")
-    if best.expected is not None and best.probability is not None:
+    if best.expected is not None and best.scatter is not None and best.near_best is not None:
+        sure = "over 99%" if best.near_best > 0.99 else f"{best.near_best:.0%}"
         say(
-            f"Expected when trained anew: {best.expected:.4f}; it is really the best of the search with "
-            f"probability {best.probability:.0%}."
+            f"Expected when trained anew: {best.expected:.4f} ± {best.scatter:.4f}, since single trainings "
+            f"differ. The probability is {sure} that no other of the search is better by more than that."
         )
     for name, value in best.params.items():
         say(f"  {name} = {answer_in_words(value)}")

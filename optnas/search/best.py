@@ -41,7 +41,10 @@ class Best:
         objective: how it was built and scored.
         trial: the trial itself; of a repeat (`twin_of`), the trial that was trained.
         expected: the score that it is expected to get when trained anew; None where that is not known.
-        probability: that it is really the best of the study; None where too few trials are complete to tell.
+        probability: that it is really the best of the study; where several are about equal, each has a part.
+        scatter: by how much single trainings differ from what is expected of them: a standard deviation.
+        near_best: probability that no other of the study is better by more than `scatter`. The last three
+            are None where too few trials are complete to tell.
 
     Examples:
         >>> winner = optnas.best(study, objective)
@@ -54,18 +57,16 @@ class Best:
     trial: FrozenTrial
     expected: float | None = None
     probability: float | None = None
+    scatter: float | None = None
+    near_best: float | None = None
 
     @classmethod
     def of(cls, study: optuna.Study, objective: Objective, leader: Leader) -> Best:
         """From one of the leaders."""
-        known = not math.isnan(leader.probability)
-        return cls(
-            study,
-            objective,
-            leader.trial,
-            leader.expected if known else None,
-            leader.probability if known else None,
-        )
+        if math.isnan(leader.probability):
+            return cls(study, objective, leader.trial)
+        known = leader.expected, leader.probability, leader.scatter, leader.near_best
+        return cls(study, objective, leader.trial, *known)
 
     @property
     def value(self) -> float:

@@ -25,6 +25,9 @@ Trainings anew, if there are some, soon outweigh it."""
 
 DRAWS = 4000
 
+NORMAL = 1.4826
+"""The standard deviation of a normal distribution, in medians of its absolute deviation."""
+
 
 @dataclass(frozen=True)
 class Leader:
@@ -33,12 +36,19 @@ class Leader:
     Attributes:
         trial: COMPLETE, and no twin.
         expected: The score that another training of it is expected to get: less than the luckiest got.
-        probability: That it is really the best of the study; NaN where too few trials are complete to tell.
+        probability: That it is really the best of the study. Where several are about equal, each has a part.
+        scatter: By how much single trainings differ from what is expected of them: their standard deviation,
+            from the median over the best trials, so that a few that are far off do not count.
+        near_best: Probability that no other of the study is better by more than `scatter`.
+
+    The last three are NaN where too few trials are complete to tell.
     """
 
     trial: FrozenTrial
     expected: float
-    probability: float
+    probability: float = math.nan
+    scatter: float = math.nan
+    near_best: float = math.nan
 
 
 def leaders(study: optuna.Study, objective: Objective) -> list[Leader]:
@@ -56,17 +66,22 @@ def leaders(study: optuna.Study, objective: Objective) -> list[Leader]:
     # Scores of weights that other trials trained do not tell what to expect of a training from scratch.
     exact = exact or any(record.WEIGHTS.of(trial) is not None for trial in sound)
     if exact or len(sound) < FEWEST or len(set(values)) < 2:
-        return [Leader(trial, value, math.nan) for trial, value in zip(sound, values, strict=True)]
+        return [Leader(trial, value) for trial, value in zip(sound, values, strict=True)]
     from optnas.surrogate.model import Surrogate  # only here: it takes scipy, which takes a second to import
 
     anew = [_like(trial, run[name]) for trial in sound for run in runs_anew(study, trial) if name in run]
     told = [_like(trial, value) for trial, value in zip(sound, values, strict=True)]
     best = sound[:MOST]
     surrogate = Surrogate(study.direction, noise=NOISE).fit([*told, *anew])
-    draws = surrogate.draws([trial.params for trial in best], DRAWS, seed=0)
+    params = [trial.params for trial in best]
     sign = -1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1.0
-    wins = np.bincount((sign * draws).argmin(axis=1), minlength=len(best)) / DRAWS
-    found = [Leader(*row) for row in zip(best, draws.mean(axis=0).tolist(), wins.tolist(), strict=True)]
+    losses = sign * surrogate.draws(params, DRAWS, seed=0)
+    expected = sign * losses.mean(axis=0)
+    scatter = NORMAL * float(np.median(np.abs(expected - values[: len(best)])))
+    wins = np.bincount(losses.argmin(axis=1), minlength=len(best)) / DRAWS
+    near = (losses <= losses.min(axis=1, keepdims=True) + scatter).mean(axis=0)
+    columns = zip(best, expected.tolist(), wins.tolist(), near.tolist(), strict=True)
+    found = [Leader(trial, mean, won, scatter, close) for trial, mean, won, close in columns]
     return sorted(found, key=lambda leader: sign * leader.expected)
 
 

@@ -72,6 +72,25 @@ def test_probabilities_add_up_and_order_goes_by_what_is_expected():
     assert [leader.expected for leader in found] == sorted(leader.expected for leader in found)
 
 
+@pytest.mark.parametrize("noise", [3.0, 1.0, 0.3])
+def test_how_much_single_trainings_differ_is_told_and_no_other_is_better_by_more(noise):
+    for seed in range(3):
+        study, objective = searched(seed, noise=noise)
+        found = best(study, objective)
+        assert noise / 2 < found.scatter < 1.5 * noise
+        assert found.near_best > 0.9
+        others = [truth(leader.trial) for leader in leaders(study, objective)]
+        assert truth(found.trial) - min(others) <= found.scatter
+
+
+def test_what_is_worse_than_others_by_far_is_not_near_the_best():
+    found = leaders(*searched(0, noise=1.0))
+    worst = max(found, key=lambda leader: truth(leader.trial))
+    assert truth(worst.trial) > 5
+    assert worst.near_best == 0
+    assert all(leader.near_best >= leader.probability for leader in found)
+
+
 def test_without_noise_the_best_is_the_best():
     for options in ({"noise": 0.0}, {"noisy": False}):
         study, objective = searched(1, **options)
