@@ -11,13 +11,15 @@ import copy
 import functools
 import importlib.util
 import inspect
+import io
 import logging
 import os
 import re
 import tempfile
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import ConstantArgument
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
 from optnas.facts.inputs import Example, as_inputs, batch_size
@@ -150,9 +153,7 @@ def _export(
             except (OSError, ValueError):
                 raise
             except Exception as error:  # exporters raise whatever a model's code meets in them
-                raise ValueError(
-                    f"{type(model).__name__} cannot be exported: {type(error).__name__}: {_first_line(error)}"
-                ) from error
+                raise ValueError(f"{type(model).__name__} cannot be exported: {_reason(error)}") from error
             for expected, actual in pairs:
                 _compare(type(model).__name__, expected, actual)
 
@@ -241,9 +242,15 @@ def _program(model: nn.Module, batch: _Batch, free: bool) -> ExportedProgram:
     positional, named = batch.free()
     try:
         if not free:
-            return torch.export.export(model, args, kwargs)
+            return _traced(model, args, kwargs)
         shapes = _by_parameter(model, positional, named) if positional and named else positional or named
-        return torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
+        return _traced(model, args, kwargs, dynamic_shapes=shapes)
+    except GuardOnDataDependentSymNode as error:
+        raise ValueError(
+            f"{type(model).__name__} cannot be exported: {_place(error)} looks at the values of a tensor, "
+            "and a file has one sequence of operations for all values. Use torch.where there, or export the "
+            "part of the model without it."
+        ) from error
     except (torch._dynamo.exc.UserError, RuntimeError) as error:
         raise ValueError(
             f"{type(model).__name__} cannot be exported with a free batch size; does its forward() use the "
@@ -252,10 +259,16 @@ def _program(model: nn.Module, batch: _Batch, free: bool) -> ExportedProgram:
         ) from error
 
 
+def _traced(*args: Any, **kwargs: Any) -> ExportedProgram:
+    with redirect_stderr(io.StringIO()):  # where torch prints all operations up to an error
+        return torch.export.export(*args, **kwargs)
+
+
 def _with_plain_outputs(model: nn.Module, batch: _Batch) -> nn.Module:
     """The model, which returns dicts in the place of objects that no file knows."""
     args, kwargs = batch.of(batch.n)
-    if all(isinstance(leaf, _PLAIN) for leaf in _leaves(model(*args, **kwargs))):
+    asked = copy.deepcopy(model)  # one that remembers what it saw remembers nothing of this
+    if all(isinstance(leaf, _PLAIN) for leaf in _leaves(asked(*args, **kwargs))):
         return model
     forward = model.forward
 
@@ -334,8 +347,24 @@ def _compare(name: str, expected: Any, actual: Any) -> None:
         )
 
 
-def _first_line(error: Exception) -> str:
-    return re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().partition("\n")[0]  # without colors
+def _place(error: Exception) -> str:
+    """The line of the model's code in which an error was raised, in words."""
+    torchs = str(Path(torch.__file__).parent)
+    calls = traceback.extract_tb(error.__traceback__)
+    call = next((call for call in reversed(calls) if not call.filename.startswith(torchs)), calls[-1])
+    return f"{call.name} ({Path(call.filename).name}:{call.lineno}, `{call.line}`)"
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong in the first place: ONNX's exporter only says in which of its steps."""
+    while type(error).__module__.startswith("torch.onnx") and error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    line = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().partition("\n")[0]  # without colors
+    return line.partition(" For more information, run with TORCH_LOGS")[0]
 
 
 def _holds(value: Any) -> bool:
@@ -359,16 +388,26 @@ def _largest(tensor: Tensor) -> float:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Export and compare in the attention's standard form, without the exporters' own remarks."""
-    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = registration.level
+    # The first misses torchvision, which nothing here needs; the others say at length what an error says too.
+    loggers = [
+        logging.getLogger(name)
+        for name in (
+            "torch.onnx._internal.exporter._registration",
+            "torch.fx.experimental.symbolic_shapes",
+            "torch.export._trace",
+        )
+    ]
+    levels = [logger.level for logger in loggers]
     fastpath = torch.backends.mha.get_fastpath_enabled()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The tensor attributes .* were assigned during export", UserWarning)
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
-        registration.setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
         torch.backends.mha.set_fastpath_enabled(False)  # the fused layer has no ONNX operator
         try:
             yield
         finally:
-            registration.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
             torch.backends.mha.set_fastpath_enabled(fastpath)

@@ -196,6 +196,49 @@ def test_exporting_is_quiet_and_leaves_the_model_as_it_was(
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt2"]
 
 
+class Looking(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            return x
+        return -x
+
+
+@pytest.mark.parametrize("export", [to_onnx, to_torch_export])
+def test_a_refusal_is_a_sentence_with_the_line_that_looks_at_values(
+    export: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(
+        ValueError, match=r"Looking cannot be exported: forward \(test_export\.py:\d+, "
+    ) as refusal:
+        export(Looking(), (2, 3), tmp_path / "model.pt2")
+    assert "`if x.sum() > 0:`) looks at the values of a tensor" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+class Remembering(nn.Module):
+    """Keeps what it computed in a buffer, which has no size before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+        self.register_buffer("last", torch.zeros(0), False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        if self.last.shape != y.shape:
+            self.last = torch.zeros_like(y)
+        self.last = 0.5 * self.last + y
+        return self.last
+
+
+def test_a_refusal_says_what_went_wrong_and_not_in_which_step(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Remembering cannot be exported: \w+: ") as refusal:
+        to_onnx(Remembering(), (2, 3), tmp_path / "model.onnx")
+    assert "step" not in str(refusal.value).lower()
+
+
 class Noisy(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x + torch.randn_like(x)
