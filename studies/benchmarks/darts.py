@@ -1,25 +1,32 @@
 """Does a search by gradients end in skips on NAS-Bench-201, and do the repairs prevent it?
 
     python studies/benchmarks/darts.py nasbench201_cifar10.npz cifar10.npz [--seeds 5] [--epochs 50]
-        [--images 2000] [--channels 4] [--ways plain oles]
+        [--images 2000] [--channels 4] [--ways plain oles] [--scores nasbench201_zero_cost.npz]
+        [--file darts.jsonl]
 
 A mixture of all cells of NAS-Bench-201, around `--cells` cells a stage with `--channels` at first, learns on
 CIFAR-10 images of half the size, one half of them for the weights and the other for the decisions. What it
 finds is looked up in the table of published trainings, so nothing else is trained. A row has how many of the
 six edges are a skip in the best cell, over seeds; its published test accuracy; and that of the one of the
 five best cells that has the best published validation accuracy, which is what enqueuing five would have
-found. Below: the same of random cells, which cost a training each.
+found. Below: the same of random cells, which cost a training each; and, with `--scores`, of the five of a
+hundred random cells that rank first in the published `jacob_cov` and parameters together, which is what
+`optnas.warm_start` enqueues. `--ways` with nothing after it does this alone. Searches that stand in the file
+are not done again.
 
-Fields of the files: `optnas.hub.nasbench201.table_from`; `x_train` (n, 32, 32, 3), `y_train`.
+Fields of the files: `optnas.hub.nasbench201.table_from`; `x_train` (n, 32, 32, 3), `y_train`; `c10_jacov` and
+`c10_params` of the cells, in the order of the table.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,10 +47,14 @@ from optnas import (
     optimize,
     scope,
 )
+from optnas.facts import log_ranks
 from optnas.hub import nasbench201
 from optnas.hub.cells import pool, relu_conv_bn
 from optnas.tasks import Cosine, Recipe
 from optnas.trial import Trial
+
+FEW, MANY = 5, 100
+"""How many cells are trained, and of how many zero-cost scores choose them."""
 
 MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
 WAYS: dict[str, dict[str, Any]] = {
@@ -51,6 +62,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "second order": {"second_order": True},
     "gumbel": {"temperatures": (10.0, 0.1)},
     "partial": {"partial": 4},
+    "partial and edges": {"partial": 4},  # with edge normalization: see `search`
     "beta": {"beta": 50.0},
     "oles": {"oles": 0.4},
     "perturb": {"perturb": 1},
@@ -111,11 +123,13 @@ def search(way: str, data: TensorData, seed: int, given: argparse.Namespace) -> 
             max_epochs=given.epochs,
             folder=folder,
         )
-        objective = Objective(Mixture(space, (2, 3, 16, 16)).untrained, learning)
+        groups = [[f"edge.{i}-{j}" for i, j in nasbench201.EDGES if j == node] for node in (1, 2, 3)]
+        edges = groups if "edges" in way else []
+        objective = Objective(Mixture(space, (2, 3, 16, 16), edges=edges).untrained, learning)
         study = create_study(objective, seed=seed)
         optimize(study, objective, n_trials=1, show_progress=False)
         mixture: Mixture = best(study, objective).model()  # type: ignore[assignment]
-    return mixture.networks(5)
+    return mixture.networks(FEW)
 
 
 def main() -> None:
@@ -128,7 +142,9 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=4)
     parser.add_argument("--cells", type=int, default=1)
     parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["plain", "oles and perturb"])
+    parser.add_argument("--scores")
+    parser.add_argument("--ways", nargs="*", choices=WAYS, default=["plain", "oles and perturb"])
+    parser.add_argument("--file", type=Path, default=Path("darts.jsonl"))
     given = parser.parse_args()
     torch.set_num_threads(1)
     table = nasbench201.table_from(given.table)
@@ -136,6 +152,13 @@ def main() -> None:
     validation, test = np.nanmean(table.values, 1), table.test
     assert test is not None
     data = images(given.images, given.n)
+    settings = [given.epochs, given.n, given.cells, given.channels, given.lr]
+    kept = [json.loads(line) for line in given.file.read_text().splitlines()] if given.file.exists() else []
+    found = {
+        (row["way"], row["seed"]): row
+        for row in kept
+        if row["settings"] == settings and row["options"] == str(WAYS.get(row["way"]))
+    }
     print(
         f"{given.seeds} seeds from 0; {given.epochs} epochs, {given.n} images, {given.cells} cell(s) a "
         f"stage, {given.channels} channels, alphas at {given.lr}.\n"
@@ -145,31 +168,52 @@ def main() -> None:
     )
     print("|---|---|---|---|---|")
 
-    def accuracy(of: list[float]) -> str:
+    def trained(rows: Sequence[int] | np.ndarray) -> float:
+        """Test accuracy of the one that would win a study that trains them all."""
+        return float(test[max(rows, key=lambda row: float(validation[row]))])
+
+    def accuracy(of: Sequence[float]) -> str:
         return f"{np.mean(of):.2f} ({min(of):.2f})"
 
     for way in given.ways:
-        skips, first, chosen = [], [], []
-        began = time.process_time()
+        rows, took = [], []
         for seed in range(given.seeds):
-            cells = [
-                tuple(p[f"edge.{i}-{j}"] for i, j in nasbench201.EDGES)
-                for p in search(way, data, seed, given)
-            ]
-            rows = [row_of[cell] for cell in cells]
-            skips.append(cells[0].count("skip_connect"))
-            first.append(float(test[rows[0]]))
-            chosen.append(float(test[max(rows, key=lambda row: float(validation[row]))]))
-        took = (time.process_time() - began) / given.seeds
-        print(
-            f"| {way} | {', '.join(map(str, skips))} | {accuracy(first)} | {accuracy(chosen)} | {took:.0f} |",
-            flush=True,
-        )
+            if (way, seed) not in found:
+                began = time.process_time()
+                cells = [
+                    tuple(p[f"edge.{i}-{j}"] for i, j in nasbench201.EDGES)
+                    for p in search(way, data, seed, given)
+                ]
+                found[way, seed] = {
+                    "way": way,
+                    "seed": seed,
+                    "settings": settings,
+                    "options": str(WAYS[way]),
+                    "rows": [row_of[cell] for cell in cells],
+                    "seconds": time.process_time() - began,
+                }
+                with given.file.open("a") as file:
+                    file.write(json.dumps(found[way, seed]) + "\n")
+            rows.append(found[way, seed]["rows"])
+            took.append(found[way, seed]["seconds"])
+        skips = ", ".join(str(table.keys[of[0]].count("skip_connect")) for of in rows)
+        columns = [
+            accuracy([float(test[of[0]]) for of in rows]),
+            accuracy([trained(of) for of in rows]),
+        ]
+        print(f"| {way} | {skips} | {' | '.join(columns)} | {np.mean(took):.0f} |", flush=True)
     rng = np.random.default_rng(0)
-    for n in (1, 5, 10):
+    for n in (1, FEW, 10):
         drawn = rng.integers(len(table.keys), size=(1000, n))
-        found = [float(test[rows[np.argmax(validation[rows])]]) for rows in drawn]
-        print(f"| best of {n} random, 1000 times | | {np.mean(found):.2f} | | |")
+        print(f"| best of {n} random, 1000 times | | | {np.mean([trained(of) for of in drawn]):.2f} | |")
+    if given.scores:
+        with np.load(given.scores, allow_pickle=False) as file:
+            scores = {name: file[f"c10_{name}"] for name in ("jacov", "params")}
+        chosen = []
+        for drawn in rng.integers(len(table.keys), size=(1000, MANY)):
+            order = np.argsort(-log_ranks({name: of[drawn] for name, of in scores.items()}))
+            chosen.append(trained(drawn[order[:FEW]]))
+        print(f"| {FEW} of {MANY} random by zero-cost scores, 1000 times | | | {accuracy(chosen)} | |")
 
 
 if __name__ == "__main__":
