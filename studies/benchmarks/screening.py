@@ -47,6 +47,8 @@ CHEAP, WHOLE = 12, 200
 
 BUDGET = 2500
 
+EXAMPLE = (2, 3, 32, 32)
+
 Full = list[tuple[int, int]]
 """The rows that were trained in full, each with the epochs that were paid by then."""
 
@@ -128,7 +130,7 @@ def main() -> None:
     table = nasbench201.table_from(arguments.path)
     with np.load(arguments.path, allow_pickle=False) as file:
         cheap = file["c10_val_acc_12"].astype(float)
-    seen = Structures(partial(nasbench201.network, cells=1), (2, 3, 32, 32))
+    seen = Structures(partial(nasbench201.network, cells=1), EXAMPLE)
     kept: dict[str, Full] = {}
     if arguments.keep is not None and arguments.keep.exists():
         kept = dict(map(json.loads, arguments.keep.read_text().splitlines()))
@@ -139,9 +141,11 @@ def main() -> None:
         if name == "random cells, the best in full":
             return at_random(table, cheap, seed)
         features = seen if name == "Screening" else None
-        sampler: BaseSampler = PredictorSampler(table.space, features=features, seed=seed)
-        if name == "Screening, random cells":
-            sampler = RandomSampler(seed=seed)
+        sampler: BaseSampler = RandomSampler(seed=seed)
+        if name != "Screening, random cells":
+            example = None if features is None else EXAMPLE
+            sampler = predictor = PredictorSampler(table.space, example=example, seed=seed)
+            predictor._structures = features  # one for all searches, so that each network is looked at once
         return search(table, cheap, sampler, ScreeningPruner(features=features), arguments.limit)
 
     for name in arguments.rows:

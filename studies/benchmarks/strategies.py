@@ -6,8 +6,9 @@
     python studies/benchmarks/strategies.py --table nasbench201-cifar10 --running 8 --noisy
 
 Tables that anyone can install: nasbench201-{cifar10,cifar100,imagenet16}, fcnet-{naval,parkinsons,protein,
-slice}, synthetic (a formula, conditional). From a folder of `.npz` files: natsbench-size, nasbench-macro, and
-nasbench201-cifar10-test, which adds the test accuracy of the architecture that validation chose.
+slice}, and two formulas: synthetic, conditional, and mixed, of 8 numbers and 12 choices. From a folder of
+`.npz` files: natsbench-size, nasbench-macro, and nasbench201-cifar10-test, which adds the test accuracy of
+the architecture that validation chose.
 
 The value of a trial is the mean over the published trainings; with `--noisy`, that of one of them, drawn anew
 for each trial. Seeds start at 0; settings were chosen on nasbench201-cifar10 with seeds from 1000. Columns:
@@ -22,12 +23,14 @@ processor time a trial, study bookkeeping included.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -55,19 +58,21 @@ from optnas.strategy.local_search import LocalSearchSampler
 from optnas.strategy.padded import PaddedSampler, Slots
 from optnas.strategy.predictor import PredictorSampler
 from optnas.strategy.reinforce import ReinforceSampler
-from optnas.trial import Space, replay
+from optnas.trial import Space, Trial, replay
 
-COUNTS = (50, 100, 200, 300)
+COUNTS = (25, 50, 100, 200, 300)
 COMPARED = 100  # evaluations after which the difference from random search is taken
 
 Make = Callable[[int], BaseSampler]
+
+N_NUMBERS, N_CHOICES = 8, 12  # of the mixed formula
 
 
 @dataclass(frozen=True)
 class Problem:
     """What is searched; without a table, the space is the objective and its optimum is 0."""
 
-    space: Space[object]
+    space: Space[Any]
     slots: Slots
     table: Table | None = None
 
@@ -182,10 +187,44 @@ def _samplers(problem: Problem) -> dict[str, Make]:
 def _problem(name: str, folder: Path | None) -> Problem:
     if name == "synthetic":
         return Problem(synthetic.loss, synthetic.SLOTS)
+    if name == "mixed":
+        return Problem(mixed, _slots(mixed))
     table = _table(name, folder)
-    asked = replay(sample(table.space, 0))  # every trial is asked the same
-    table.space(asked)
-    return Problem(table.space, asked.distributions, table)
+    return Problem(table.space, _slots(table.space), table)
+
+
+def _slots(space: Space[Any]) -> Slots:
+    """What a space asks that asks every trial the same."""
+    asked = replay(sample(space, 0))
+    space(asked)
+    return asked.distributions
+
+
+def mixed(trial: Trial) -> float:
+    """How far 8 numbers and 12 choices of four are from the best, 0 or more.
+
+    Every second number has a logarithmic range. A bowl whose axes differ tenfold and are not those of the
+    numbers; choices cost up to 0.5, alike ones next to each other 0.2; the first choice moves two numbers.
+    """
+    rng = np.random.default_rng(0)
+    scores = np.sort(rng.uniform(0.1, 0.5, (N_CHOICES, 4)), axis=1)
+    scores[:, 0] = 0.0
+    scores = rng.permuted(scores, axis=1)
+    axes, _ = np.linalg.qr(rng.normal(size=(N_NUMBERS, N_NUMBERS)))
+    bowl = axes @ np.diag(np.geomspace(0.3, 3.0, N_NUMBERS)) @ axes.T
+    target = rng.uniform(0.2, 0.8, N_NUMBERS)
+    choices = [trial.suggest_categorical(f"choice.{i}", range(4)) for i in range(N_CHOICES)]
+    numbers = [
+        (np.log10(trial.suggest_float(f"number.{i}", 1e-4, 1.0, log=True)) + 4) / 4
+        if i % 2
+        else trial.suggest_float(f"number.{i}", 0.0, 1.0)
+        for i in range(N_NUMBERS)
+    ]
+    target[:2] += 0.1 * (choices[0] - int(scores[0].argmin()))
+    alike = sum(a == b for a, b in itertools.pairwise(choices))
+    least = sum(a == b for a, b in itertools.pairwise(scores.argmin(axis=1)))
+    away = np.array(numbers) - target
+    return float(away @ bowl @ away + scores[range(N_CHOICES), choices].sum() + 0.2 * max(0, alike - least))
 
 
 def _table(name: str, folder: Path | None) -> Table:
@@ -220,7 +259,7 @@ def _kept(path: Path | None) -> dict[str, Run]:
 def _run(sampler: BaseSampler, problem: Problem, n_trials: int, running: int, noise: int | None) -> Run:
     """Search with `running` trials under way all the time, of which the oldest ends first."""
     study = optuna.create_study(direction=problem.direction, sampler=sampler)
-    objective = Tabular(problem.table, noise).objective if problem.table else synthetic.loss
+    objective = Tabular(problem.table, noise).objective if problem.table else problem.space
     asked: list[tuple[optuna.Trial, float]] = []
     start = time.process_time()
     for _ in range(n_trials):

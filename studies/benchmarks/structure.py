@@ -1,6 +1,7 @@
 """Does a surrogate predict better when it sees how networks are put together?
 
     python studies/benchmarks/structure.py
+    python studies/benchmarks/structure.py --tables cifar10
 
 Kendall's tau between the predictions and the values of 1,000 networks, with the answers alone and with the
 structure beside them: the mean over ten draws of the networks that the surrogate learns from, and its
@@ -11,6 +12,7 @@ written here for it. Needs `pip install optnas[bench] nas-bench-graph`.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 from collections.abc import Sequence
 from functools import partial
@@ -31,6 +33,7 @@ from optnas.surrogate.model import Surrogate
 from optnas.trial import Trial
 
 Array = np.ndarray[Any, Any]
+TABLES = ("cifar10", "cora", "physics")
 COUNTS = (39, 78, 156, 469)
 """Networks that a surrogate learns from, where others are predicted."""
 
@@ -106,29 +109,37 @@ def graph_networks(trial: Trial) -> nn.Module:
 
 
 def main() -> None:
-    from nas_bench_graph import Arch, light_read  # only what runs it needs it
-
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for name in parser.parse_args().tables:
+        cells() if name == "cifar10" else graphs(name)
+
+
+def cells() -> None:
     table = nasbench201.table("cifar10")
     asked = [f"edge.{i}-{j}" for i, j in nasbench201.EDGES]
-    published = Structures(partial(nasbench201.network, cells=1), (2, 3, 32, 32))
     predict(
         "NAS-Bench-201, CIFAR-10",
-        published,
+        Structures(partial(nasbench201.network, cells=1), (2, 3, 32, 32)),
         [dict(zip(asked, key, strict=True)) for key in table.keys],
         -table.means,
     )
+
+
+def graphs(dataset: str) -> None:
+    from nas_bench_graph import Arch, light_read  # only what runs it needs it
+
+    known = light_read(dataset)
+    params, losses = [], []
+    for link, *kinds in itertools.product(LINKS, *[KINDS] * 4):
+        architecture = Arch([int(node) for node in link], kinds)
+        found = known.get(architecture.valid_hash())
+        if found is not None and architecture.check_isomorph():  # one of those that are isomorphic
+            params.append({"link": link} | {f"layer.{i}": kind for i, kind in enumerate(kinds)})
+            losses.append(-found["valid_perf"])
     seen = Structures(graph_networks, (torch.zeros(10, 8), torch.zeros(10, 10)))
-    for dataset in ("cora", "physics"):
-        known = light_read(dataset)
-        params, losses = [], []
-        for link, *kinds in itertools.product(LINKS, *[KINDS] * 4):
-            architecture = Arch([int(node) for node in link], kinds)
-            found = known.get(architecture.valid_hash())
-            if found is not None and architecture.check_isomorph():  # one of those that are isomorphic
-                params.append({"link": link} | {f"layer.{i}": kind for i, kind in enumerate(kinds)})
-                losses.append(-found["valid_perf"])
-        predict(f"NAS-Bench-Graph, {dataset}", seen, params, np.array(losses))
+    predict(f"NAS-Bench-Graph, {dataset}", seen, params, np.array(losses))
 
 
 def predict(
