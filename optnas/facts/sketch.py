@@ -320,6 +320,12 @@ class _Recording:
         except UnseenError as error:
             self.tracer.blind = str(error)
         tensors = [*now.tensors, *describer.tensors]
+        foreign = [name for name, tensor in tensors if tensor.is_meta and not self.tracer.made(tensor)]
+        if foreign and not self.tracer.looks:
+            self.why_not = self.why_not or (
+                f"the model can reach a tensor that was made for another one ({foreign[0]}), which may "
+                "change what it computes"
+            )
         self.held += [(name, self.tracer.read("0", tensor)) for name, tensor in tensors]
         if before is not None:
             self._look_at_unused_layers(model)

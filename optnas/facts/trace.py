@@ -198,6 +198,10 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
         node, port = self._source(tensor)
         return Read(role, node, port, _geometry(tensor), tensor.requires_grad)
 
+    def made(self, tensor: Tensor) -> bool:
+        """Whether a recorded operation made `tensor`."""
+        return _storage(tensor) in self._current
+
     def _source(self, tensor: Tensor) -> tuple[int, int]:
         """The node and the port that made what `tensor` holds now."""
         key = _storage(tensor)

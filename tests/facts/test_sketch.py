@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 import warnings
+from typing import ClassVar
 
 import networkx as nx
 import numpy as np
@@ -271,6 +272,29 @@ def test_what_cannot_be_seen_has_no_fingerprint():
     coin = sketch(lambda: Coin(4, 4), (3, 4))
     assert "random generator" in coin.missing["fingerprint"]
     assert coin.n_params == 20
+
+
+class Listed(nn.Module):
+    """As the neurons of snnTorch: the class keeps a list of all that were ever made."""
+
+    every: ClassVar[list[nn.Module]] = []
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.ones(()))
+        self.every.append(self)
+
+    def forward(self, x):
+        return self.scale * x
+
+
+def test_a_network_that_can_reach_another_one_has_no_fingerprint_and_says_where():
+    Listed.every.clear()
+    with torch.device("meta"):
+        Listed()
+    found = sketch(Listed, (3, 4))
+    assert "made for another one (Listed.every." in found.missing["fingerprint"]
+    assert found.facts["n_params"] == 0
 
 
 def test_gradients_of_ones_own_are_seen():
