@@ -58,7 +58,7 @@ def baseline(trial: Trial) -> nn.Module:
 
 task = Segmentation(n_classes=N_CLASSES, lr=1e-2)
 data = TensorData(volumes(96, 0), val=volumes(32, 1), test=volumes(64, 2), batch_size=8)
-estimator = Training(task, data, monitor="val_dice", mode="max", max_epochs=10)
+estimator = Training(task, data, monitor="val_dice", mode="max", max_epochs=30)
 objective = Objective(space, estimator)
 
 study_name = "medical_unet"
