@@ -9,7 +9,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -37,17 +37,23 @@ from optnas.estimation.run import Run
 from optnas.estimation.settings import contents
 from optnas.estimation.shared import is_shared, shared_weights_refused
 from optnas.facts import Sketch, materialize, sketch, untraced
-from optnas.facts.fact import USUAL, Fact
+from optnas.facts.cost import count_params
+from optnas.facts.fact import N_PARAMS, USUAL, Fact
 from optnas.facts.memory import memory_of_device
 from optnas.limits import Bound, Limit, Within, in_words
 from optnas.record import Reason, Why
-from optnas.seeds import derive_seed, same_threads, seed_everything
+from optnas.seeds import derive_seed, same_threads, seed_everything, seeded
 from optnas.space.explore import on_meta
 from optnas.storage.open import storage_of
 from optnas.trial import Draw, Space, Trial, replay
 
 MOST_FORESEEN = 20_000
 """Of so many architectures it is remembered what was computed."""
+
+ANOTHER_NETWORK = (
+    "The space builds another network from the same answers, so no winner could be built again. Let it ask "
+    "the trial (trial.suggest_int, ...) for what it draws at random."
+)
 
 logger = logging.getLogger(__name__)
 
@@ -247,6 +253,18 @@ class Objective:
         """
         return self._foresee(params)[0].fingerprint
 
+    def unmeasured(self, metrics: Collection[str]) -> list[str]:
+        """A sentence for each name of a value or a limit that is neither a fact nor one of these metrics."""
+        known = {*(fact.name for fact in (*USUAL, *self.facts)), *metrics}
+        named = [("values", name) for name in self.values]
+        named += [("limits", limit.name) for limit in self.limits]
+        return [
+            f"{argument} names {name!r}, which is neither a fact nor a metric of the estimate; there are "
+            f"{', '.join(sorted(known))}."
+            for argument, name in named
+            if name not in known
+        ]
+
     @property
     def settings_hash(self) -> str:
         """What every trial records under `record.SETTINGS`."""
@@ -368,6 +386,7 @@ class Objective:
             return self._take_over(run, twin)
 
         model = given or build()
+        self._check_params(run, model, answers, example, facts)
         self._measure(run, model, example, facts, missing)
         self._keep_limits(run, facts)
         self._know_limits(run, facts, missing)
@@ -431,6 +450,27 @@ class Objective:
             record.DETAILS.write(run, details)
         if wanted:
             self._record(run, facts, missing)
+
+    def _check_params(
+        self, run: Run, model: nn.Module, answers: Trial, example: Any, facts: dict[str, float]
+    ) -> None:
+        """Correct the number of parameters where the sketch, which knows no device, had another one.
+
+        Raises:
+            SpaceError: the space builds networks of different sizes from the same answers.
+        """
+        n_params = count_params(model)
+        if facts.get(N_PARAMS.name, n_params) == n_params:
+            return
+        again = set()
+        for i in range(3):
+            with seeded(derive_seed("again", i)):
+                again.add(count_params(self._build(answers, example)))
+        if again != {n_params}:
+            sizes = ", ".join(map(in_words, sorted({n_params, *again})))
+            raise SpaceError(f"{ANOTHER_NETWORK} It built networks of {sizes} parameters.")
+        facts[N_PARAMS.name] = n_params
+        record.write_facts(run, facts)
 
     def _record(self, run: Run, facts: Mapping[str, float], missing: Mapping[str, str]) -> None:
         record.write_facts(run, facts)

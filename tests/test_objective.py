@@ -1,3 +1,5 @@
+import random
+
 import optuna
 import pytest
 import torch
@@ -35,6 +37,28 @@ def test_seed_decides_the_weights_and_is_inherited():
     weights = [record.METRICS.of(t)["weight"] for t in study.trials]
     assert weights[0] == weights[1]
     assert [record.SEED.of(t) for t in study.trials] == [7, 7]
+
+
+def test_a_space_that_draws_sizes_without_asking_fails_instead_of_recording_those_of_another_network():
+    def drawing(trial):
+        width = trial.suggest_int("width", 2, 6) + random.randrange(10**6) % 997
+        return nn.Sequential(nn.Linear(4, width), nn.Linear(width, 1))
+
+    study = optuna.create_study(direction="maximize")
+    with pytest.raises(SpaceError, match="another network from the same answers"):
+        study.optimize(Objective(drawing, CountingEstimator()), n_trials=1)
+    assert study.trials[0].state == TrialState.FAIL
+
+
+def test_where_only_a_real_device_shows_all_parameters_they_are_counted_there():
+    def space(trial):
+        model = nn.Linear(4, trial.suggest_int("width", 2, 6))
+        if model.weight.device.type != "meta":
+            model.scale = nn.Parameter(torch.ones(7))
+        return model
+
+    [trial] = run(Objective(space, CountingEstimator()), [{"width": 3}]).trials
+    assert record.facts(trial)["n_params"] == 4 * 3 + 3 + 7
 
 
 def test_shape_error_names_place_layer_and_parameters():

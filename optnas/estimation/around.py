@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,8 @@ class Around(Estimator):
     def example(self, trial: Trial) -> Any:
         return self.estimator.example(trial)
 
-    def rehearse(self, model: nn.Module, run: Run) -> None:
-        self.estimator.rehearse(model, run)
+    def rehearse(self, model: nn.Module, run: Run) -> Collection[str] | None:
+        return self.estimator.rehearse(model, run)
 
     def preview(self, model: nn.Module, run: Run) -> Preview:
         return self.estimator.preview(model, run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -120,11 +120,15 @@ class Estimator(ABC):
         """A small batch of inputs."""
         raise NotImplementedError(f"The estimator ({self.name}) does not say what its inputs look like.")
 
-    def rehearse(self, model: nn.Module, run: Run) -> None:
+    def rehearse(self, model: nn.Module, run: Run) -> Collection[str] | None:
         """Do everything that an estimate does, as quickly as possible, and keep nothing.
 
         A search calls it before its first trial, so that a mistake in the settings costs no trial: it raises.
+
+        Returns:
+            The names of the metrics of an estimate; None where they are not known before.
         """
+        return None
 
     def preview(self, model: nn.Module, run: Run) -> Preview:
         """Like `rehearse`, but return every error that it finds, and the time that an estimate takes.

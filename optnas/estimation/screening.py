@@ -7,7 +7,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import optuna
@@ -180,10 +180,10 @@ class Screening(Around):
         self.by.ask(model, trial)
         self.estimator.ask(model, trial)
 
-    def rehearse(self, model: nn.Module, run: Run) -> None:
-        """Those of both."""
+    def rehearse(self, model: nn.Module, run: Run) -> Collection[str] | None:
+        """Those of both; the metrics are those of the whole estimate."""
         self.by.rehearse(self._network(model, run), run)
-        self.estimator.rehearse(model, run)
+        return self.estimator.rehearse(model, run)
 
     def preview(self, model: nn.Module, run: Run) -> Preview:
         """That of the cheap estimate, which most trials end with, and what is wrong with the whole one."""

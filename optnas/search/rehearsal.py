@@ -11,13 +11,15 @@ import numpy as np
 import optuna
 import torch
 from optuna.trial import TrialState
+from torch import nn
 
 from optnas.answers import keep_or_draw
-from optnas.errors import SearchFailedError, TrialPaused, describe_error, is_infrastructure
+from optnas.errors import SearchFailedError, SpaceError, TrialPaused, describe_error, is_infrastructure
 from optnas.estimation.run import Run
-from optnas.objective import Objective
+from optnas.objective import ANOTHER_NETWORK, Objective
 from optnas.space.explore import walk
 from optnas.strategy.base import fixed_params
+from optnas.training.snapshot import shapes
 from optnas.trial import Draw, replay
 
 _TRIES = 5  # networks; that the space refuses some, or some do not run, is no mistake in the settings
@@ -49,8 +51,9 @@ def rehearse(study: optuna.Study, objective: Objective) -> None:
                     raise
                 errors.append(error)
                 continue
+            _check_repeats(objective, params, model)
             try:
-                objective.estimator.rehearse(model, Run.of(replay(params)))
+                metrics = objective.estimator.rehearse(model, Run.of(replay(params)))
             except (optuna.TrialPruned, TrialPaused):
                 continue
             except FloatingPointError as error:  # perhaps only this network diverges
@@ -60,9 +63,24 @@ def rehearse(study: optuna.Study, objective: Objective) -> None:
                 if is_infrastructure(error):
                     raise
                 raise _failed(params, error) from error
+            for words in objective.unmeasured(metrics) if metrics is not None else ():
+                raise _failed(params, ValueError(words))
             return
     if len(errors) == _TRIES and len({type(error) for error in errors}) == 1:
         raise _failed(params, errors[-1]) from errors[-1]
+
+
+def _check_repeats(objective: Objective, params: Mapping[str, Any], model: nn.Module) -> None:
+    """Build the network again, with other random numbers, and compare.
+
+    Raises:
+        SearchFailedError: other parameters came out.
+    """
+    once, again = shapes(model), shapes(objective.build(replay(params)))
+    differ = [name for name in {**once, **again} if once.get(name) != again.get(name)]
+    if differ:
+        built = f"{differ[0]!r} has the shape {once.get(differ[0])}, then {again.get(differ[0])}"
+        raise _failed(params, SpaceError(f"{ANOTHER_NETWORK} Built twice, {built}."))
 
 
 def _failed(params: Mapping[str, Any], error: Exception) -> SearchFailedError:

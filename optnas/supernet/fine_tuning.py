@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import nn
@@ -79,10 +79,10 @@ class FineTuning(Around):
         """Candidates of equal graph have weights of their own."""
         return True
 
-    def rehearse(self, model: nn.Module, run: Run) -> None:
+    def rehearse(self, model: nn.Module, run: Run) -> Collection[str] | None:
         """That of the training."""
         take_shared(model)
-        self.training.rehearse(model, run)
+        return self.training.rehearse(model, run)
 
     def preview(self, model: nn.Module, run: Run) -> Preview:
         """That of the training."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,11 +73,15 @@ class Classifier(Supervised):
     def __init__(self, *args: Any, classes_last: bool, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.classes_last = classes_last
+        self._is_checked = False
 
     def pair(self, output: Any, y: Any) -> tuple[Any, Any]:
         if self.classes_last and isinstance(output, Tensor) and output.ndim > 2:
             output = output.movedim(-1, 1)
         self.loss.check(output, y)
+        if not self._is_checked:
+            self._is_checked = True
+            _check_scores(output)
         return output, y if y.is_floating_point() else y.long()  # a narrower type may not hold ignore_index
 
     def measured(self, output: Any, y: Any) -> tuple[Any, Any] | None:
@@ -87,6 +92,17 @@ class Classifier(Supervised):
 
     def score(self, output: Any, y: Any) -> tuple[Tensor, Tensor | int]:
         return self.loss.of(output, y)
+
+
+def _check_scores(output: Tensor) -> None:
+    """Warn of what a softmax returned: a second one leaves hardly any difference between the classes."""
+    if output.shape[1] > 1 and (output >= 0).all() and ((output.sum(1) - 1).abs() < 1e-3).all():
+        warnings.warn(
+            "The model returns probabilities, which sum to 1, and Classification takes scores: it applies a "
+            "softmax of its own, so that the network would learn slowly and not well. Leave out the softmax "
+            "at the end of the model.",
+            stacklevel=2,
+        )
 
 
 class CrossEntropy(nn.Module):

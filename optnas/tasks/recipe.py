@@ -119,6 +119,10 @@ class Recipe:
         """As `LightningModule.configure_optimizers` returns it; only what is trained takes part."""
         # Scalars, biases and normalization are not decayed.
         trained = [p for p in module.parameters() if p.requires_grad]
+        if not trained:
+            raise ValueError(
+                "The model has no parameter to train: it has none at all, or none with requires_grad."
+            )
         decayed = {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay}
         others = {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}
         optimizer = self.optimizer([group for group in (decayed, others) if group["params"]], lr=lr)

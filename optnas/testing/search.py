@@ -30,7 +30,6 @@ from optnas.errors import ConformanceError, OptnasError, cause_of, describe_erro
 from optnas.estimation import remote
 from optnas.estimation.estimator import Preview
 from optnas.estimation.run import Run
-from optnas.facts.fact import USUAL
 from optnas.facts.inputs import Example, as_inputs
 from optnas.facts.memory import estimate_memory, memory_of_device
 from optnas.objective import Objective
@@ -246,18 +245,8 @@ class _Search:
         """Metrics that the objective or a limit names and nobody measures."""
         if preview.metrics is None:
             return
-        known = {fact.name for fact in (*USUAL, *self.objective.facts)} | preview.metrics
-        for what, names in (
-            ("values", list(self.objective.values)),
-            ("limits", [limit.name for limit in self.objective.limits]),
-        ):
-            for name in names:
-                if name not in known:
-                    words = (
-                        f"{what} names {name!r}, which is neither a fact nor a metric of the task; there are "
-                        f"{', '.join(sorted(known))}."
-                    )
-                    yield Finding("metric", words, self.line(**{what: _ANY}))
+        for words in self.objective.unmeasured(preview.metrics):
+            yield Finding("metric", words, self.line(**{words.partition(" ")[0]: _ANY}))
 
     def memory(self, example: Example, previews: list[tuple[dict[str, Any], Preview]]) -> Iterator[Finding]:
         params, preview = previews[-1]

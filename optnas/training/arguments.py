@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from copy import copy, deepcopy
 from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.plugins.io import AsyncCheckpointIO
+
+_LOW_IS_GOOD = {"loss", "error", "mae", "mse", "rmse", "nll", "perplexity"}
+_HIGH_IS_GOOD = {"acc", "accuracy", "f1", "auc", "auroc", "dice", "iou", "map", "precision", "recall", "r2"}
 
 
 class Monitored:
@@ -19,9 +23,19 @@ class Monitored:
 
 
 def check_monitor(task: Any, monitor: str, mode: str) -> None:
-    """Raises ValueError for a mode that there is not, or a metric by which the task must not be judged."""
+    """Raises ValueError for a mode that there is not, or a metric by which the task must not be judged.
+
+    Warns where the name of the metric says the contrary of the mode.
+    """
     if mode not in ("max", "min"):
         raise ValueError(f"mode={mode!r}: is a high or a low {monitor} good? Give 'max' or 'min'.")
+    names = set(monitor.lower().replace("/", "_").split("_"))
+    if (mode == "max" and names & _LOW_IS_GOOD) or (mode == "min" and names & _HIGH_IS_GOOD):
+        warnings.warn(
+            f"Training(monitor={monitor!r}, mode={mode!r}) takes a {'high' if mode == 'max' else 'low'} "
+            f"{monitor} for good. If that is a mistake, say mode={'min' if mode == 'max' else 'max'!r}.",
+            stacklevel=3,
+        )
     if isinstance(task, Monitored) and (monitor, mode) != (task.monitor, task.mode):
         raise ValueError(
             f"Training(monitor={monitor!r}, mode={mode!r}) may keep any epoch of {type(task).__name__}, and "
@@ -47,6 +61,10 @@ def check_trainer(trainer: Mapping[str, Any], max_epochs: int | None, can_stop: 
                 "Training(plugins=AsyncCheckpointIO): a trial could not go on from a state that is still "
                 "being written when its epoch is over; leave the plugin out."
             )
+    if max_epochs is not None and max_epochs != -1 and max_epochs < 1:
+        raise ValueError(
+            f"Training(max_epochs={max_epochs}): give at least 1; None where something else ends a trial."
+        )
     limits = (trainer.get("max_steps", -1) != -1, trainer.get("max_time"), trainer.get("fast_dev_run"))
     if max_epochs in (None, -1) and not (any(limits) or can_stop):
         raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy, deepcopy
 from dataclasses import replace
 from datetime import timedelta
@@ -34,6 +34,7 @@ from optnas.estimation.shared import is_shared, shared_weights_refused
 from optnas.facts.inputs import Example
 from optnas.record import Why
 from optnas.seeds import derive_seed, random_state, seeded, set_random_state
+from optnas.tasks.supervised import Supervised
 from optnas.training.arguments import (
     check_callbacks,
     check_monitor,
@@ -292,16 +293,18 @@ class Training(Estimator):
             raise no_such_metric(self.monitor, metrics)
         return metrics
 
-    def rehearse(self, model: nn.Module, run: Run) -> None:
+    def rehearse(self, model: nn.Module, run: Run) -> Collection[str] | None:
         """One training step and one validation step, on copies; nothing is kept or changed.
 
-        Of the callbacks only Lightning's EarlyStopping takes part, and no logger.
+        Of the callbacks only Lightning's EarlyStopping takes part, and no logger. Returned are the names of
+        the metrics that a task of ours logs; a callback, or a task of another class, may log more later.
 
         Raises:
             ValueError: the task does not log `monitor`.
             Exception: whatever data, task and Trainer raise.
         """
-        self._rehearse(model, run, Watch())
+        self._rehearse(model, run, watch := Watch())
+        return watch.metrics if watch.saw_all and not self.callbacks else None
 
     def preview(self, model: nn.Module, run: Run) -> Preview:
         """The same, with the time that a whole training takes, from a few batches more, and what data lack.
@@ -362,6 +365,7 @@ class Training(Estimator):
             trainer.fit(module, datamodule=data)
             watch.check()
             watch.metrics = list(trainer.callback_metrics)
+            watch.saw_all = isinstance(module, Supervised)
             if self.monitor not in trainer.callback_metrics:
                 raise no_such_metric(self.monitor, trainer.callback_metrics)
         check_that_it_validates(self.trainer, self._n_batches)

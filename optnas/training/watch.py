@@ -29,6 +29,7 @@ class Watch(pl.Callback):
         n_val_batches: of a whole validation; None where the loaders do not tell.
         batch_size: samples of the first batch, where they can be counted.
         metrics: the names of what was logged.
+        saw_all: whether the task logs nothing else later.
     """
 
     def __init__(self, most: int = 1) -> None:
@@ -37,6 +38,7 @@ class Watch(pl.Callback):
         self.n_val_batches: int | None = None
         self.batch_size: int | None = None
         self.metrics: list[str] = []
+        self.saw_all = False
         self._train: list[float] = []  # when each batch was done, after when the first began to be loaded
         self._val: list[float] = []
         self._loss = 0.0

@@ -133,3 +133,34 @@ def test_a_space_of_which_nothing_runs_costs_no_trial_either():
     with pytest.raises(SearchFailedError, match="The search does not begin"):
         optimize(study, objective, n_trials=3)
     assert study.trials == []
+
+
+def test_a_space_that_draws_without_asking_is_told_before_the_first_trial():
+    def drawing(trial):
+        width = trial.suggest_int("width", 1, 50)
+        return nn.Sequential(nn.Linear(4, width + random.randrange(10**6) % 997), nn.LazyLinear(1))
+
+    study, objective = search_of(Rehearsing(), drawing)
+    with pytest.raises(SearchFailedError, match=r"another network from the same answers.*'0.weight' has the"):
+        optimize(study, objective, n_trials=3)
+    assert study.trials == []
+
+
+@pytest.mark.parametrize(("names", "begins"), [({"score"}, False), ({"score", "size"}, True), (None, True)])
+def test_a_limit_on_what_nobody_measures_is_told_where_the_metrics_are_known(names, begins):
+    class Naming(Rehearsing):
+        def rehearse(self, model, run):
+            return names
+
+        def __call__(self, model, run):
+            return {**super().__call__(model, run), "size": 1.0}
+
+    objective = Objective(linear, Naming(), example=(2, 4), limits={"size": 2.0})
+    study = create_study(objective, seed=0)
+    if begins:
+        optimize(study, objective, n_trials=1)
+        assert [trial.state for trial in study.trials] == [TrialState.COMPLETE]
+    else:
+        with pytest.raises(SearchFailedError, match=r"limits names 'size'.*there are flops, n_params, score"):
+            optimize(study, objective, n_trials=1)
+        assert study.trials == []

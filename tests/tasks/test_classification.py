@@ -218,3 +218,18 @@ def test_a_training_on_mixed_labels_learns():
     data.mix = partial(random_mixup, n_classes=3, alpha=1.0)
     metrics = fit(Classification(3, lr=0.05)(nn.Linear(2, 3), no_questions()), data, epochs=20)
     assert metrics["val_acc"] > 0.9
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_probabilities_instead_of_scores_are_told_and_scores_are_not(classes):
+    x, y = torch.randn(40, 3), torch.arange(40) % classes
+    module = Classification(classes)(nn.Linear(3, classes), no_questions())
+    module.pair(module(x), y)  # a warning would be an error here
+    for end in (nn.Softmax(1), nn.LogSoftmax(1)):
+        module = Classification(classes)(nn.Sequential(nn.Linear(3, classes), end), no_questions())
+        if isinstance(end, nn.Softmax):
+            with pytest.warns(UserWarning, match="Leave out the softmax"):
+                module.pair(module(x), y)
+        module.pair(
+            module(x), y
+        )  # said once, and nothing of a logarithm, which a second softmax leaves as it is

@@ -8,6 +8,7 @@ from torchmetrics import MeanAbsoluteError
 
 from optnas.data import TensorData
 from optnas.tasks import Classification, Regression, Supervised
+from optnas.tasks.recipe import Recipe
 from optnas.trial import Draw
 
 
@@ -145,3 +146,10 @@ def test_a_metric_of_ones_own_is_that_of_the_whole_split():
     module = Supervised(nn.Linear(1, 1), nn.functional.mse_loss, {"mae": MeanAbsoluteError()}, 0.0, 0.0)
     metrics = fit(module, TensorData((x, 3 * x), val=(x, 3 * x), test=(x, 3 * x), batch_size=7))
     assert metrics["val_mae"] == pytest.approx((module.model(x) - 3 * x).abs().mean().item(), rel=1e-5)
+
+
+def test_a_model_with_nothing_to_train_is_told_so():
+    frozen = nn.Linear(2, 3).requires_grad_(False)
+    for model in (nn.Flatten(), frozen):
+        with pytest.raises(ValueError, match="no parameter to train"):
+            Recipe().optimizers(nn.Sequential(model), 0.1, 0.0)

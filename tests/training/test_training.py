@@ -159,8 +159,19 @@ def test_wrong_settings_name_the_way_out(tmp_path, training, search):
         training(tmp_path, mode="maximize")
     with pytest.raises(ValueError, match=r"val_accuracy.*val_acc, val_loss"):
         search(training(tmp_path, monitor="val_accuracy"))
-    with pytest.raises(ValueError, match="without one validation"):
-        search(training(tmp_path, max_epochs=0))
+    for none in (0, -2):
+        with pytest.raises(ValueError, match=rf"max_epochs={none}\): give at least 1"):
+            training(tmp_path, max_epochs=none)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode"), [("val_loss", "max"), ("val/acc", "min"), ("val_MAE", "max"), ("val_f1", "min")]
+)
+def test_a_mode_that_the_name_of_the_metric_contradicts_is_told(tmp_path, training, monitor, mode):
+    other = {"max": "min", "min": "max"}[mode]
+    with pytest.warns(UserWarning, match=f"If that is a mistake, say mode='{other}'"):
+        training(tmp_path, monitor=monitor, mode=mode)
+    training(tmp_path, monitor=monitor, mode=other)  # a warning would be an error here
 
 
 def test_ask_asks_everything_and_trains_nothing(tmp_path, points, training, search):
