@@ -157,7 +157,10 @@ class CrossValidation(Estimator):
     def preview(self, model: nn.Module, run: Run) -> Preview:
         """That of the first fold, for the time that all of them take."""
         of_one = self.folds[0].preview(model, run)
-        names = of_one.metrics and of_one.metrics | {f"{name}_std" for name in of_one.metrics}
+        names = of_one.metrics
+        if names is not None:
+            folds = {f"{self.training.monitor}_fold_{i}" for i in range(len(self.folds))}
+            names = names | {f"{name}_std" for name in names} | folds
         return replace(of_one, seconds=of_one.seconds and of_one.seconds * len(self.folds), metrics=names)
 
     def provenance(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from optnas import CrossValidation, Objective, TensorData, best, create_study, optimize, record
+from optnas.estimation.run import Run
 from optnas.record import End
 from optnas.seeds import seed_everything
 from optnas.tasks import Classification
@@ -46,6 +47,13 @@ def test_the_folds_are_those_of_trainings_by_hand(tmp_path):
     assert len(set(by_hand)) == K
     assert metrics["val_loss"] == pytest.approx(statistics.fmean(by_hand))
     assert metrics["val_loss_std"] == pytest.approx(statistics.stdev(by_hand))
+
+
+def test_the_metrics_of_an_estimate_are_foreseen(tmp_path):
+    estimator = CrossValidation(on(points(), tmp_path, max_epochs=1), 2)
+    foreseen = estimator.preview(network(), Run.of(optuna.trial.FixedTrial({}))).metrics
+    assert foreseen >= estimator(network(), optuna.trial.FixedTrial({})).keys()
+    assert "val_acc_std" in foreseen
 
 
 def test_repeats_divide_anew(tmp_path):
