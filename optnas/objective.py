@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
+from weakref import WeakValueDictionary
 
 import optuna
 import torch
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
-from torch import nn
+from torch import Tensor, nn
 
 from optnas import private, record, twins
 from optnas.answers import ParamsKey, params_key
@@ -53,6 +54,12 @@ MOST_FORESEEN = 20_000
 ANOTHER_NETWORK = (
     "The space builds another network from the same answers, so no winner could be built again. Let it ask "
     "the trial (trial.suggest_int, ...) for what it draws at random."
+)
+
+KEPT_PARTS = (
+    "The space puts the same layer into several networks ({}), so a trial would begin with what others have "
+    "trained. Make all layers inside the function of the space; give weights that all begin with to "
+    "Training(pretrained=...); or freeze the layer (requires_grad_(False), and eval())."
 )
 
 logger = logging.getLogger(__name__)
@@ -120,6 +127,12 @@ class Objective:
                 f"values={values!r} must name a metric and its direction, for example "
                 "values={'val_acc': 'maximize'}, or several."
             )
+        for name, direction in values.items():
+            if self.estimator.values.get(name, direction) != direction:
+                raise ValueError(
+                    f"values={dict(values)!r} would {direction} {name!r}, and the estimator, which keeps the "
+                    f"best epoch, would {self.estimator.values[name]} it. Say the same in both."
+                )
         if example is None and not self.estimator.has_example:
             raise ValueError(
                 "The estimator does not say what its inputs look like; pass example=, a shape with the batch "
@@ -135,15 +148,17 @@ class Objective:
         self.limits = tuple(Limit.of(name, bound) for name, bound in (limits or {}).items())
         self.reuse_twins = reuse_twins
         self._foreseen: dict[ParamsKey, tuple[Sketch, dict[str, Any]]] = {}
+        self._trained: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
         self._glances = self._looks()
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process looks at architectures by itself."""
-        return {**self.__dict__, "_foreseen": {}, "_glances": None}
+        return {**self.__dict__, "_foreseen": {}, "_glances": None, "_trained": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """See `__getstate__`."""
         self.__dict__.update(state)
+        self._trained = WeakValueDictionary()
         self._glances = self._looks()
 
     def _looks(self) -> Glances:
@@ -372,6 +387,9 @@ class Objective:
         def build() -> nn.Module:
             seed_everything(_seed(run))
             model = self._build(answers, example)
+            trains = self.estimator.keeps_weights
+            own = its_own(model, self._trained if trains else {})
+            self._trained.update(own if trains else {})
             record.INITIAL.write(run, _digest(model, known.sequence))
             if is_shared(model):
                 if not self.estimator.scores_given_weights:
@@ -545,6 +563,28 @@ class Objective:
         record.COUNTS.write(run, False)  # whatever an interrupted attempt had begun
         self._judge_limits(run, {**record.facts(run), **record.metrics(run)})
         return tuple(twin.values)
+
+
+def its_own(model: nn.Module, others: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    """What a training changes of a new network, by `id`; nothing of one with shared weights.
+
+    Args:
+        others: Of networks that were built before.
+
+    Raises:
+        SpaceError: one of them is among the others, or is left from a network on the meta device.
+    """
+    if is_shared(model):
+        return {}
+    changed: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.training:
+            mean = module.running_mean  # every batch changes it, though no gradient does
+            changed |= {} if mean is None else {f"{name}.running_mean": mean}
+    for name, tensor in changed.items():
+        if tensor.is_meta or others.get(id(tensor)) is tensor:
+            raise SpaceError(KEPT_PARTS.format(name))
+    return {id(tensor): tensor for tensor in changed.values()}
 
 
 def _violation(limit: Limit, measured: Mapping[str, float]) -> float:

@@ -8,9 +8,12 @@ from optuna.trial import FixedTrial, TrialState
 from torch import nn
 
 from optnas import record
-from optnas.errors import ParamsMismatchError, SpaceError
+from optnas.errors import ParamsMismatchError, SearchFailedError, SpaceError
+from optnas.estimation.estimator import Estimator
 from optnas.facts.fact import Fact
 from optnas.objective import Objective
+from optnas.search.optimize import optimize
+from optnas.search.study import create_study
 from optnas.seeds import derive_seed
 
 
@@ -48,6 +51,79 @@ def test_a_space_that_draws_sizes_without_asking_fails_instead_of_recording_thos
     with pytest.raises(SpaceError, match="another network from the same answers"):
         study.optimize(Objective(drawing, CountingEstimator()), n_trials=1)
     assert study.trials[0].state == TrialState.FAIL
+
+
+class Training(CountingEstimator, Estimator):
+    """Changes weights, as whoever keeps them does, and statistics."""
+
+    keeps_weights = has_example = True
+
+    def __call__(self, model, trial):
+        self.calls.append(trial.number)
+        model(torch.randn(8, 4))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(1)
+        return {"score": float(sum(tensor.abs().sum() for tensor in model.state_dict().values()))}
+
+
+def frozen(layer):
+    return layer.requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [
+        (nn.Linear(4, 4), "0.weight"),
+        (frozen(nn.BatchNorm1d(4)), "0.running_mean"),
+        (frozen(nn.Linear(4, 4)), None),
+        (frozen(nn.BatchNorm1d(4)).eval(), None),
+    ],
+)
+def test_a_layer_that_several_trials_would_train_is_refused_and_a_frozen_one_is_not(layer, name):
+    def space(trial):
+        return nn.Sequential(layer, nn.Linear(4, trial.suggest_int("width", 2, 6)))
+
+    study = optuna.create_study(direction="maximize")
+    objective = Objective(space, Training())
+    for width in (3, 4, 5):
+        study.enqueue_trial({"width": width})
+    study.optimize(objective, n_trials=3, catch=SpaceError)
+    if name is None:
+        assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
+        optimize(create_study(objective), objective, 1)
+        return
+    first, *others = study.trials
+    assert first.state == TrialState.COMPLETE
+    assert all(trial.state == TrialState.FAIL for trial in others)
+    assert f"the same layer into several networks ({name})" in record.why(others[0])
+    with pytest.raises(SearchFailedError, match=f"does not begin: The space puts.*{name}"):
+        optimize(create_study(objective), objective, 1)
+
+
+def test_networks_that_a_space_keeps_are_refused_by_who_trains_and_are_fine_for_who_does_not():
+    kept = {}
+
+    def space(trial):
+        width = trial.suggest_int("width", 2, 3)
+        return kept.setdefault(width, nn.Linear(4, width))
+
+    kept.update({width: nn.Linear(4, width) for width in (2, 3)})
+    estimator = CountingEstimator(asks_lr=False)
+    run(Objective(space, estimator, reuse_twins=False), [{"width": 2}, {"width": 2}])
+    assert estimator.calls == [0, 1]
+    for first_on_meta in (False, True):
+        if first_on_meta:
+            kept.clear()
+        objective = Objective(space, Training())
+        with pytest.raises(SearchFailedError, match="the same layer into several networks"):
+            optimize(create_study(objective), objective, 1)
+
+
+def test_a_direction_against_the_estimators_own_is_refused():
+    with pytest.raises(ValueError, match=r"would minimize 'score', and the estimator.*would maximize it"):
+        Objective(mlp, CountingEstimator(), values={"n_params": "minimize", "score": "minimize"})
 
 
 def test_where_only_a_real_device_shows_all_parameters_they_are_counted_there():

@@ -126,23 +126,31 @@ def call_on_meta(model: nn.Module, inputs: Inputs) -> Any:
 
 
 @contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Train or eval: every module's own mode comes back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
 def inference(model: nn.Module, *, fused: bool = False) -> Iterator[None]:
     """Eval mode without gradients; every module's own mode comes back afterwards.
 
     Unless `fused`, attention goes the way it goes in training: FlopCounterMode does not know the fused
     layers of torch.nn.TransformerEncoder, and they refuse the meta device.
     """
-    modes = [(module, module.training) for module in model.modules()]
     fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(fused and fastpath)
-    model.eval()
     try:
-        with torch.no_grad():
+        with modes_kept(model), torch.no_grad():
+            model.eval()
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
-        for module, training in modes:
-            module.training = training
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from optnas.facts.cost import inference, refuse_lazy
+from optnas.facts.cost import inference, modes_kept, refuse_lazy
 from optnas.facts.fact import Fact, preferred_device
 from optnas.facts.inputs import Example, Inputs, as_inputs
 from optnas.facts.inputs import batch_size as batch_size_of
@@ -262,11 +262,6 @@ def _at(inputs: Inputs, batch_size: int | None) -> Inputs:
 @contextmanager
 def _in_training(model: nn.Module) -> Iterator[None]:
     """Train mode with gradients; every module's own mode comes back afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.train()
-    try:
-        with torch.enable_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    with modes_kept(model), torch.enable_grad():
+        model.train()
+        yield

@@ -18,7 +18,7 @@ from torch.autograd.function import BackwardCFunction
 from torch.utils._pytree import tree_flatten
 
 from optnas.facts.canonical import canonical_form
-from optnas.facts.cost import countable, materialize
+from optnas.facts.cost import countable, materialize, modes_kept
 from optnas.facts.describe import Describer, UnseenError
 from optnas.facts.fact import USUAL, Fact, Pass
 from optnas.facts.graph import reduce
@@ -224,6 +224,10 @@ class _Recording:
 
     def _record(self, build: Callable[[], nn.Module]) -> None:
         model = self.model = self._built(build)
+        with modes_kept(model):  # a layer may be the user's own, which other networks have, too
+            self._watch(model)
+
+    def _watch(self, model: nn.Module) -> None:
         with _ours(self):
             before = None if is_plain(model) else hidden(model, recorded=False)
         modes = {module.training for module in model.modules()}

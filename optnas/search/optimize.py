@@ -75,8 +75,8 @@ def optimize(
         StorageUnavailableError: the storage cannot be read or written for longer than its patience.
         CheckpointError: the state of a training cannot be written; a full disk, for example.
         ValueError: a storage on which no search may work; workers, but a storage that they cannot share, or
-            an objective or a callback that cannot be pickled; fewer than one worker; no time for a trial; or
-            `n_trainings` of an estimator that does not say how often it reports.
+            an objective or a callback that cannot be pickled; fewer than one worker; no time for a trial; a
+            negative `n_trials`; or `n_trainings` of an estimator that does not say how often it reports.
 
     Examples:
         >>> optnas.optimize(study, objective, n_trials=16)  # the study has 15: one more is run
@@ -91,6 +91,8 @@ def optimize(
         raise ValueError(storage.refuses)
     if trial_timeout is not None and not trial_timeout > 0:
         raise ValueError(f"trial_timeout={trial_timeout} must be above 0; None means no limit.")
+    if n_trials is not None and n_trials < 0:
+        raise ValueError(f"n_trials={n_trials}: give at least 0; None means no limit.")
     n_reports = None if n_trainings is None else _reports(n_trainings, objective)
     check_values(study, objective)
     check_fits(study, objective)

@@ -16,7 +16,7 @@ from torch import nn
 from optnas.answers import keep_or_draw
 from optnas.errors import SearchFailedError, SpaceError, TrialPaused, describe_error, is_infrastructure
 from optnas.estimation.run import Run
-from optnas.objective import ANOTHER_NETWORK, Objective
+from optnas.objective import ANOTHER_NETWORK, Objective, its_own
 from optnas.space.explore import walk
 from optnas.strategy.base import fixed_params
 from optnas.training.snapshot import shapes
@@ -74,9 +74,15 @@ def _check_repeats(objective: Objective, params: Mapping[str, Any], model: nn.Mo
     """Build the network again, with other random numbers, and compare.
 
     Raises:
-        SearchFailedError: other parameters came out.
+        SearchFailedError: other parameters came out, or the very same ones.
     """
-    once, again = shapes(model), shapes(objective.build(replay(params)))
+    other = objective.build(replay(params))
+    if objective.estimator.keeps_weights:
+        try:
+            its_own(other, its_own(model, {}))
+        except SpaceError as error:
+            raise _failed(params, error) from error
+    once, again = shapes(model), shapes(other)
     differ = [name for name in {**once, **again} if once.get(name) != again.get(name)]
     if differ:
         built = f"{differ[0]!r} has the shape {once.get(differ[0])}, then {again.get(differ[0])}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy, deepcopy
 from dataclasses import replace
@@ -331,6 +332,13 @@ class Training(Estimator):
 
     def _rehearse(self, model: nn.Module, run: Run, watch: Watch) -> None:
         _check_begins_alone(model)
+        if not any(module.training for module in model.modules()):
+            warnings.warn(
+                "The space returns its model in eval mode, as from_pretrained of Hugging Face does, and "
+                "Lightning trains it so: without dropout, and with the statistics of normalizations as they "
+                "are. If that is not meant, end the space with model.train().",
+                stacklevel=2,
+            )
         state = random_state()
         try:
             copied = deepcopy(model)

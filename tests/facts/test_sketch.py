@@ -634,3 +634,10 @@ def test_twenty_cells_of_equal_branches():
 
     assert fingerprint(lambda: build([0, 1, 2, 3]), SHAPE) == fingerprint(lambda: build([2, 0, 3, 1]), SHAPE)
     assert fingerprint(lambda: build([0, 1, 2, 3]), SHAPE) != fingerprint(lambda: build([0, 1, 2, 2]), SHAPE)
+
+
+def test_modes_stay_as_the_space_left_them():
+    norm = nn.BatchNorm1d(4).eval()
+    model = nn.Sequential(nn.Linear(4, 4), norm, nn.Dropout(0.5))
+    sketch(lambda: model, (2, 4))
+    assert [module.training for module in model] == [True, False, True]

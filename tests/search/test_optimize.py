@@ -341,3 +341,10 @@ def test_code_that_exits_with_0_in_the_process_of_the_search_is_no_success(tmp_p
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert f"ended the process with {way}(0), as if the search were done" in done.stderr
+
+
+def test_a_negative_number_of_trials_is_no_budget():
+    objective = Objective(linear, Score())
+    study = create_study(objective)
+    with pytest.raises(ValueError, match="n_trials=-1: give at least 0"):
+        optimize(study, objective, -1)

@@ -174,6 +174,15 @@ def test_a_mode_that_the_name_of_the_metric_contradicts_is_told(tmp_path, traini
     training(tmp_path, monitor=monitor, mode=other)  # a warning would be an error here
 
 
+def test_a_model_in_eval_mode_is_told_before_it_is_trained_so(tmp_path, training):
+    model = nn.Sequential(nn.Linear(2, 4), nn.Dropout(0.5), nn.Linear(4, 2))
+    training(tmp_path).rehearse(model, Run.of(FixedTrial({})))
+    model[1].eval()  # a part may be meant
+    training(tmp_path).rehearse(model, Run.of(FixedTrial({})))
+    with pytest.warns(UserWarning, match=r"eval mode.*end the space with model.train"):
+        training(tmp_path).rehearse(model.eval(), Run.of(FixedTrial({})))
+
+
 def test_ask_asks_everything_and_trains_nothing(tmp_path, points, training, search):
     def data(trial):
         module = points()
@@ -357,7 +366,7 @@ def test_a_rehearsal_finds_mistakes_and_leaves_nothing(tmp_path, monkeypatch, po
     data.train_dataloader = data.val_dataloader = lambda: loader
     seen = []
     noisy = pl.callbacks.LambdaCallback(on_train_start=lambda trainer, module: seen.append(1))
-    model, run = nn.Linear(2, 2), Run.of(optuna.trial.FixedTrial({}))
+    model, run = nn.Linear(2, 2), Run.of(FixedTrial({}))
 
     def state():
         return [generator.get_state(), torch.get_rng_state(), *model.state_dict().values()]
@@ -382,7 +391,7 @@ def test_a_network_too_large_is_no_mistake_in_the_settings(tmp_path, training):
         def forward(self, x):
             return super().forward(x) + torch.empty(2**60).sum()
 
-    training(tmp_path).rehearse(Large(2, 2), Run.of(optuna.trial.FixedTrial({})))
+    training(tmp_path).rehearse(Large(2, 2), Run.of(FixedTrial({})))
 
 
 def test_data_that_sets_up_its_test_only_for_a_test_is_tested(tmp_path, points, training, search):
