@@ -46,17 +46,21 @@ _log = logging.getLogger(__name__)
 _told: set[str] = set()
 
 
-def describe(thing: Any) -> Any:
+def describe(thing: Any, *, modules: bool = True) -> Any:
     """A JSON-able description, the same in every process: values as they are, large ones by a hash.
 
     Functions and classes of the user are described by their code, defaults, closures and the globals that
     they name; those of installed packages by their names. Objects are described by their class and by what
     pickle would keep of them, private attributes included.
+
+    Args:
+        modules: Whether two functions or classes differ that only stand in modules of different names, as
+            those of a file do that is once run and once imported.
     """
     describer = _active.get()
     if describer is not None:  # asked by an object that is being described
         return describer(thing)
-    token = _active.set(_Describer())
+    token = _active.set(_Describer(modules))
     try:
         return _active.get()(thing)  # type: ignore[misc]  # just set
     finally:
@@ -71,15 +75,16 @@ def contents(tensor: Tensor) -> list[Any]:
     return [flat.view(torch.uint8).numpy()]
 
 
-def digest(thing: Any) -> str:
-    """A hash of its description, 16 hexadecimal digits."""
-    return hashlib.sha256(_json(describe(thing)).encode()).hexdigest()[:16]
+def digest(thing: Any, *, modules: bool = True) -> str:
+    """A hash of its description, 16 hexadecimal digits; `modules`: see `describe`."""
+    return hashlib.sha256(_json(describe(thing, modules=modules)).encode()).hexdigest()[:16]
 
 
 class _Describer:
     """Describes each object once; what refers to something that contains it says so many levels up."""
 
-    def __init__(self) -> None:
+    def __init__(self, modules: bool) -> None:
+        self._modules = modules
         self._known: dict[int, tuple[Any, Any]] = {}  # the object too: so long as it lives, its id is its own
         self._path: list[int] = []
 
@@ -177,7 +182,11 @@ class _Describer:
             around = function.__globals__
             used = sorted(set(_globals(function.__code__)) & around.keys())
             parts.append({name: self._global(around[name], names) for name in used})
-        return f"{_name(function)}:{_hash(parts)}"
+        return f"{self._name(function)}:{_hash(parts)}"
+
+    def _name(self, code: FunctionType | type) -> str:
+        """Of a function or a class of the user's, or of any function."""
+        return _name(code) if self._modules else code.__qualname__
 
     def _cell(self, cell: Any) -> Any:
         try:
@@ -198,9 +207,10 @@ class _Describer:
         if not _is_of_user(thing):
             return _name(thing)
         if issubclass(thing, Enum):
-            return f"{_name(thing)}:{_hash([[name, self(m.value)] for name, m in thing.__members__.items()])}"
+            members = [[name, self(m.value)] for name, m in thing.__members__.items()]
+            return f"{self._name(thing)}:{_hash(members)}"
         own = {name: self._member(part) for name, part in sorted(vars(thing).items()) if _is_own(name, part)}
-        return f"{_name(thing)}:{_hash([[self(base) for base in thing.__bases__], own])}"
+        return f"{self._name(thing)}:{_hash([[self(base) for base in thing.__bases__], own])}"
 
     def _member(self, part: Any) -> Any:
         if isinstance(part, staticmethod | classmethod):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
-from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
 
-from optnas.errors import is_users_code
+from optnas.estimation.settings import digest
 from optnas.objective import Objective
 
 _PACKAGES = ("optnas", "optuna", "torch", "pytorch-lightning")
@@ -43,42 +40,9 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def source_hash(obj: Any) -> str:
-    """A hash of the source code of a space, and of the user's own functions and classes that it uses."""
-    parts: dict[str, None] = {}
-    _collect(obj, parts, set())
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+def source_hash(space: Any) -> str:
+    """A hash of what a space does, and of the user's own functions, classes and values that it uses.
 
-
-def _collect(obj: Any, parts: dict[str, None], seen: set[int]) -> None:
-    """Follow names from function to function, and the fields of nodes, without leaving the user's code."""
-    if id(obj) in seen or isinstance(obj, ModuleType):
-        return
-    seen.add(id(obj))
-    if isinstance(obj, FunctionType | type):
-        try:
-            if not is_users_code(inspect.getfile(obj)):
-                return
-            parts[inspect.getsource(obj)] = None
-        except (OSError, TypeError):  # defined at a prompt, or built in: its name must suffice
-            parts[obj.__qualname__] = None
-        if isinstance(obj, FunctionType):
-            used = inspect.getclosurevars(obj)
-            reached = [*used.globals.values(), *used.nonlocals.values()]
-        else:
-            reached = [value for value in vars(obj).values() if isinstance(value, FunctionType)]
-        for value in reached:
-            _collect(value, parts, seen)
-    elif isinstance(obj, Mapping):
-        for name, value in obj.items():
-            if isinstance(name, str):  # what else a key may be need not even have words
-                parts[f"{name}:"] = None
-            _collect(value, parts, seen)
-    elif isinstance(obj, list | tuple):
-        for value in obj:
-            _collect(value, parts, seen)
-    elif obj is None or isinstance(obj, bool | int | float | str):
-        parts[repr(obj)] = None
-    elif hasattr(obj, "__dict__"):
-        _collect(type(obj), parts, seen)
-        _collect(vars(obj), parts, seen)
+    It is of the code that runs, not of its file, which may have been edited since; comments do not matter.
+    """
+    return digest(space, modules=False)
