@@ -177,7 +177,7 @@ def test_the_example_is_what_the_model_gets_in_training(tmp_path, training, case
             return call_of_step(model, batch) if isinstance(batch, dict) else model(batch[0])
 
     estimator = training(
-        tmp_path, lambda model, trial: lit(model, call), data, monitor="val_loss", max_epochs=1
+        tmp_path, lambda model, trial: lit(model, call), data, monitor="val_loss", mode="min", max_epochs=1
     )
     args, kwargs = as_inputs(estimator.example(Draw(_no_question)), "cpu")
     spy = Spy()
