@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from optnas.space.blocks import GRAPH_CONVS
 from optnas.trial import Trial
 
 LINKS = ("0000", "0001", "0011", "0012", "0013", "0111", "0112", "0122", "0123")
@@ -105,135 +106,6 @@ class GraphNet(nn.Module):
         return scores
 
 
-def gather(x: Tensor, edges: Tensor, weights: Tensor | None = None) -> Tensor:
-    """For each node the sum of what its incoming edges bring, each times its weight."""
-    brought = x[edges[0]] if weights is None else x[edges[0]] * weights[:, None]
-    return torch.zeros_like(x).index_add(0, edges[1], brought)
-
-
-def degrees(x: Tensor, edges: Tensor) -> Tensor:
-    """How many edges lead to each node, `(nodes,)`."""
-    return x.new_zeros(len(x)).index_add(0, edges[1], x.new_ones(edges.shape[1]))
-
-
-def symmetric(x: Tensor, edges: Tensor) -> Tensor:
-    """A weight for each edge: one through the roots of both nodes' degrees, 0 where one has none."""
-    root = degrees(x, edges).clamp(min=1).rsqrt()
-    return root[edges[0]] * root[edges[1]]
-
-
-def with_loops(x: Tensor, edges: Tensor) -> Tensor:
-    """The edges, and one from each node to itself."""
-    own = torch.arange(len(x), device=edges.device)
-    return torch.cat([edges, torch.stack([own, own])], 1)
-
-
-class GCN(nn.Module):
-    """Kipf & Welling, 2017 (arXiv:1609.02907)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.linear = nn.LazyLinear(width, bias=False)
-        self.bias = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
-        edges = with_loops(x, edges)
-        x = self.linear(x)
-        return gather(x, edges, symmetric(x, edges)) + self.bias
-
-
-class GAT(nn.Module):
-    """Veličković et al., 2018 (arXiv:1710.10903), with two heads."""
-
-    def __init__(self, width: int, heads: int = 2) -> None:
-        super().__init__()
-        self.heads = heads
-        self.linear = nn.LazyLinear(width, bias=False)
-        self.source = nn.Parameter(torch.empty(heads, width // heads))
-        self.target = nn.Parameter(torch.empty(heads, width // heads))
-        self.bias = nn.Parameter(torch.zeros(width))
-        for vector in (self.source, self.target):
-            nn.init.xavier_uniform_(vector)
-
-    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
-        edges = with_loops(x, edges)
-        y = self.linear(x).unflatten(1, (self.heads, -1))
-        source, target = (y * self.source).sum(-1), (y * self.target).sum(-1)
-        score = functional.leaky_relu(source[edges[0]] + target[edges[1]], 0.2)
-        index = edges[1][:, None].expand_as(score)
-        highest = score.new_full((len(x), self.heads), float("-inf")).scatter_reduce(0, index, score, "amax")
-        weight = (score - highest.detach()[edges[1]]).exp()
-        total = torch.zeros_like(highest).index_add(0, edges[1], weight)
-        share = weight / total[edges[1]]
-        sums = torch.zeros_like(y).index_add(0, edges[1], y[edges[0]] * share[:, :, None])
-        return sums.flatten(1) + self.bias
-
-
-class GIN(nn.Module):
-    """Xu et al., 2019 (arXiv:1810.00826), with one linear layer."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.linear = nn.LazyLinear(width)
-
-    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
-        y: Tensor = self.linear(x + gather(x, edges))
-        return y
-
-
-class Cheb(nn.Module):
-    """Defferrard et al., 2016 (arXiv:1606.09375), of order two: the node itself and its neighbors."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.own = nn.LazyLinear(width)
-        self.neighbors = nn.LazyLinear(width, bias=False)
-
-    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
-        y: Tensor = self.own(x) - self.neighbors(gather(x, edges, symmetric(x, edges)))
-        return y
-
-
-class SAGE(nn.Module):
-    """Hamilton et al., 2017 (arXiv:1706.02216), with means."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.own = nn.LazyLinear(width, bias=False)
-        self.neighbors = nn.LazyLinear(width)
-
-    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
-        mean = gather(x, edges) / degrees(x, edges).clamp(min=1)[:, None]
-        y: Tensor = self.own(x) + self.neighbors(mean)
-        return y
-
-
-class ARMA(nn.Module):
-    """Bianchi et al., 2019 (arXiv:1901.01343), one stack of one layer."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.own = nn.LazyLinear(width)
-        self.neighbors = nn.LazyLinear(width, bias=False)
-
-    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
-        y: Tensor = functional.relu(self.own(x) + self.neighbors(gather(x, edges, symmetric(x, edges))))
-        return y
-
-
-class Graph(nn.Module):
-    """Morris et al., 2019 (arXiv:1810.02244): the node and the sum of its neighbors."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.own = nn.LazyLinear(width, bias=False)
-        self.neighbors = nn.LazyLinear(width)
-
-    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
-        y: Tensor = self.own(x) + self.neighbors(gather(x, edges))
-        return y
-
-
 class Alone(nn.Module):
     """A linear layer of each node by itself."""
 
@@ -247,13 +119,7 @@ class Alone(nn.Module):
 
 
 OPS: dict[str, Callable[[int], nn.Module]] = {
-    "gat": GAT,
-    "gcn": GCN,
-    "gin": GIN,
-    "cheb": Cheb,
-    "sage": SAGE,
-    "arma": ARMA,
-    "graph": Graph,
+    **GRAPH_CONVS,
     "fc": Alone,
     "skip": lambda width: nn.Identity(),
 }

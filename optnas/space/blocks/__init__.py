@@ -19,6 +19,7 @@ from optnas.space.blocks.embedding import (
     patch_embedding,
     token_embedding,
 )
+from optnas.space.blocks.graphs import GRAPH_CONVS, GraphBlock, graph_conv, pool_graphs
 from optnas.space.blocks.heads import Pool, SequenceHead, head, sequence_head
 from optnas.space.blocks.normalization import (
     NORMS,
@@ -47,6 +48,7 @@ from optnas.space.blocks.transformer import (
 __all__ = [
     "ACTIVATIONS",
     "CELLS",
+    "GRAPH_CONVS",
     "NORMS",
     "SEQUENCE_NORMS",
     "Activation",
@@ -55,6 +57,7 @@ __all__ = [
     "FeaturePyramid",
     "FeatureTokenizer",
     "FeedForward",
+    "GraphBlock",
     "GroupNorm",
     "Inferred",
     "LearnedPositions",
@@ -88,10 +91,12 @@ __all__ = [
     "feature_pyramid",
     "feature_tokenizer",
     "feed_forward",
+    "graph_conv",
     "head",
     "mask_of",
     "mbconv",
     "patch_embedding",
+    "pool_graphs",
     "recurrent",
     "residual",
     "separable_conv",
