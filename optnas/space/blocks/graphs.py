@@ -186,7 +186,8 @@ def graph_conv(
 
     Examples:
         >>> layers = blocks.Stack(
-        ...     blocks.graph_conv(scope(trial, 0), width=8), blocks.graph_conv(scope(trial, 1), width=4)
+        ...     blocks.graph_conv(optnas.scope(trial, "first"), width=8),
+        ...     blocks.graph_conv(optnas.scope(trial, "second"), width=4),
         ... )
         >>> layers(torch.zeros(5, 3), torch.tensor([[0, 1, 2], [1, 2, 3]])).shape
         torch.Size([5, 4])
