@@ -20,11 +20,13 @@ from collections import Counter
 from pathlib import Path
 
 import optuna
-from compute import TASKS, be_quiet
 from optuna.samplers import RandomSampler
 
 from optnas import record
 from optnas.seeds import derive_seed
+
+sys.path.insert(0, str(Path(__file__).parent))
+from compute import TASKS, be_quiet
 
 KEPT = Path(__file__).parent / "results" / "curves.jsonl"
 

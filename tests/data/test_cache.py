@@ -204,7 +204,12 @@ def test_a_training_anew_and_a_test_have_the_split_of_the_study(tmp_path, traini
 
     def make():
         return training(
-            tmp_path, lambda model, trial: Lookup(model), Split(), monitor="val_loss", max_epochs=1
+            tmp_path,
+            lambda model, trial: Lookup(model),
+            Split(),
+            monitor="val_loss",
+            mode="min",
+            max_epochs=1,
         )
 
     study = optuna.create_study(direction="maximize")
