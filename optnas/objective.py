@@ -477,8 +477,7 @@ class Objective:
         Raises:
             SpaceError: the space builds networks of different sizes from the same answers.
         """
-        n_params = count_params(model)
-        if facts.get(N_PARAMS.name, n_params) == n_params:
+        if N_PARAMS.name not in facts or facts[N_PARAMS.name] == (n_params := count_params(model)):
             return
         again = set()
         for i in range(3):
