@@ -9,12 +9,28 @@ from typing import TYPE_CHECKING
 from optnas._lazy import lazily
 
 if TYPE_CHECKING:
+    from optnas import analysis as analysis
+    from optnas import benchmarks as benchmarks
+    from optnas import data as data
     from optnas import devices as devices
+    from optnas import drawing as drawing
     from optnas import errors as errors
     from optnas import facts as facts
+    from optnas import hub as hub
+    from optnas import launch as launch
     from optnas import plots as plots
+    from optnas import progress as progress
     from optnas import record as record
+    from optnas import search as search
+    from optnas import sklearn as sklearn
+    from optnas import space as space
+    from optnas import storage as storage
+    from optnas import strategy as strategy
+    from optnas import surrogate as surrogate
+    from optnas import tasks as tasks
     from optnas import testing as testing
+    from optnas import training as training
+    from optnas import trial as trial
     from optnas.analysis.compare import compare as compare
     from optnas.analysis.explain import explain as explain
     from optnas.analysis.importance import importance as importance

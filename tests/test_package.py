@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fixtures.public import public
 
 import optnas
 
@@ -153,6 +154,11 @@ def test_every_public_name_resolves_and_is_listed_once() -> None:
         assert getattr(optnas, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'mutator'"):
         optnas.mutator  # noqa: B018  (the access is the test)
+
+
+def test_every_package_with_public_names_is_there_without_an_import_of_its_own() -> None:
+    homes = {name.split(".")[1] for name in public().values() if name.count(".") > 1}
+    assert homes - set(optnas.__all__) == set()
 
 
 LAZY = [

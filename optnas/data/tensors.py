@@ -87,6 +87,12 @@ class TensorData(LightningDataModule):
             raise ValueError(
                 f"groups has {len(self.groups)} entries for {n_grouped} rows; give one for each."
             )
+        if self.groups is not None and (
+            none := [i for i, g in enumerate(self.groups) if g is None or g != g]
+        ):
+            raise ValueError(
+                f"groups says of {len(none)} rows, such as row {none[0]}, no group; give each one."
+            )
         kept = np.arange(n_samples)  # of which rows of `train` the rest consists
         # In which row of `train`, continued by a given `val`, the rows of both lie.
         validated = n_samples + np.arange(n_grouped - n_samples)

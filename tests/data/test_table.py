@@ -115,9 +115,97 @@ def test_frames_and_groups_by_name():
 
 
 def test_what_cannot_be_is_said(tmp_path):
-    with pytest.raises(KeyError, match="no column 'cost'; its columns are area, floor"):
+    with pytest.raises(KeyError, match="no column 'cost'; its columns are 'area', 'floor'"):
         TableData(table(), "cost")
     with pytest.raises(ValueError, match=r"'price' is missing in 1 rows, such as row 2"):
         TableData(table(price=np.where(np.arange(N) == 2, np.nan, PRICE)), "price")
     with pytest.raises(ValueError, match="the table has only 'price'"):
         TableData({"price": PRICE}, "price")
+
+
+def test_marks_for_missing_numbers_do_not_make_a_column_one_of_categories(tmp_path):
+    marks = ["NA", "n/a", "?", "", "null", "NaN"]
+    rows = [f"{marks[i] if i < 6 else i}, {'NA' if i % 2 else 'EU'}, {i % 3}" for i in range(N)]
+    (tmp_path / "a.csv").write_text("\n".join(["size, region, kind", *rows]))
+    data = TableData(tmp_path / "a.csv", "kind", ordered=True)
+    assert (data.number_names, data.category_names, data.cardinalities) == (["size"], ["region"], [3])
+    assert data.train[0]["numbers"][:, 0].isnan().nonzero().flatten().tolist() == list(range(6))
+
+
+class NeitherNor:
+    """Answers no question whether it is equal to something, as pandas.NA does."""
+
+    def __ne__(self, other):
+        return self
+
+    def __bool__(self):
+        raise TypeError("boolean value of NA is ambiguous")
+
+
+@pytest.mark.parametrize("gap", [None, float("nan"), NeitherNor()])
+def test_numbers_in_columns_of_objects_are_numbers(gap):
+    def objects(values):
+        return np.array([gap, *values[1:]], dtype=object)
+
+    kept = TableData(
+        {"a": objects(list(range(N))), "b": objects([True, False] * 20), "kind": FLOOR.astype(object)}, "kind"
+    )
+    assert (kept.number_names, kept.category_names, kept.classes) == (["a", "b"], [], [0, 1, 2, 3, 4])
+
+
+def test_times_that_are_missing_are_missing():
+    days = np.array(["NaT", "2020-01-01", "2020-01-03", "2020-02-01"] * 10, "datetime64[D]")
+    data = TableData({"day": days, "x": AREA, "price": PRICE}, "price", batch_size=100)
+    (x,), _ = everything(data.train_dataloader())
+    assert len(x[:, 0].unique()) == 4
+
+
+def test_numbers_that_32_bits_would_take_for_equal_stay_apart():
+    seconds = 1.7e9 + np.arange(N)
+    data = TableData({"at": seconds, "price": seconds}, "price", batch_size=100)
+    (x,), y = everything(data.train_dataloader())
+    assert len(x.unique()) == len(y.unique()) == len(y)
+    assert torch.allclose(x[:, 0], y)
+    mean, deviation = data.target_scale
+    (_,), held = everything(data.val_dataloader())
+    assert set(np.round(held.double().numpy() * deviation + mean, 1)) <= set(seconds)
+
+
+def test_what_only_rounding_changes_is_constant():
+    constant = np.where(np.arange(40) < 24, 0.1, 0.2)  # in the training rows
+    data = TableData({"a": constant, "y": np.arange(40.0)}, "y", ordered=True)
+    (last,), _ = everything(data.test_dataloader())
+    assert last[:, 0].abs().max() < 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([], "has no rows below a header"),
+        (["a,y"], "has no rows below a header"),
+        (["a,a,y", "1,2,3"], "has 2 columns named 'a'"),
+        (["a,y", "1,2", "", "1,000,2"], "Line 4 of .* has 3 entries, and the header 2"),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused(tmp_path, lines, words):
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=words):
+        TableData(tmp_path / "a.csv", "y")
+
+
+@pytest.mark.parametrize("name", ["area", "price"])
+def test_an_infinite_number_is_refused(name):
+    infinite = np.where(np.arange(N) == 3, -np.inf, AREA)
+    with pytest.raises(ValueError, match=f"'{name}' is -inf in row 3"):
+        TableData(table(**{name: infinite}), "price")
+
+
+@pytest.mark.parametrize("column", [["a"] * N, [1] * N, [0.5] * N])
+def test_a_target_of_one_value_is_refused(column):
+    with pytest.raises(ValueError, match="in every row, so there is nothing to learn"):
+        TableData({"x": AREA, "y": column}, "y")
+
+
+def test_rows_without_a_group_are_refused():
+    with pytest.raises(ValueError, match="groups says of 1 rows, such as row 2, no group"):
+        TableData(table(house=[1, 2, None, *range(N - 3)]), "price", groups="house")
