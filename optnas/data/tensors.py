@@ -7,6 +7,7 @@ DataLoader, which collects samples one by one.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator
 from copy import copy
 from typing import Any, Self, TypeAlias
@@ -115,6 +116,8 @@ class TensorData(LightningDataModule):
         self.val: Split = held_out["val"]
         self.test: Split = held_out["test"]
         self._rows = np.concatenate([kept, validated])
+        for name in ("train", "val", "test"):
+            _warn_of_no_numbers(name, self.served(getattr(self, name)))
 
     def fold(self, i: int, k: int, repeat: int = 0) -> Self:
         """The same data, of which fold `i` of `k` validates and the others train; the test data stay.
@@ -241,8 +244,30 @@ def _tensors(name: str, split: Split) -> Split:
     return x, y
 
 
+def _warn_of_no_numbers(name: str, split: Split) -> None:
+    for what, part in zip(("inputs", "targets"), split, strict=True):
+        finite = [
+            leaf.isfinite().reshape(len(leaf), -1).all(1)
+            for leaf in _leaves(part)
+            if leaf.is_floating_point()
+        ]
+        if finite and (rows := (~torch.stack(finite).all(0)).nonzero().flatten()).numel():
+            warnings.warn(
+                f"In {len(rows)} rows of the {name} data, such as row {rows[0]}, {what} are infinite or no "
+                "number. A network that meets them learns nothing, unless it was made for that: fill the "
+                "gaps, or leave the rows out.",
+                stacklevel=3,
+            )
+
+
 def _tensor(part: Any) -> Tensor:
-    tensor = torch.as_tensor(np.asarray(part) if not isinstance(part, Tensor) else part)
+    array = part if isinstance(part, Tensor) else np.asarray(part)
+    if isinstance(array, np.ndarray) and array.dtype.kind not in "fiubc":
+        raise TypeError(
+            f"TensorData holds an array of {array.dtype}, and tensors are of numbers. Number classes that "
+            "are texts: np.unique(y, return_inverse=True)[1]; or use optnas.data.TableData."
+        )
+    tensor = torch.as_tensor(array)
     return tensor.float() if tensor.dtype == torch.float64 else tensor
 
 

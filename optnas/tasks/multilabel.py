@@ -59,19 +59,26 @@ class _Labeler(Supervised):
     def pair(self, output: Any, y: Any) -> tuple[Any, Any]:
         n_labels = self.loss.n_labels
         if n_labels == 1:
-            output, y = (t[:, 0] if isinstance(t, Tensor) and t.ndim == 2 else t for t in (output, y))
+            pair = (output, y)
+            output, y = (t[:, 0] if isinstance(t, Tensor) and t.shape[1:] == (1,) else t for t in pair)
         shape = (len(y),) if n_labels == 1 else (len(y), n_labels)
         for what, part in (("model returned", output), ("targets are", y)):
             if not isinstance(part, Tensor) or part.shape != shape:
                 got = tuple(part.shape) if isinstance(part, Tensor) else f"a {type(part).__name__}"
                 raise ValueError(f"MultiLabel(n_labels={n_labels}) takes {shape}; the {what} {got}.")
+        labels = y[y != self.loss.ignore_index]
+        if ((labels < 0) | (labels > 1)).any():
+            raise ValueError(
+                f"MultiLabel takes targets of 0 and 1, or {self.loss.ignore_index} where they do not count; "
+                f"these are {labels.min().item():g}..{labels.max().item():g}."
+            )
         return output, y
 
     def measured(self, output: Any, y: Any) -> tuple[Any, Any] | None:
         counted = y != self.loss.ignore_index
         if not counted.any():
             return None
-        probabilities, y = output.sigmoid(), y.long()
+        probabilities, y = output.sigmoid(), y.round().long()
         return (probabilities, y) if y.ndim == 2 else (probabilities[counted], y[counted])
 
     def score(self, output: Any, y: Any) -> tuple[Tensor, Tensor | int]:

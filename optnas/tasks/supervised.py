@@ -163,7 +163,13 @@ class Supervised(LightningModule):
         if isinstance(y, Tensor):  # of several targets, the loss knows what is what
             output = batches.main(output)
         output, y = self.pair(output, y)
-        return output, y, *self.score(output, y)
+        loss, n = self.score(output, y)
+        if loss.numel() != 1:
+            raise ValueError(
+                f"The loss has the shape {tuple(loss.shape)}, and one number is needed: let it return the "
+                "mean, as losses of torch do without reduction='none'."
+            )
+        return output, y, loss, n
 
     def _start(self) -> None:
         self._loss = _Mean()
@@ -260,5 +266,10 @@ def learning_rate(lr: LearningRate, trial: Trial) -> float:
     if callable(lr):
         return lr(trial)
     if isinstance(lr, tuple | list):
+        if len(lr) != 2 or not 0 < lr[0] <= lr[1]:
+            raise ValueError(
+                f"lr={lr!r}: give a number, the lowest and the highest, both above 0, as in lr=(1e-4, 1e-2), "
+                "or a function: lr=lambda trial: trial.suggest_categorical('lr', [1e-3, 1e-2])."
+            )
         return trial.suggest_float("lr", *lr, log=True)
     return lr

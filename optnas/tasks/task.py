@@ -68,6 +68,8 @@ class Task(ABC):
         **more: Any,
     ) -> Supervised:
         """A module of this kind, with all that the task says in general."""
+        if "loss" in self.metrics:
+            raise ValueError("metrics={'loss': ...} would be logged over the loss; give it another name.")
         return kind(
             model,
             loss=loss,

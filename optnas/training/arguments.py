@@ -9,6 +9,7 @@ from copy import copy, deepcopy
 from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.plugins.io import AsyncCheckpointIO
 
 _LOW_IS_GOOD = {"loss", "error", "mae", "mse", "rmse", "nll", "perplexity"}
@@ -29,18 +30,25 @@ def check_monitor(task: Any, monitor: str, mode: str) -> None:
     """
     if mode not in ("max", "min"):
         raise ValueError(f"mode={mode!r}: is a high or a low {monitor} good? Give 'max' or 'min'.")
-    names = set(monitor.lower().replace("/", "_").split("_"))
-    if (mode == "max" and names & _LOW_IS_GOOD) or (mode == "min" and names & _HIGH_IS_GOOD):
-        warnings.warn(
-            f"Training(monitor={monitor!r}, mode={mode!r}) takes a {'high' if mode == 'max' else 'low'} "
-            f"{monitor} for good. If that is a mistake, say mode={'min' if mode == 'max' else 'max'!r}.",
-            stacklevel=3,
-        )
+    if _contradicts(monitor, mode):
+        warnings.warn(_doubtful("Training", monitor, mode), stacklevel=3)
     if isinstance(task, Monitored) and (monitor, mode) != (task.monitor, task.mode):
         raise ValueError(
             f"Training(monitor={monitor!r}, mode={mode!r}) may keep any epoch of {type(task).__name__}, and "
             f"what it learned last would be lost: give monitor={task.monitor!r}, mode={task.mode!r}."
         )
+
+
+def _contradicts(monitor: str, mode: str) -> bool:
+    names = set(monitor.lower().replace("/", "_").split("_"))
+    return bool(names & (_LOW_IS_GOOD if mode == "max" else _HIGH_IS_GOOD))
+
+
+def _doubtful(who: str, monitor: str, mode: str) -> str:
+    return (
+        f"{who}(monitor={monitor!r}, mode={mode!r}) takes a {'high' if mode == 'max' else 'low'} "
+        f"{monitor} for good. If that is a mistake, say mode={'min' if mode == 'max' else 'max'!r}."
+    )
 
 
 def check_trainer(trainer: Mapping[str, Any], max_epochs: int | None, can_stop: bool) -> None:
@@ -73,8 +81,11 @@ def check_trainer(trainer: Mapping[str, Any], max_epochs: int | None, can_stop: 
         )
 
 
-def check_callbacks(callbacks: Any, monitor: str) -> None:
-    """Raises TypeError for what is neither a list of callbacks nor a function that makes them."""
+def check_callbacks(callbacks: Any, monitor: str, mode: str) -> None:
+    """Raises TypeError for what is neither a list of callbacks nor a function that makes them.
+
+    Warns of one that would stop a training while it gets better.
+    """
     if callable(callbacks):
         return
     if isinstance(callbacks, pl.Callback):
@@ -87,6 +98,10 @@ def check_callbacks(callbacks: Any, monitor: str) -> None:
                 f"callbacks holds {callback!r}, which is no Lightning callback; give objects such as "
                 "EarlyStopping(...), or a function of the trial that makes them all."
             )
+        if isinstance(callback, EarlyStopping):
+            own = callback.monitor, callback.mode
+            if _contradicts(*own) or (callback.monitor == monitor and callback.mode != mode):
+                warnings.warn(_doubtful(type(callback).__name__, *own), stacklevel=3)
 
 
 def copies(thing: Any) -> Any:

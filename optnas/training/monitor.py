@@ -142,6 +142,12 @@ class Monitor(Checkpoint):
             self._judge(trainer, ended=trainer.is_last_batch)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.fit_loop.epoch_loop.batch_progress.current.ready == 0:
+            raise ValueError(
+                f"In epoch {trainer.current_epoch} the training data had no batch. Let train_dataloader() "
+                "return what can be gone through in every epoch, a DataLoader or a list, and no iterator or "
+                "generator."
+            )
         if not trainer.enable_validation and self._early is None:
             self.take(pl_module)
             self._score(trainer)

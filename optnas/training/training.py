@@ -135,7 +135,7 @@ class Training(Estimator):
             )
         check_inherit(inherit, keep, is_pretrained=pretrained is not None)
         check_trainer(trainer, max_epochs, can_stop=time_limit is not None or bool(callbacks))
-        check_callbacks(callbacks, monitor)
+        check_callbacks(callbacks, monitor, mode)
         self.task = task
         self.data = data
         self.monitor = monitor
@@ -297,8 +297,9 @@ class Training(Estimator):
     def rehearse(self, model: nn.Module, run: Run) -> Collection[str] | None:
         """One training step and one validation step, on copies; nothing is kept or changed.
 
-        Of the callbacks only Lightning's EarlyStopping takes part, and no logger. Returned are the names of
-        the metrics that a task of ours logs; a callback, or a task of another class, may log more later.
+        Where only every nth epoch is validated, there are n epochs of one step. Of the callbacks only
+        Lightning's EarlyStopping takes part, and no logger. Returned are the names of the metrics that a task
+        of ours logs; a callback, or a task of another class, may log more later.
 
         Raises:
             ValueError: the task does not log `monitor`.
@@ -363,9 +364,11 @@ class Training(Estimator):
                 "limit_val_batches": min(watch.most, given.get("limit_val_batches", watch.most)),
             }
             early = [deepcopy(callback) for callback in own if type(callback) is EarlyStopping]
+            every = given.get("check_val_every_n_epoch") or 1
             trainer = pl.Trainer(
                 **{"devices": 1, **given, **limits, **_QUIETLY},
-                max_epochs=1,
+                max_epochs=every,
+                min_epochs=every,  # until it validates
                 callbacks=[watch, *early],
                 logger=False,
                 default_root_dir=folder,
@@ -606,7 +609,7 @@ _BATCH = 64  # samples on which a child is compared with its parent
 # Arguments of the Trainer that a rehearsal leaves out: they measure, log, keep or end something.
 _NOT_REHEARSED = frozenset((
     "fast_dev_run", "overfit_batches", "max_steps", "min_steps", "max_time", "min_epochs", "profiler",
-    "check_val_every_n_epoch", "val_check_interval", "default_root_dir", "reload_dataloaders_every_n_epochs",
+    "val_check_interval", "default_root_dir", "reload_dataloaders_every_n_epochs",
     "log_every_n_steps", "accumulate_grad_batches",
 ))  # fmt: skip
 _QUIETLY = {

@@ -195,3 +195,17 @@ def test_named_tuples_stay_what_they_are():
 def test_inputs_without_rows_are_refused(x):
     with pytest.raises(ValueError, match="first dimension"):
         TensorData((x, torch.zeros(3)))
+
+
+@pytest.mark.parametrize("part", ["inputs", "targets"])
+def test_rows_with_what_is_no_number_are_told(part):
+    x, y = torch.rand(20, 3), torch.rand(20)
+    TensorData(({"a": x, "b": torch.arange(20)}, y))  # a warning would be an error
+    (x if part == "inputs" else y)[[3, 4]] = torch.nan
+    with pytest.warns(UserWarning, match=f"In 2 rows of the train data, such as row 3, {part} are infinite"):
+        TensorData(({"a": x, "b": torch.arange(20)}, y), val=(x[5:], y[5:]), test=(x[5:], y[5:]))
+
+
+def test_texts_are_refused():
+    with pytest.raises(TypeError, match=r"array of <U1.* np.unique\(y, return_inverse=True\)"):
+        TensorData((torch.rand(4, 2), np.array(list("abab"))))

@@ -46,8 +46,23 @@ def test_several_labels_of_which_some_do_not_count():
     assert 0 < metrics["val_f1"] <= 1
 
 
+def test_shares_of_labels_are_the_nearer_one_to_metrics():
+    y = (X[:, :1] > 0).float() * 0.9
+    data = TensorData((X, y), val=(X, y), batch_size=10)
+    metrics = fit(MultiLabel(lr=0.1)(nn.Linear(3, 1), no_questions()), data, epochs=9)
+    assert metrics["val_acc"] > 0.6  # all labels are 0 where 0.9 is cut to 0
+
+
 def test_what_does_not_fit_is_said():
     with pytest.raises(ValueError, match=r"takes \(50, 2\); the model returned \(50, 3\)"):
         MultiLabel(2)(nn.Identity(), no_questions()).training_step((X, X[:, :2]), 0)
+    for output, y in ((X, X), (X[:, :1], X), (X, X[:, 0])):  # one of three columns is not meant
+        with pytest.raises(ValueError, match=r"MultiLabel\(n_labels=1\) takes \(50,\); the .* \(50, 3\)"):
+            MultiLabel()(nn.Identity(), no_questions()).training_step((output, y), 0)
+    for label in (-1, 2):
+        y = torch.where(X[:, 0] > 0, label, 0)
+        y[0] = -100
+        with pytest.raises(ValueError, match=rf"targets of 0 and 1, or -100 .*; these are .*{label}"):
+            MultiLabel()(nn.Identity(), no_questions()).training_step((X[:, 0], y), 0)
     with pytest.raises(ValueError, match="give 2 numbers"):
         MultiLabel(2, positive_weights=[1.0])

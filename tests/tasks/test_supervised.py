@@ -5,6 +5,7 @@ from fixtures.tasks import blobs, fit, no_questions
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torchmetrics import MeanAbsoluteError
+from torchmetrics.classification import MulticlassAccuracy
 
 from optnas.data import TensorData
 from optnas.tasks import Classification, Regression, Supervised
@@ -153,3 +154,21 @@ def test_a_model_with_nothing_to_train_is_told_so():
     for model in (nn.Flatten(), frozen):
         with pytest.raises(ValueError, match="no parameter to train"):
             Recipe().optimizers(nn.Sequential(model), 0.1, 0.0)
+
+
+@pytest.mark.parametrize("lr", [(0, 1e-2), (1e-1, 1e-3), [1e-3, 3e-3, 1e-2]])
+def test_a_range_of_learning_rates_that_is_none_names_the_way_out(lr):
+    with pytest.raises(ValueError, match=r"^lr=.*: give a number, the lowest and the highest"):
+        Classification(2, lr=lr)(nn.Linear(2, 2), Draw(lambda name, distribution: distribution.low))
+
+
+def test_a_loss_of_every_row_is_refused():
+    module = Regression(nn.MSELoss(reduction="none"))(nn.Linear(2, 1), Draw(None))
+    with pytest.raises(ValueError, match=r"The loss has the shape \(4,\), and one number is needed"):
+        module.training_step((torch.rand(4, 2), torch.rand(4)), 0)
+
+
+def test_a_metric_does_not_take_the_place_of_the_loss():
+    task = Classification(2, metrics={"loss": MulticlassAccuracy(2)})
+    with pytest.raises(ValueError, match="give it another name"):
+        task(nn.Linear(2, 2), Draw(None))

@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.profilers import SimpleProfiler
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
@@ -174,6 +175,22 @@ def test_a_mode_that_the_name_of_the_metric_contradicts_is_told(tmp_path, traini
     training(tmp_path, monitor=monitor, mode=other)  # a warning would be an error here
 
 
+@pytest.mark.parametrize("monitor", ["val_f1", "score"])
+def test_stopping_a_training_that_gets_better_is_told(tmp_path, training, monitor):
+    with pytest.warns(UserWarning, match=rf"EarlyStopping\(monitor='{monitor}', mode='min'.*say mode='max'"):
+        training(tmp_path, monitor=monitor, callbacks=[EarlyStopping(monitor)])
+    training(tmp_path, monitor=monitor, callbacks=[EarlyStopping(monitor, mode="max")])
+    training(tmp_path, monitor=monitor, callbacks=[EarlyStopping("val_loss")])
+
+
+def test_an_iterator_that_lasts_for_one_epoch_is_told(tmp_path, points, training, search):
+    data = points()
+    data.train_dataloader = lambda: iter(TensorData.train_dataloader(data))
+    search(training(tmp_path, data=data, max_epochs=1))
+    with pytest.raises(ValueError, match=r"In epoch 1 the training data had no batch.*no iterator"):
+        search(training(tmp_path, data=data, max_epochs=2))
+
+
 def test_a_model_in_eval_mode_is_told_before_it_is_trained_so(tmp_path, training):
     model = nn.Sequential(nn.Linear(2, 4), nn.Dropout(0.5), nn.Linear(4, 2))
     training(tmp_path).rehearse(model, Run.of(FixedTrial({})))
@@ -217,8 +234,8 @@ def test_settings_tell_what_changes_the_result(tmp_path, training):
         training(tmp_path, lambda model, trial: Classification(2)(model, trial)),
         training(tmp_path, data=Digits()),
         training(tmp_path, gradient_clip_val=1.0),
-        training(tmp_path, callbacks=[EarlyStopping("val_acc", patience=2)]),
-        training(tmp_path, callbacks=[EarlyStopping("val_acc", patience=3)]),
+        training(tmp_path, callbacks=[EarlyStopping("val_loss", patience=2)]),
+        training(tmp_path, callbacks=[EarlyStopping("val_loss", patience=3)]),
         training(tmp_path, time_limit=3),
     ]
     assert len({json.dumps(estimator.settings) for estimator in [training(tmp_path), *others]}) == 9
@@ -371,7 +388,17 @@ def test_a_rehearsal_finds_mistakes_and_leaves_nothing(tmp_path, monkeypatch, po
     def state():
         return [generator.get_state(), torch.get_rng_state(), *model.state_dict().values()]
 
+    def plateau(model, trial):
+        module = Classification(2)(model, trial)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+        configured = {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val_loss"}}
+        module.configure_optimizers = lambda: configured
+        return module
+
     before = [value.clone() for value in state()]
+    training(tmp_path, data=data, check_val_every_n_epoch=2).rehearse(model, run)
+    training(tmp_path, data=data, task=plateau).rehearse(model, run)
     training(tmp_path, data=data, callbacks=[noisy], logger=True).rehearse(model, run)
     assert all(map(torch.equal, before, state()))
     assert (seen, list(tmp_path.iterdir())) == ([], [])
@@ -380,8 +407,9 @@ def test_a_rehearsal_finds_mistakes_and_leaves_nothing(tmp_path, monkeypatch, po
         "n_classes=3": {"task": Classification(3)},
         "val_los": {"callbacks": [EarlyStopping("val_los")]},
         "precision|nonsense": {"precision": "nonsense"},
+        "val_loss": {"task": plateau, "check_val_every_n_epoch": 2},  # which epoch 0 does not know
     }.items():
-        with pytest.raises((ValueError, RuntimeError), match=match):
+        with pytest.raises((ValueError, RuntimeError, MisconfigurationException), match=match):
             training(tmp_path, **{"data": data, **options}).rehearse(model, run)
     assert all(map(torch.equal, before, state()))
 
