@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optnas.data.tensors import Split, TensorData
+from optnas.data.tensors import PARTS, Split, TensorData
 
 
 class ColumnData(TensorData):
@@ -18,18 +18,22 @@ class ColumnData(TensorData):
         dataset = load_dataset("rotten_tomatoes").map(lambda row: tokenizer(row["text"]), batched=True)
         data = ColumnData(dataset, inputs=("input_ids", "attention_mask"), target="label")
 
-    A `DatasetDict` is taken by its parts train, validation and test. Sequences of different lengths are
-    padded with zeros at their ends, or with what `padding` says, to the longest of all; with one
-    input a model gets it alone, with several by their names.
+    A `DatasetDict` is taken by its parts train, validation (or val, valid, dev) and test. Sequences of
+    different lengths are padded at their ends to the longest of all, with what `padding` says; by default
+    inputs with zeros, and targets of whole numbers with -100, which counts in no task. With one input a model
+    gets it alone, with several by their names.
 
     Args:
         dataset: a mapping from names to columns, something whose `dataset[name]` is a column, or a mapping
             of such parts.
         inputs: columns of numbers, or of sequences or images of numbers.
         target: the column to predict.
-        padding: values for columns that are not padded with zeros, such as `{"labels": -100}`.
+        padding: values for columns that are padded with others, such as `{"input_ids": 1}`.
         **options: of `TensorData`: `val`, `test`, `batch_size`, `seed`, `augment`, `mix`, `groups`,
             `ordered`.
+
+    Raises:
+        ValueError: targets of real numbers differ in length, and `padding` does not say what fills them up.
 
     Examples:
         >>> columns = {"ids": [[1, 2], [3], [4, 5, 6]] * 10, "label": [0, 1, 2] * 10}
@@ -52,16 +56,17 @@ class ColumnData(TensorData):
         names = [inputs] if isinstance(inputs, str) else list(inputs)
         parts = {}
         if isinstance(dataset, Mapping) and "train" in dataset:
-            known = {"train": "train", "validation": "val", "val": "val", "test": "test"}
-            parts = {known[name]: part for name, part in dataset.items() if name in known}
+            parts = {PARTS[name]: part for name, part in dataset.items() if name in PARTS}
         parts = parts or {"train": dataset}
-        filled = dict(padding or {})
         every = (*names, target)
         rows = {part: {name: _rows(columns[name]) for name in every} for part, columns in parts.items()}
         longest = {
             name: max((len(row) for part in rows.values() for row in part[name] if np.ndim(row)), default=0)
             for name in every
         }
+
+        given = dict(padding or {})
+        filled = given if target in given else {**given, **_of_target(target, rows)}
 
         def split(part: Mapping[str, Any]) -> Split:
             made = {name: padded(part[name], filled.get(name, 0), longest[name]) for name in every}
@@ -70,6 +75,19 @@ class ColumnData(TensorData):
 
         made = {name: split(part) for name, part in rows.items()}
         super().__init__(made.pop("train"), **{**options, **made})
+
+
+def _of_target(target: str, parts: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """What fills up targets that differ in length; nothing where none do."""
+    rows = [row for part in parts.values() for row in part[target] if np.ndim(row)]
+    if len({len(row) for row in rows}) < 2:
+        return {}
+    if any(row.dtype.kind != "i" for row in rows if len(row)):
+        raise ValueError(
+            f"The targets {target!r} differ in length, and filled up with zeros these would count. Give them "
+            f"one length, or say padding={{{target!r}: ...}} and let the loss leave that out."
+        )
+    return {target: -100}
 
 
 def padded(rows: Sequence[Any], value: int = 0, length: int = 0) -> Tensor:

@@ -23,6 +23,9 @@ Split: TypeAlias = tuple[Any, Any]
 Augment: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
 Mix: TypeAlias = Callable[[Any, Any, torch.Generator], tuple[Any, Any]]
 
+PARTS = {"train": "train", "test": "test", **dict.fromkeys(("val", "validation", "valid", "dev"), "val")}
+"""What the parts of data sets and folders are called, and which argument of `TensorData` each is."""
+
 
 class TensorData(LightningDataModule):
     """Tensors `(x, y)` split into training, validation and test data.

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from optnas.data import ColumnData, padded
@@ -33,16 +34,22 @@ def test_sequences_are_padded_and_columns_come_by_name():
 
 def test_one_input_comes_alone_and_parts_are_taken():
     part = {name: column[:8] for name, column in COLUMNS.items()}
-    data = ColumnData({"train": COLUMNS, "validation": part, "test": part}, "input_ids", "label")
+    data = ColumnData({"train": COLUMNS, "valid": part, "test": part}, "input_ids", "label")
     assert [len(split[1]) for split in (data.train, data.val, data.test)] == [30, 8, 8]
     assert data.train[0].shape == (30, 4)
 
 
 def test_targets_may_be_sequences_padded_with_what_does_not_count():
     tags = {**COLUMNS, "tags": [[2] * n for n in LENGTHS]}
-    data = ColumnData(tags, ("input_ids",), "tags", padding={"tags": -100})
+    data = ColumnData(tags, ("input_ids",), "tags")
     assert torch.equal(data.train[1] == 2, data.train[0] > 0)
     assert (data.train[1] == -100).any()
+    other = ColumnData(tags, ("input_ids",), "tags", padding={"tags": 7})
+    assert other.train[1].unique().tolist() == [2, 7]
+    numbers = {**COLUMNS, "tags": [[2.5] * n for n in LENGTHS]}
+    with pytest.raises(ValueError, match=r"targets 'tags' differ in length.*padding={'tags': \.\.\.}"):
+        ColumnData(numbers, ("input_ids",), "tags")
+    assert (ColumnData(numbers, ("input_ids",), "tags", padding={"tags": -1}).train[1] == -1).any()
 
 
 def test_padding():
