@@ -97,7 +97,7 @@ MISTAKES: dict[str, tuple[dict[str, str], str, int, str]] = {
         *("training", 17, "Nothing was validated.*limit_val_batches"),
     ),
     "a loss that is no number": (
-        {"manual_seed(0))": "manual_seed(0)).sub(0.5).log()"},
+        {"nn.Linear(width, 2))": 'nn.Linear(width, 2), nn.Threshold(1e9, float("nan")))'},
         *("training", 14, "The loss of the very first step is nan"),
     ),
     "an early stopping by no metric": (
