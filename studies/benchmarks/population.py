@@ -2,21 +2,21 @@
 
     python studies/benchmarks/population.py [--seeds 10] [--size 8] [--epochs 16] [--file population.jsonl]
 
-Small convolutional networks for handwritten digits (629 to train on, 809 to validate on, 359 to test on):
-widths, kernels, depths and the learning rate. Each search has the epochs of `--size` whole trainings, of
-`--epochs` each. *As found*: test accuracy of the trial with the best validation accuracy, as the search left
-it; the network of a population has its weights from ancestors, and the learning rates of several trials
-behind it. *From scratch*: the same answers, trained anew from one seed. Means over seeds with 95 % intervals
-by Student; a lead is that over random search with the same seed. Halving may take some epochs more than its
-share. Searches that stand in the file are not done again.
+The space and the digits of `studies/inherit.py`, and the learning rate. Each search has the epochs of
+`--size` whole trainings, of `--epochs` each. *As found*: test accuracy of the trial with the best
+validation accuracy, as the search left it; the network of a population has its weights from ancestors, and
+the learning rates of several trials behind it. *From scratch*: the same answers, trained anew from one seed.
+Means over seeds with 95 % intervals by Student; a lead is that over random search with the same seed. Halving
+may take some epochs more than its share. Searches that stand in the file are not done again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,9 +25,6 @@ import optuna
 import torch
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import RandomSampler
-from scipy import stats
-from sklearn.datasets import load_digits
-from torch import nn
 
 from optnas import (
     Classification,
@@ -41,30 +38,15 @@ from optnas import (
 )
 from optnas.search import train
 from optnas.seeds import derive_seed
-from optnas.space.blocks import conv, head
 from optnas.strategy import PopulationPruner
 from optnas.training.inheritance import Inherit
-from optnas.trial import Trial, scope
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from inherit import digits, interval, space
 
 RANDOM = "random search"
 PAUSES = 3
 """How often a population pauses."""
-
-
-def space(trial: Trial) -> nn.Module:
-    layers = []
-    for stage in range(2):
-        of_stage = scope(trial, "stage", stage)
-        for i in range(of_stage.suggest_int("depth", 1, 3)):
-            layer = scope(of_stage, "conv", i)
-            layers.append(conv(layer, width=(4, 8, 12, 16), kernel=(1, 3), stride=2 if i == 0 else 1))
-    return nn.Sequential(*layers, head(trial, n_classes=10))
-
-
-def digits() -> TensorData:
-    found = load_digits()
-    x = torch.tensor(found.images, dtype=torch.float32).unsqueeze(1) / 16
-    return TensorData((x, torch.tensor(found.target)), val=0.45, test=0.2, batch_size=32)
 
 
 Way: TypeAlias = tuple[BasePruner, Callable[[int], Any], Inherit | None]
@@ -110,12 +92,6 @@ def searched(way: Way, seed: int, size: int, epochs: int, data: TensorData) -> d
             "found": training.test(model, study, best)["test_acc"],
             "scratch": again["test_acc"],
         }
-
-
-def interval(numbers: Sequence[float] | np.ndarray, sign: str = "") -> str:
-    """The mean with its 95 % interval."""
-    half = stats.t.ppf(0.975, len(numbers) - 1) * np.std(numbers, ddof=1) / len(numbers) ** 0.5
-    return f"{np.mean(numbers):{sign}.4f} ± {half:.4f}"
 
 
 def main() -> None:
