@@ -61,7 +61,9 @@ class Darts(Monitored):
 
     Args:
         task: what the networks learn.
-        lr: of the alphas; 3e-4 is the paper's, for some ten thousand steps. A short training needs more.
+        lr: of the alphas; 3e-4 is the paper's, for some ten thousand steps. A short training needs more. 0
+            leaves them all but equal, so that `perturb` alone decides: weights then learn under a mixture
+            that prefers nothing, and no step of alphas costs time.
         weight_decay: of the alphas.
         second_order: take into account that weights follow alphas: the alphas are trained for the weights
             after their next step, for which a plain step of gradient descent stands. Costs three passes more.
@@ -118,8 +120,15 @@ class Darts(Monitored):
         ):
             if value is not None and not value >= low:
                 raise ValueError(f"Darts({name}={value}) must be at least {low}.")
-        if not self.lr > 0:
-            raise ValueError(f"Darts(lr={self.lr}) must be above 0.")
+        if not self.lr >= 0:
+            raise ValueError(f"Darts(lr={self.lr}) must be at least 0.")
+        if self.lr == 0 and self.perturb is None:
+            raise ValueError("Darts(lr=0): alphas that stay as they are decide nothing; give perturb=1, say.")
+        if self.lr == 0 and self.oles is not None:
+            raise ValueError(
+                f"Darts(lr=0, oles={self.oles}): OLES looks at gradients of the steps of the alphas, and "
+                "there are none; leave it out."
+            )
         if self.temperatures is not None and not min(self.temperatures) > 0:
             raise ValueError(f"Darts(temperatures={self.temperatures}) must both be above 0.")
         if self.oles is not None and not -1 < self.oles < 1:
@@ -241,7 +250,7 @@ class _Search:
         self.context.close()
         epoch = self.module.current_epoch
         draw = _Draw(self, np.random.default_rng(derive_seed("darts", self.seed, epoch, batch_idx)))
-        if self.how.warmup <= epoch < self.decides_from:
+        if self.how.lr and self.how.warmup <= epoch < self.decides_from:
             self._learn(batch, next(self.batches), batch_idx, draw)
         if batch_idx % LOOKS == 0:
             self.gaps.append(self._gap(next(self.batches), batch_idx))

@@ -263,11 +263,11 @@ class Mixture(nn.Module):
         it can.
 
         Raises:
-            ValueError: nobody has trained the alphas, or `n` is below 1.
+            ValueError: nobody has trained the alphas or made the decisions, or `n` is below 1.
         """
         if n < 1:
             raise ValueError(f"n={n}: ask for at least 1 network.")
-        if not self.steps:
+        if not self.steps and self.undecided():
             raise ValueError(
                 "This mixture is untrained: its alphas are as they were drawn. Train one with "
                 "Objective(mixture.untrained, Training(Darts(task), ...)), and take the trained one from "

@@ -94,6 +94,21 @@ def test_choices_that_became_others_that_python_calls_equal_are_seen() -> None:
         optimize(study, objective_of(of_acts(True, "Tanh")), n_trials=4)
 
 
+@pytest.mark.parametrize(("asks", "times"), [(False, 1), (True, 20)])
+def test_a_space_that_asks_nothing_is_built_once_to_see_what_it_asks(asks: bool, times: int) -> None:
+    built = []
+
+    def space(trial: Any) -> nn.Module:
+        built.append(trial.suggest_int("width", 1, 64) if asks else 3)
+        return nn.Linear(4, built[-1])
+
+    objective = objective_of(space)
+    study = create_study(objective, seed=0)
+    built.clear()
+    check_fits(study, objective)
+    assert len(built) == times
+
+
 def test_a_range_may_change() -> None:
     def space(trial: Any, high: int = 8) -> nn.Module:
         return nn.Linear(4, trial.suggest_int("width", 1, high))

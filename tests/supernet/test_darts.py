@@ -204,6 +204,7 @@ WAYS = {
     "gumbel, partial": {"temperatures": (10, 0.1), "partial": 2, "warmup": 1},
     "oles": {"oles": 0.9},
     "perturb": {"perturb": 1},
+    "perturb alone": {"lr": 0.0, "perturb": 1},
 }
 
 
@@ -214,7 +215,7 @@ def test_a_search_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path, way,
 
     def weights(name, interrupt):
         folder = tmp_path / name
-        task = Darts(Classification(2, lr=0.05), lr=0.1, **WAYS[way])
+        task = Darts(Classification(2, lr=0.05), **{"lr": 0.1, **WAYS[way]})
         estimator = training(folder, task, max_epochs=epochs, callbacks=[Interrupt()])
         objective = Objective(mixture.untrained, estimator)
         study = create_study(objective, study_name="mixed", seed=3)
@@ -241,7 +242,7 @@ def test_a_search_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path, way,
     assert metrics[0]["progress"] == 1
     if way == "oles":
         assert model.frozen.any()
-    if way == "perturb":
+    if "perturb" in way:
         assert model.undecided() == []
 
 
@@ -257,9 +258,16 @@ class Kill(pl.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_search_whose_process_was_killed_has_the_same_alphas(tmp_path):
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"lr": 0.1, "oles": 0.9, "beta": 5.0, "partial": 2, "temperatures": (10, 0.1)},
+        {"lr": 0.0, "perturb": 1},
+    ],
+    ids=["alphas", "perturb alone"],
+)
+def test_a_search_whose_process_was_killed_ends_with_the_same_weights(how, tmp_path):
     mixture = Mixture(space, (3, 2), edges=[["b.op", "c.op"]])
-    how = {"oles": 0.9, "beta": 5.0, "partial": 2, "temperatures": (10, 0.1)}
     found = {}
     for name in ("whole", "killed"):
         folder = tmp_path / name
@@ -267,7 +275,7 @@ def test_a_search_whose_process_was_killed_has_the_same_alphas(tmp_path):
         done = folder / "done"
         if name == "whole":
             done.touch()
-        task = Darts(Classification(2, lr=0.05), lr=0.1, **how)
+        task = Darts(Classification(2, lr=0.05), **how)
         # The callback is part of the settings, on which nothing random depends.
         objective = Objective(mixture.untrained, training(folder, task, callbacks=[Kill(done, 2)]))
         study = create_study(objective, study_name="s", storage=f"sqlite:///{folder}/s.db", seed=3)
@@ -297,13 +305,21 @@ deciding = Chain(a=wide, b=Choice("op", {"nothing": nothing, "tanh": smooth, "sk
 
 @pytest.mark.parametrize(
     "how",
-    [{}, {"second_order": True}, {"temperatures": (5, 0.5)}, {"perturb": 2}, {"oles": -0.9, "beta": 0.1}],
-    ids=["first", "second", "gumbel", "perturb", "oles"],
+    [
+        {},
+        {"second_order": True},
+        {"temperatures": (5, 0.5)},
+        {"perturb": 2},
+        {"lr": 0.0, "perturb": 2},
+        {"oles": -0.9, "beta": 0.1},
+    ],
+    ids=["first", "second", "gumbel", "perturb", "perturb alone", "oles"],
 )
 def test_what_is_needed_is_found_and_trained_in_the_study(how, tmp_path):
     mixture = new(deciding)
     task = Classification(2, lr=0.05)
-    searching = training(tmp_path, Darts(task, lr=0.05, **how), max_epochs=20, data=useful())
+    darts = Darts(task, **{"lr": 0.05, **how})
+    searching = training(tmp_path, darts, max_epochs=20, data=useful())
     learned = Objective(mixture.untrained, searching)
     study = create_study(learned, study_name="mixture", seed=0)
     optimize(study, learned, n_trials=1, show_progress=False)
@@ -386,6 +402,20 @@ def test_perturbation_compares_losses_on_all_validation_data_without_each_answer
     fit(mixture, how, data, epochs=7, callbacks=[Look()])
     assert mixture.without.tolist() == pytest.approx(losses, rel=1e-4)
     assert mixture.undecided() == []
+
+
+def test_without_a_learning_rate_alphas_stay_and_perturbation_decides_alone():
+    mixture = new(deciding)
+    before = mixture.alpha.detach().clone()
+    how = Darts(Classification(2, lr=0.05), lr=0, perturb=1)
+    fit(mixture, how, useful(), epochs=1, limit_train_batches=2)  # as a rehearsal does
+    with pytest.raises(ValueError, match="This mixture is untrained"):
+        mixture.networks(1)
+    fit(mixture, how, useful(), epochs=20)
+    assert torch.equal(mixture.alpha, before)
+    assert int(mixture.steps) == 0
+    assert mixture.undecided() == []
+    assert mixture.networks(1) == [{"b.op": "tanh"}]
 
 
 def test_weights_alone_are_trained_first():
@@ -520,7 +550,9 @@ def test_epochs_must_suffice_for_the_decisions():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lr": 0}, r"lr=0\) must be above 0"),
+        ({"lr": -1}, r"lr=-1\) must be at least 0"),
+        ({"lr": 0}, r"lr=0\): alphas that stay .* give perturb=1"),
+        ({"lr": 0, "perturb": 1, "oles": 0.4}, r"lr=0, oles=0.4\): .* leave it out"),
         ({"partial": 0}, r"partial=0\) must be at least 1"),
         ({"warmup": -1}, r"warmup=-1\) must be at least 0"),
         ({"beta": float("nan")}, r"beta=nan\) must be at least 0"),
