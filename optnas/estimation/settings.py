@@ -40,7 +40,10 @@ _TOOLS_OF = ("optnas.objective", "optnas.search", "optnas.storage", "pytorch_lig
 
 # Attributes that our classes got after studies had been stored, and the value with which an object does what
 # it did before. With it the attribute is not described, so that such a study goes on, with its values reused.
-_LATER: dict[str, dict[str, Any]] = {"optnas.data.tensors.TensorData": {"mix": None}}
+_LATER: dict[str, dict[str, Any]] = {
+    "optnas.data.tensors.TensorData": {"mix": None},
+    "optnas.data.table.TableData": {"_subtracted": 0.0},
+}
 
 _log = logging.getLogger(__name__)
 _told: set[str] = set()

@@ -32,11 +32,14 @@ def provenance(objective: Objective) -> dict[str, Any]:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two provenance records, one readable line each."""
+    """What differs between two provenance records, one readable line each.
+
+    What the first does not have was not recorded by the optnas that made it.
+    """
     return [
         f"{name}: {before.get(name)} when the study began, {now.get(name)} now"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
+        for name in sorted(before)
+        if before[name] != now.get(name)
     ]
 
 

@@ -30,7 +30,7 @@ from optnas.errors import ParamsMismatchError, SpaceError, UntestableError
 from optnas.estimation.estimator import Direction, Estimator, Preview
 from optnas.estimation.folders import claim, settle, wanted
 from optnas.estimation.run import Run
-from optnas.estimation.settings import describe
+from optnas.estimation.settings import describe, digest
 from optnas.estimation.shared import is_shared, shared_weights_refused
 from optnas.facts.inputs import Example
 from optnas.record import Why
@@ -491,8 +491,15 @@ class Training(Estimator):
         self._data.forget()
 
     def provenance(self) -> dict[str, Any]:
-        """What a study records of its data."""
-        return {"data": data_fingerprint(self.data)}
+        """What a study records of its data, and of all else that the results depend on."""
+        others = {
+            name: kept for name, kept in self.settings.items() if name not in ("estimator", "data", "values")
+        }
+        plain = {
+            name: kept if type(kept) in (int, float, str, type(None)) else digest(kept)
+            for name, kept in others.items()
+        }
+        return {"data": data_fingerprint(self.data), **plain}
 
     def finish(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Delete the states from which the trial could have gone on."""

@@ -8,6 +8,7 @@ from optnas.objective import Objective
 from optnas.search.study import check_values, create_study
 from optnas.space import Choice
 from optnas.strategy import LocalSearchSampler, PredictorSampler
+from optnas.tasks import Classification
 
 
 def net(trial):
@@ -139,3 +140,24 @@ def test_a_changed_space_is_told(url):
     create_study(objective_of(), study_name="s", storage=url)
     with pytest.warns(UserWarning, match=r"(?s)'s' began under other circumstances.*space: "):
         create_study(objective_of(Choice("op", {"a": net})), study_name="s", storage=url)
+
+
+def test_a_study_that_goes_on_with_another_training_is_told_so(tmp_path, training, linear, url):
+    def begin(**changes):
+        objective = Objective(linear, training(tmp_path, **changes))
+        return create_study(objective, study_name="s", storage=url)
+
+    study = begin()
+    begin()  # a warning would be an error
+    for changes, words in [
+        ({"max_epochs": 4}, "max_epochs: 3 when the study began, 4 now"),
+        ({"task": Classification(2, label_smoothing=0.1)}, "task: [0-9a-f]+ when the study began"),
+        ({"accumulate_grad_batches": 2}, "trainer: "),
+    ]:
+        with pytest.warns(UserWarning, match=words):
+            begin(**changes)
+    known = record.PROVENANCE.of(study)
+    record.PROVENANCE.write(study, {name: known[name] for name in known if name != "max_epochs"})
+    with pytest.warns(UserWarning, match="task: ") as told:  # of an optnas that did not record the epochs
+        begin(max_epochs=4, task=Classification(3))
+    assert "max_epochs" not in str(told[0].message)
