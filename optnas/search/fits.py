@@ -79,10 +79,19 @@ def _replay_stored(trials: Sequence[FrozenTrial], objective: Objective, known: _
             if walk(objective.space, asked) is None:
                 _check_all_asked(trial, asked)
         except ParamsMismatchError as error:
-            raise ParamsMismatchError(f"trial {trial.number}: {error}") from None
+            raise ParamsMismatchError(f"trial {trial.number}: {error}{_way_out(trial)}") from None
         known.check(asked)
         for answer in params_key(given):
             tried[answer] += _TRIES if answer[0] in asked.params else 1
+
+
+def _way_out(trial: FrozenTrial) -> str:
+    if trial.state != TrialState.WAITING:
+        return ""
+    return (
+        " The trial waits, with answers that it was enqueued with; if these are the mistake, "
+        "study.tell(study.ask(), state=optuna.trial.TrialState.FAIL) gives up the first trial that waits."
+    )
 
 
 class _Known:

@@ -1,6 +1,7 @@
 """What a study and a space cannot agree on is one error before the search, and costs no trial."""
 
 import logging
+import re
 from typing import Any
 
 import optuna
@@ -10,7 +11,7 @@ from optuna.distributions import IntDistribution
 from optuna.trial import TrialState
 from torch import nn
 
-from optnas.errors import ChoicesError, SearchFailedError
+from optnas.errors import ChoicesError, ParamsMismatchError, SearchFailedError
 from optnas.objective import Objective
 from optnas.search.fits import check_fits, never_asked
 from optnas.search.optimize import optimize
@@ -208,6 +209,19 @@ def test_a_name_that_nothing_asked_for_is_told_once(caplog: pytest.LogCaptureFix
     told = [r.getMessage() for r in caplog.records if "never asked for" in r.getMessage()]
     assert [message.split(": ")[1].split(".")[0] for message in told] == ["'widht'", "'heads'"]
     assert [never_asked(trial) for trial in study.trials] == [["widht"], ["heads", "widht"], [], []]
+
+
+def test_an_enqueued_answer_that_the_space_does_not_take_can_be_given_up() -> None:
+    objective = objective_of(of_acts("ReLU", "Tanh"), "step", "cosine")
+    study = create_study(objective, seed=0)
+    study.enqueue_trial({"width": 300})
+    with pytest.raises(ParamsMismatchError, match=r"trial 0: .*'width' is 300.*it was enqueued with") as told:
+        optimize(study, objective, n_trials=1)
+    way_out = re.search(r"study.tell\(.*FAIL\)", str(told.value))
+    assert way_out is not None
+    eval(way_out[0])  # as a user would
+    optimize(study, objective, n_trials=1)
+    assert states(study) == ["FAIL", "COMPLETE"]
 
 
 def test_a_space_all_of_which_fails_says_why() -> None:
