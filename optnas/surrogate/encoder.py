@@ -46,7 +46,7 @@ class Encoder:
     distribution (operations of the edges of a cell, widths of layers), the sums of these columns, which say
     how often an answer was given and tell much from few trials; and one for each feature.
 
-    With `levels` there is one more: 1 for a whole estimate, 0 for a cheap one.
+    With `levels` there is one more: 1 for a whole estimate, 0 for a cheap one, and between for a part of one.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ from scipy.special import ndtr
 from optnas.surrogate.encoder import Encoder, Features, Params
 from optnas.surrogate.gaussian_process import NOISE, GaussianProcess
 from optnas.surrogate.screened import screen
-from optnas.surrogate.standing import Observed, observe, standings
+from optnas.surrogate.standing import Observed, by_report, observe, standings
 
 if TYPE_CHECKING:
     from optnas.surrogate.prior import Prior
@@ -107,10 +107,18 @@ class Surrogate:
         if screened.trials:
             self._warp = placed = _Placed(warp, *screened.place(whole))
             latent = np.r_[placed.placed(latent), screened.scores]
-        told = [*whole, *screened.trials]
-        levels = np.r_[np.ones(len(whole)), np.zeros(len(screened.trials))]
-        kept = most_telling(latent)[:MOST_TRIALS]
+            told = [*whole, *screened.trials]
+            levels = np.r_[np.ones(len(whole)), np.zeros(len(screened.trials))]
+            kept = most_telling(latent)[:MOST_TRIALS]
+        else:
+            if isinstance(warp, _Standings):
+                rows, latent, levels = by_report(observed)
+            else:
+                rows, levels = list(range(len(whole))), np.ones(len(whole))
+            told = [whole[i] for i in rows]
+            kept = _in_turns(latent, levels)[:MOST_TRIALS]
         params, levels = [told[i].params for i in kept], levels[kept]
+        several = bool((levels < 1).any())
         self._weights, expected = np.zeros(0), np.zeros(len(kept))
         if self._prior is not None:
             heard = self._prior.scores(params)
@@ -124,7 +132,7 @@ class Surrogate:
                 latent[kept] - share * expected,
                 self._features,
                 self._noise,
-                levels if screened.trials else None,
+                levels if several else None,
             )
             surprise = len(kept) * fit[0] + 0.5 * ((1 - share) / BELIEF) ** 2
             fits.append((surprise, share, *fit[1:]))
@@ -133,15 +141,15 @@ class Surrogate:
         # What is believed of running trials later is no value to beat, so both are taken now.
         heard = self.share * expected
         self._best, self._plain_best = (
-            self._to_beat(fitted, params, heard, bool(screened.trials))
+            self._to_beat(fitted, params, heard, several)
             for fitted in ((self._gp, self._encoder), self._plain)
         )
         return self
 
-    def _to_beat(self, fitted: Fitted, params: Sequence[Params], heard: Array, screened: bool) -> float:
-        """The best that is known, or expected of what was only estimated cheaply."""
+    def _to_beat(self, fitted: Fitted, params: Sequence[Params], heard: Array, several: bool) -> float:
+        """The best that is known, or expected of what was only estimated in part."""
         process, encoder = fitted
-        known = process.predict(encoder.encode(params))[0] if screened else process.fitted()
+        known = process.predict(encoder.encode(params))[0] if several else process.fitted()
         return float((known + heard).min())
 
     def _expected(self, params: Sequence[Params]) -> Array:
@@ -229,7 +237,7 @@ def fit_process(
     Args:
         trials: Say what is asked.
         params: Those that `targets`, `(n,)`, are of.
-        levels: Of each whether it is a whole estimate, 1, or a cheap one, 0; None: all are whole.
+        levels: Of each whether it is a whole estimate, 1, or a cheap one, 0, or between; None: all are whole.
     """
     fits: list[tuple[float, Fitted]] = []
     for seen in dict.fromkeys((None, features)):
@@ -248,6 +256,15 @@ def most_telling(losses: Array) -> NDArray[np.intp]:
     turns = np.column_stack([np.argsort(losses, kind="stable"), np.arange(len(losses))[::-1]]).ravel()
     _, first = np.unique(turns, return_index=True)
     return turns[np.sort(first)]
+
+
+def _in_turns(losses: Array, levels: Array) -> NDArray[np.intp]:
+    """All indices: the most telling of each level, the levels taking turns by their size."""
+    place = np.empty(len(losses))
+    for level in np.unique(levels):
+        at = np.flatnonzero(levels == level)
+        place[at[most_telling(losses[at])]] = np.arange(len(at)) / len(at)
+    return np.argsort(place, kind="stable")
 
 
 def _warped(observed: Sequence[Observed], headroom: float) -> tuple[_Warp | _Standings, Array]:

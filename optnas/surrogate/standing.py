@@ -17,6 +17,9 @@ from optnas.record import Reason, Why
 
 Array = NDArray[np.float64]
 
+FEWEST_ENDED = 3
+"""From so many trials that ended on can be told what their early reports said."""
+
 
 @dataclass(frozen=True)
 class Observed:
@@ -37,6 +40,11 @@ class Observed:
         if len(self.best) >= n_reports and self.final != np.inf:
             return float(self.best[n_reports - 1])
         return np.nan if self.final is None or not len(self.best) else self.final
+
+    def until(self, n_reports: int) -> Observed:
+        """What was known after so many reports."""
+        final = None if len(self.best) >= n_reports else self.final
+        return Observed(self.trial, final, self.best[:n_reports])
 
 
 def observe(trials: Iterable[FrozenTrial], sign: float) -> list[Observed]:
@@ -103,6 +111,32 @@ def standings(observed: Sequence[Observed]) -> Array:
     shares = (better.sum(axis=1) - 0.5) / max(1, n - 1)
     scores: Array = ndtri((ranks(np.round(shares, 12)) - 0.5) / n)
     return scores
+
+
+def by_report(observed: Sequence[Observed]) -> tuple[list[int], Array, Array]:
+    """How trials stand at their end, and how all stood where others stopped, one by one.
+
+    What an early report says of the end is not the same for all: with a high learning rate a training is ahead
+    at first, and behind later. Who has both of some trials can learn what it says.
+
+    Returns:
+        Of each row the index of its trial; its standing, `(rows,)`; and after which share of the longest
+        training, `(rows,)`: 1.0 where it ended. Of fewer than `FEWEST_ENDED` trials that ended nothing can be
+        learned: all rows have a share of 1.0 then.
+    """
+    scores = standings(observed)
+    ended = [i for i, o in enumerate(observed) if o.final is not None]
+    stops = sorted({len(o.best) for o in observed if o.final is None})
+    if not stops or len(ended) < FEWEST_ENDED:
+        return list(range(len(observed))), scores, np.ones(len(observed))
+    longest = max(len(o.best) for o in observed)
+    rows = [(i, scores[i], 1.0) for i in ended]
+    for stop in stops:
+        at = standings([o.until(stop) for o in observed])
+        there = (i for i, o in enumerate(observed) if len(o.best) >= stop)
+        rows += [(i, at[i], stop / longest) for i in there if i in ended or len(observed[i].best) == stop]
+    trials, found, shares = zip(*rows, strict=True)
+    return list(trials), np.array(found), np.array(shares)
 
 
 def ranks(numbers: Array) -> Array:
