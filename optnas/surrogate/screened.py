@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from optnas import record
-from optnas.surrogate.standing import is_feasible, ranks
+from optnas.surrogate.standing import is_feasible, normal, ranks
 
 Array = NDArray[np.float64]
 
@@ -115,14 +115,6 @@ def worth(trials: Iterable[FrozenTrial], sign: float) -> Worth | None:
     return Worth(
         name, len(cheap), n, among, math.tanh(mean), math.tanh(mean - reach), math.tanh(mean + reach)
     )
-
-
-def normal(losses: Array) -> Array:
-    """Normal scores: those that as many numbers of a standard normal distribution have by their ranks."""
-    from scipy.special import ndtri  # only here: it takes half a second to import
-
-    scores: Array = ndtri((ranks(losses) - 0.5) / max(1, len(losses)))
-    return scores
 
 
 @dataclass(frozen=True)

@@ -93,8 +93,6 @@ def standings(observed: Sequence[Observed]) -> Array:
     reported when it stopped; one of which no report is known is level with it. Ranked are the shares of the
     others that are better.
     """
-    from scipy.special import ndtri  # only here: it takes half a second to import
-
     n = len(observed)
     finals = np.array([np.inf if o.final is None else o.final for o in observed])
     ended = np.array([o.final is not None for o in observed], dtype=bool)
@@ -109,8 +107,7 @@ def standings(observed: Sequence[Observed]) -> Array:
         better[np.ix_(here, others)] = found
         better[np.ix_(others, here)] = 1.0 - found.T
     shares = (better.sum(axis=1) - 0.5) / max(1, n - 1)
-    scores: Array = ndtri((ranks(np.round(shares, 12)) - 0.5) / n)
-    return scores
+    return normal(np.round(shares, 12))
 
 
 def by_report(observed: Sequence[Observed]) -> tuple[list[int], Array, Array]:
@@ -125,18 +122,31 @@ def by_report(observed: Sequence[Observed]) -> tuple[list[int], Array, Array]:
         learned: all rows have a share of 1.0 then.
     """
     scores = standings(observed)
-    ended = [i for i, o in enumerate(observed) if o.final is not None]
+    finals = {i: o.final for i, o in enumerate(observed) if o.final is not None}
     stops = sorted({len(o.best) for o in observed if o.final is None})
-    if not stops or len(ended) < FEWEST_ENDED:
+    if not stops or len(finals) < FEWEST_ENDED:
         return list(range(len(observed))), scores, np.ones(len(observed))
+    ended = list(finals)
+    # They keep their place among all, and stand to each other as they ended.
+    at_end = normal(np.array(list(finals.values())))
+    if spread := float(at_end.std()):
+        scores[ended] = scores[ended].mean() + (float(scores[ended].std()) or 1.0) / spread * at_end
     longest = max(len(o.best) for o in observed)
     rows = [(i, scores[i], 1.0) for i in ended]
     for stop in stops:
         at = standings([o.until(stop) for o in observed])
         there = (i for i, o in enumerate(observed) if len(o.best) >= stop)
-        rows += [(i, at[i], stop / longest) for i in there if i in ended or len(observed[i].best) == stop]
+        rows += [(i, at[i], stop / longest) for i in there if i in finals or len(observed[i].best) == stop]
     trials, found, shares = zip(*rows, strict=True)
     return list(trials), np.array(found), np.array(shares)
+
+
+def normal(losses: Array) -> Array:
+    """Normal scores: those that as many numbers of a standard normal distribution have by their ranks."""
+    from scipy.special import ndtri  # only here: it takes half a second to import
+
+    scores: Array = ndtri((ranks(losses) - 0.5) / max(1, len(losses)))
+    return scores
 
 
 def ranks(numbers: Array) -> Array:

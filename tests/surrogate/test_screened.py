@@ -9,7 +9,8 @@ from scipy.stats import norm, spearmanr
 
 from optnas import record
 from optnas.surrogate.model import Surrogate
-from optnas.surrogate.screened import BELIEF, FEWEST, cheap_loss, normal, screen, worth
+from optnas.surrogate.screened import BELIEF, FEWEST, cheap_loss, screen, worth
+from optnas.surrogate.standing import normal
 
 X = {"x": FloatDistribution(0.0, 1.0)}
 

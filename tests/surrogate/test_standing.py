@@ -7,7 +7,7 @@ from scipy.stats import spearmanr
 
 from optnas.record import Reason, Why
 from optnas.surrogate.model import Surrogate
-from optnas.surrogate.standing import observe, standings
+from optnas.surrogate.standing import by_report, observe, standings
 
 X = {"x": FloatDistribution(0.0, 1.0)}
 
@@ -87,3 +87,43 @@ def test_a_surrogate_ranks_what_stopped_early_and_predicts_final_values(directio
     assert min(ended) - 1e-9 <= mean.min()
     assert mean.max() <= max(ended) + 1e-9
     assert np.isfinite(std).all()
+
+
+def test_where_trials_stopped_all_that_came_so_far_are_ranked_again():
+    fast = trial(0.1, 0.6, value=0.6)
+    slow = trial(0.9, 0.2, value=0.2)
+    middle, stopped = trial(0.5, 0.4, value=0.4), trial(0.3)
+    trials, scores, shares = by_report(observe([fast, slow, middle, stopped], 1.0))
+    assert trials == [0, 1, 2, 0, 1, 2, 3]
+    assert shares.tolist() == [1.0] * 3 + [0.5] * 4
+    assert np.argsort(scores[:3]).tolist() == [1, 2, 0]  # at their end
+    assert np.argsort(scores[3:]).tolist() == [0, 3, 2, 1]  # after one report
+
+
+def test_of_few_that_ended_all_stand_once():
+    some = [trial(0.9, 0.5, value=0.5), trial(0.8, 0.4, value=0.4), trial(0.3)]
+    trials, scores, shares = by_report(observe(some, 1.0))
+    assert trials == [0, 1, 2] and (shares == 1).all()
+    assert scores.tolist() == standings(observe(some, 1.0)).tolist()
+
+
+def test_what_is_behind_at_first_and_ahead_later_is_found_where_most_stopped_early():
+    """As with small learning rates: those of 0.2 and below lead in the end, and stop early for the most."""
+    rng = np.random.default_rng(0)
+    early, final = (lambda x: 1 - x), (lambda x: abs(x - 0.2))
+    ended = [trial(early(x), final(x), value=final(x), x=x) for x in (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)]
+    stopped = [trial(early(x), x=x) for x in rng.uniform(0.0, 0.7, 24).tolist()]
+    surrogate = Surrogate(StudyDirection.MINIMIZE).fit([*ended, *stopped])
+    xs = np.linspace(0, 1, 21)
+    promise = surrogate.promise([{"x": float(x)} for x in xs])
+    assert abs(xs[int(np.argmax(promise))] - 0.2) <= 0.15
+
+
+def test_early_reports_that_tell_the_end_are_believed():
+    """Nothing ended above 0.5, where the best are: the early reports say so."""
+    early, final = (lambda x: 2 + (x - 0.8) ** 2), (lambda x: (x - 0.8) ** 2)
+    ended = [trial(early(x), final(x), value=final(x), x=x) for x in np.linspace(0, 0.5, 8).tolist()]
+    stopped = [trial(early(x), x=x) for x in np.linspace(0.5, 1.0, 12).tolist()]
+    surrogate = Surrogate(StudyDirection.MINIMIZE).fit([*ended, *stopped])
+    xs = np.linspace(0, 1, 21)
+    assert abs(xs[int(np.argmax(surrogate.promise([{"x": float(x)} for x in xs])))] - 0.8) <= 0.1
