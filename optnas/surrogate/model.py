@@ -54,7 +54,8 @@ class Surrogate:
 
     Where all that is known are values of COMPLETE trials, these are modeled. Where others have reported (they
     stopped early, run or are paused), all are ranked, two by two at their last common report, and how they
-    stand is modeled (`standings`). Infeasible trials (a constraint is above 0) and FAIL ones do not count.
+    stand is modeled: at the end, and where trials stopped (`by_report`), so that the surrogate learns what
+    early reports say of the end. Infeasible trials (a constraint is above 0) and FAIL ones do not count.
 
     Args:
         direction: Direction of the study.
@@ -102,21 +103,14 @@ class Surrogate:
                 f"A surrogate needs two feasible trials with values or reports; among {len(trials)} trials "
                 f"there are {len(known)}. Run more trials first."
             )
-        warp, latent = _warped(observed, self._headroom)
+        warp, rows, latent, levels = _warped(observed, self._headroom, apart=not screened.trials)
         self._warp: _Warp | _Standings | _Placed = warp
+        told = [whole[i] for i in rows]
         if screened.trials:
             self._warp = placed = _Placed(warp, *screened.place(whole))
             latent = np.r_[placed.placed(latent), screened.scores]
-            told = [*whole, *screened.trials]
-            levels = np.r_[np.ones(len(whole)), np.zeros(len(screened.trials))]
-            kept = most_telling(latent)[:MOST_TRIALS]
-        else:
-            if isinstance(warp, _Standings):
-                rows, latent, levels = by_report(observed)
-            else:
-                rows, levels = list(range(len(whole))), np.ones(len(whole))
-            told = [whole[i] for i in rows]
-            kept = _in_turns(latent, levels)[:MOST_TRIALS]
+            told, levels = [*told, *screened.trials], np.r_[levels, np.zeros(len(screened.trials))]
+        kept = (most_telling(latent) if screened.trials else _in_turns(latent, levels))[:MOST_TRIALS]
         params, levels = [told[i].params for i in kept], levels[kept]
         several = bool((levels < 1).any())
         self._weights, expected = np.zeros(0), np.zeros(len(kept))
@@ -267,14 +261,24 @@ def _in_turns(losses: Array, levels: Array) -> NDArray[np.intp]:
     return np.argsort(place, kind="stable")
 
 
-def _warped(observed: Sequence[Observed], headroom: float) -> tuple[_Warp | _Standings, Array]:
-    """How losses are modeled, and those of the trials so: lower is better."""
+def _warped(
+    observed: Sequence[Observed], headroom: float, apart: bool
+) -> tuple[_Warp | _Standings, Sequence[int], Array, Array]:
+    """How losses are modeled; and of each row of what is known the index of its trial, its loss as modeled
+    (lower is better), and after which share of a training that was.
+
+    `apart`: whether a row each is made of how trials stood where others stopped early (`by_report`).
+    """
     finals = np.array([np.nan if o.final is None else o.final for o in observed])
+    rows, levels = list(range(len(observed))), np.ones(len(observed))
     if len(finals) and np.isfinite(finals).all():
         warp = _Warp(finals, headroom)
-        return warp, warp.to_latent(finals)
+        return warp, rows, warp.to_latent(finals), levels
     scores = standings(observed)
-    return _Standings(observed, scores), scores
+    if apart:
+        rows, scores, levels = by_report(observed)
+    at_end = np.flatnonzero(levels == 1)
+    return _Standings([observed[rows[i]] for i in at_end], scores[at_end]), rows, scores, levels
 
 
 class _Warp:

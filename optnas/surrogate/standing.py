@@ -113,8 +113,8 @@ def standings(observed: Sequence[Observed]) -> Array:
 def by_report(observed: Sequence[Observed]) -> tuple[list[int], Array, Array]:
     """How trials stand at their end, and how all stood where others stopped, one by one.
 
-    What an early report says of the end is not the same for all: with a high learning rate a training is ahead
-    at first, and behind later. Who has both of some trials can learn what it says.
+    What an early report says of the end is not the same for all: with a high learning rate a training is
+    ahead at first, and behind later. Who has both of some trials can learn what it says.
 
     Returns:
         Of each row the index of its trial; its standing, `(rows,)`; and after which share of the longest

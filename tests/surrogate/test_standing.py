@@ -103,7 +103,8 @@ def test_where_trials_stopped_all_that_came_so_far_are_ranked_again():
 def test_of_few_that_ended_all_stand_once():
     some = [trial(0.9, 0.5, value=0.5), trial(0.8, 0.4, value=0.4), trial(0.3)]
     trials, scores, shares = by_report(observe(some, 1.0))
-    assert trials == [0, 1, 2] and (shares == 1).all()
+    assert trials == [0, 1, 2]
+    assert (shares == 1).all()
     assert scores.tolist() == standings(observe(some, 1.0)).tolist()
 
 
