@@ -253,11 +253,10 @@ def most_telling(losses: Array) -> NDArray[np.intp]:
 
 
 def _in_turns(losses: Array, levels: Array) -> NDArray[np.intp]:
-    """All indices: the most telling of each level, the levels taking turns by their size."""
+    """All indices, the most telling first; those of whole and of partial estimates take turns."""
     place = np.empty(len(losses))
-    for level in np.unique(levels):
-        at = np.flatnonzero(levels == level)
-        place[at[most_telling(losses[at])]] = np.arange(len(at)) / len(at)
+    for at in (np.flatnonzero(levels == 1), np.flatnonzero(levels < 1)):
+        place[at[most_telling(losses[at])]] = np.arange(len(at))
     return np.argsort(place, kind="stable")
 
 

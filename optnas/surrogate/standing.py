@@ -6,6 +6,7 @@ can be compared at the last report that both have made, and so all of them be ra
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,9 @@ Array = NDArray[np.float64]
 
 FEWEST_ENDED = 3
 """From so many trials that ended on can be told what their early reports said."""
+
+MOST_STOPS = 4
+"""How many places, of those where most trials stopped, are looked at for how the others stood there."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ def by_report(observed: Sequence[Observed]) -> tuple[list[int], Array, Array]:
     """
     scores = standings(observed)
     finals = {i: o.final for i, o in enumerate(observed) if o.final is not None}
-    stops = sorted({len(o.best) for o in observed if o.final is None})
+    stops = Counter(len(o.best) for o in observed if o.final is None)
     if not stops or len(finals) < FEWEST_ENDED:
         return list(range(len(observed))), scores, np.ones(len(observed))
     ended = list(finals)
@@ -133,10 +137,11 @@ def by_report(observed: Sequence[Observed]) -> tuple[list[int], Array, Array]:
         scores[ended] = scores[ended].mean() + (float(scores[ended].std()) or 1.0) / spread * at_end
     longest = max(len(o.best) for o in observed)
     rows = [(i, scores[i], 1.0) for i in ended]
-    for stop in stops:
+    for n_before, (stop, _) in enumerate(stops.most_common()):
         at = standings([o.until(stop) for o in observed])
-        there = (i for i, o in enumerate(observed) if len(o.best) >= stop)
-        rows += [(i, at[i], stop / longest) for i in there if i in finals or len(observed[i].best) == stop]
+        passed = [i for i in ended if len(observed[i].best) >= stop] if n_before < MOST_STOPS else []
+        stopped = [i for i, o in enumerate(observed) if o.final is None and len(o.best) == stop]
+        rows += [(i, at[i], stop / longest) for i in (*passed, *stopped)]
     trials, found, shares = zip(*rows, strict=True)
     return list(trials), np.array(found), np.array(shares)
 
