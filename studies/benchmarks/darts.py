@@ -5,9 +5,9 @@
         [--file darts.jsonl]
 
 A mixture of all cells of NAS-Bench-201, around `--cells` cells a stage with `--channels` at first, learns on
-CIFAR-10 images of `--size` pixels, one half of them for the weights and the other for the decisions. What it
-finds is looked up in the table of published trainings, so nothing else is trained. A row has how many of the
-six edges are a skip in the best cell, over seeds; its published test accuracy; and that of the one of the
+CIFAR-10 images of `--size` pixels, four fifths of them for the weights and the rest for the decisions. What
+it finds is looked up in the table of published trainings, so nothing else is trained. A row has how many of
+the six edges are a skip in the best cell, over seeds; its published test accuracy; and that of the one of the
 five best cells that has the best published validation accuracy, which is what enqueuing five would have
 found. Below: the same of random cells, which cost a training each; and, with `--scores`, of the five of a
 hundred random cells that rank first in the published `jacob_cov` and parameters together, which is what
