@@ -101,20 +101,34 @@ class GaussianProcess:
         fitted: Array = self._targets - (self._noise + JITTER) * self._alpha
         return fitted
 
-    def surprise(self) -> float:
-        """How badly each target is predicted from all others: the mean of -log of its predicted density."""
-        mean, variance = self.left_out()
+    def surprise(self, groups: NDArray[np.intp] | None = None) -> float:
+        """How badly each target is predicted from all others: the mean of -log of its predicted density.
+
+        `groups`: see `left_out`.
+        """
+        mean, variance = self.left_out(groups)
         return float(0.5 * (np.log(2 * np.pi * variance) + (self._targets - mean) ** 2 / variance).mean())
 
-    def left_out(self) -> tuple[Array, Array]:
+    def left_out(self, groups: NDArray[np.intp] | None = None) -> tuple[Array, Array]:
         """Mean and variance of each target, predicted from all others, each `(n,)`.
 
         In closed form (Rasmussen & Williams, Gaussian Processes for Machine Learning, 2006, section 5.4.2).
+
+        `groups`, `(n,)`: targets that belong together, and do not count among the others of each other; None:
+        each is alone.
         """
         with _one_thread():
             inverse = _inverse(self._factor)
-        variance = 1 / np.diag(inverse)
-        return self._targets - self._alpha * variance, variance
+        if groups is None:
+            variance = 1 / np.diag(inverse)
+            return self._targets - self._alpha * variance, variance
+        mean, variance = np.empty_like(self._targets), np.empty_like(self._targets)
+        for group in np.unique(groups):
+            at = np.flatnonzero(groups == group)
+            covariance = np.linalg.inv(inverse[np.ix_(at, at)])
+            mean[at] = self._targets[at] - covariance @ self._alpha[at]
+            variance[at] = np.diag(covariance)
+        return mean, variance
 
     def believe(self, rows: Array) -> GaussianProcess:
         """A copy that takes its own predictions for `rows` as observed."""

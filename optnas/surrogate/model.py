@@ -113,6 +113,7 @@ class Surrogate:
         kept = (most_telling(latent) if screened.trials else _in_turns(latent, levels))[:MOST_TRIALS]
         params, levels = [told[i].params for i in kept], levels[kept]
         several = bool((levels < 1).any())
+        partial = (levels, np.array([told[i].number for i in kept])) if several else None
         self._weights, expected = np.zeros(0), np.zeros(len(kept))
         if self._prior is not None:
             heard = self._prior.scores(params)
@@ -126,7 +127,7 @@ class Surrogate:
                 latent[kept] - share * expected,
                 self._features,
                 self._noise,
-                levels if several else None,
+                partial,
             )
             surprise = len(kept) * fit[0] + 0.5 * ((1 - share) / BELIEF) ** 2
             fits.append((surprise, share, *fit[1:]))
@@ -224,22 +225,23 @@ def fit_process(
     targets: Array,
     features: Features | None,
     noise: tuple[float, float] = NOISE,
-    levels: Array | None = None,
+    partial: tuple[Array, NDArray[np.intp]] | None = None,
 ) -> tuple[float, Fitted, Fitted]:
     """The surprise of a process with features if they predict better, and without if not; it; that without.
 
     Args:
         trials: Say what is asked.
         params: Those that `targets`, `(n,)`, are of.
-        levels: Of each whether it is a whole estimate, 1, or a cheap one, 0, or between; None: all are whole.
+        partial: Of each target whether it is a whole estimate, 1, or a cheap one, 0, or between; and the
+            number of its trial, which is to be predicted from other trials. None: all are whole, one a trial.
     """
     fits: list[tuple[float, Fitted]] = []
     for seen in dict.fromkeys((None, features)):
-        encoder = Encoder(trials, seen, levels=levels is not None)
+        encoder = Encoder(trials, seen, levels=partial is not None)
         if not fits or encoder.has_features:
-            rows = encoder.encode(params, 1.0 if levels is None else levels)
-            process = GaussianProcess().fit(rows, targets, noise=noise)
-            fits.append((process.surprise(), (process, encoder)))
+            levels, numbers = (1.0, None) if partial is None else partial
+            process = GaussianProcess().fit(encoder.encode(params, levels), targets, noise=noise)
+            fits.append((process.surprise(numbers), (process, encoder)))
     plain, richer = fits[0], fits[-1]
     best = richer if plain[0] - richer[0] > GAIN else plain
     return *best, plain[1]

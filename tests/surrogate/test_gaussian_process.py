@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 from scipy.optimize import check_grad
@@ -5,7 +7,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from optnas.surrogate.gaussian_process import MOST_FITTED, GaussianProcess
+from optnas.surrogate.gaussian_process import JITTER, MOST_FITTED, GaussianProcess
 
 
 def rows_and_targets(n, columns=6, seed=0):
@@ -105,3 +107,18 @@ def test_one_thread_is_used_whatever_there_is() -> None:
         Watched().fit(rows, targets)
         assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {2}
     assert used == {1}
+
+
+def test_groups_are_predicted_from_the_others_alone() -> None:
+    rng = np.random.default_rng(0)
+    rows, targets, groups = rng.normal(size=(9, 2)), rng.normal(size=9), np.array([0, 0, 1, 1, 1, 2, 3, 3, 4])
+    process = GaussianProcess().fit(rows, targets)
+    mean, variance = process.left_out(groups)
+    for group in range(5):
+        out = groups == group
+        without = copy.copy(process)
+        without._condition(process._scaled[~out], targets[~out])
+        expected, std = without.predict(rows[out])
+        assert mean[out] == pytest.approx(expected)
+        assert variance[out] == pytest.approx(std**2 + process._noise + JITTER)
+    assert process.left_out(np.arange(9))[0] == pytest.approx(process.left_out()[0])
