@@ -275,9 +275,10 @@ def _warped(
     if len(finals) and np.isfinite(finals).all():
         warp = _Warp(finals, headroom)
         return warp, rows, warp.to_latent(finals), levels
-    scores = standings(observed)
     if apart:
         rows, scores, levels = by_report(observed)
+    else:
+        scores = standings(observed)
     at_end = np.flatnonzero(levels == 1)
     return _Standings([observed[rows[i]] for i in at_end], scores[at_end]), rows, scores, levels
 
