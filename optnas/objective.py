@@ -38,7 +38,7 @@ from optnas.estimation.run import Run
 from optnas.estimation.settings import contents
 from optnas.estimation.shared import is_shared, shared_weights_refused
 from optnas.facts import Sketch, materialize, sketch, untraced
-from optnas.facts.cost import count_params
+from optnas.facts.cost import count_params, other_numbers
 from optnas.facts.fact import N_PARAMS, USUAL, Fact
 from optnas.facts.memory import memory_of_device
 from optnas.limits import Bound, Limit, Within, in_words
@@ -60,6 +60,11 @@ KEPT_PARTS = (
     "The space puts the same layer into several networks ({}), so a trial would begin with what others have "
     "trained. Make all layers inside the function of the space; give weights that all begin with to "
     "Training(pretrained=...); or freeze the layer (requires_grad_(False), and eval())."
+)
+
+NAMED_LIKE_A_FACT = (
+    "facts and the metrics of the estimate both have {!r}, so values and limits could mean either. Return "
+    "the metric under another name, or leave it out: the fact is recorded anyway."
 )
 
 logger = logging.getLogger(__name__)
@@ -268,17 +273,22 @@ class Objective:
         """
         return self._foresee(params)[0].fingerprint
 
-    def unmeasured(self, metrics: Collection[str]) -> list[str]:
-        """A sentence for each name of a value or a limit that is neither a fact nor one of these metrics."""
-        known = {*(fact.name for fact in (*USUAL, *self.facts)), *metrics}
+    def misnamed(self, metrics: Collection[str]) -> list[str]:
+        """What is wrong with the names of an estimate's metrics, a sentence each.
+
+        A value or a limit that is neither a fact nor one of them; a metric that has the name of a fact.
+        """
+        facts = [fact.name for fact in (*USUAL, *self.facts)]
+        known = {*facts, *metrics}
         named = [("values", name) for name in self.values]
         named += [("limits", limit.name) for limit in self.limits]
-        return [
+        unknown = [
             f"{argument} names {name!r}, which is neither a fact nor a metric of the estimate; there are "
             f"{', '.join(sorted(known))}."
             for argument, name in named
             if name not in known
         ]
+        return unknown + [NAMED_LIKE_A_FACT.format(name) for name in facts if name in metrics]
 
     @property
     def settings_hash(self) -> str:
@@ -350,7 +360,10 @@ class Objective:
             if is_infrastructure(error):
                 raise
             layer = f" in {where}" if (where := failing_layer(model, error)) else ""
-            raise SpaceError(f"{describe_error(error)}{layer} [parameters: {dict(trial.params)}]") from error
+            hint = "" if model is None else other_numbers(model, example)
+            raise SpaceError(
+                f"{describe_error(error)}{layer}{hint and '; '}{hint} [parameters: {dict(trial.params)}]"
+            ) from error
 
     def _begin(self, run: Run) -> None:
         if run.seed is None:  # a later attempt at the same trial inherits it
@@ -428,6 +441,9 @@ class Objective:
                 f"the estimator returned {type(estimate).__name__}, not metrics by name; return {{{wanted}}}."
             )
         metrics = {k: float(v) for k, v in estimate.items()}
+        for fact in (*USUAL, *self.facts):
+            if fact.name in metrics:
+                raise ValueError(NAMED_LIKE_A_FACT.format(fact.name))
         record.DURATION.write(run, time.perf_counter() - started)
         record.write_metrics(run, metrics)
         record.ASKED.write(run, dict(run.asked))

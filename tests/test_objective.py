@@ -151,6 +151,16 @@ def test_shape_error_names_place_layer_and_parameters():
     assert record.why(study.trials[0]) == message
 
 
+def test_images_of_whole_numbers_are_told_what_to_do():
+    def space(trial):
+        return nn.Conv2d(3, trial.suggest_int("width", 1, 4), 3)
+
+    pixels = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    objective = Objective(space, CountingEstimator(), example=pixels)
+    with pytest.raises(SpaceError, match=r"numbers of torch.uint8.*convert images with x.float\(\) / 255"):
+        run(objective, [{}])
+
+
 @pytest.mark.parametrize("returned", [None, (nn.Linear(4, 1), 3)])
 def test_a_space_that_returns_no_model_is_told_so(returned):
     with pytest.raises(SpaceError, match=rf"space returned {type(returned).__name__}.*return model"):
@@ -211,6 +221,18 @@ def test_an_unknown_value_says_what_there_is():
     objective = Objective(mlp, CountingEstimator(), values={"accuracy": "maximize"})
     with pytest.raises(ValueError, match=r"'accuracy'.*score"):
         run(objective, [{}])
+
+
+def test_a_metric_named_like_a_fact_is_refused_instead_of_winning_over_it():
+    def estimator(model, trial):
+        return {"score": 1.0, "flops": 1.0}
+
+    values = {"score": "maximize", "flops": "minimize"}
+    with pytest.raises(ValueError, match=r"both have 'flops'.*Return the metric under another name"):
+        run(Objective(mlp, estimator, values=values, example=(2, 4)), [{}])
+    own = Fact("weight", lambda model, example: 2.0)
+    with pytest.raises(ValueError, match="both have 'weight'"):
+        run(Objective(mlp, CountingEstimator(), facts=[own]), [{}])
 
 
 @pytest.mark.parametrize("values", [{}, {"a": "up"}, {"a": "maximize", "b": "up"}])

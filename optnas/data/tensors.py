@@ -44,12 +44,14 @@ class TensorData(LightningDataModule):
             group, images of one patient for example, stay in one split.
         ordered: rows come in the order of time: the last are held out, `test` after `val`.
         augment: `(x, generator) -> x` on each batch of training inputs, `random_shift` for example. Draw
-            from the generator alone, so that an interrupted training goes on exactly.
+            from the generator alone, so that an interrupted training goes on exactly. Whole numbers must
+            stay whole ones: the other parts are not augmented.
         mix: `(x, y, generator) -> (x, y)` on each of these batches after it, for changes that targets follow:
             `partial(random_mixup, n_classes=10)`. It draws from the same generator.
 
     Raises:
-        ValueError: inputs and targets differ in length, or a share is not in 0..1 or leaves a split empty.
+        ValueError: inputs and targets differ in length, a share is not in 0..1 or leaves a split empty, or
+            one part has whole numbers for inputs and another real ones.
 
     Examples:
         >>> rows, labels = torch.randn(100, 4), torch.arange(100) % 2
@@ -85,6 +87,8 @@ class TensorData(LightningDataModule):
         for name, part in (("val", val), ("test", test)):
             if not isinstance(part, float | int):
                 held_out[name] = _tensors(name, part)
+        for name, part in held_out.items():
+            _check_alike(f"{name} holds", rest[0], part[0])
         n_samples = _length(rest)
         n_grouped = n_samples + (_length(held_out["val"]) if "val" in held_out else 0)
         if self.groups is not None and len(self.groups) != n_grouped:
@@ -215,7 +219,8 @@ class Batches:
             rows = slice(i * self.batch_size, end)
             x, y = _take(self.split, rows if order is None else order[rows])
             if self.augment is not None:
-                x = self.augment(x, generator)
+                before, x = x, self.augment(x, generator)
+                _check_alike("augment returns", before, x)
             if self.mix is not None:
                 x, y = self.mix(x, y, generator)
             yield x, y
@@ -245,6 +250,19 @@ def _tensors(name: str, split: Split) -> Split:
     if len(set(lengths)) != 1:
         raise ValueError(f"{name} holds inputs and targets of different lengths: {lengths}.")
     return x, y
+
+
+def _check_alike(what: str, train: Any, other: Any) -> None:
+    """Raises ValueError where one has whole numbers and one real ones, as of pixels in 0..255 and 0..1."""
+    kinds = [[leaf.dtype for leaf in _leaves(x) if isinstance(leaf, Tensor)] for x in (train, other)]
+    one, another = (sum(kind.is_floating_point for kind in found) for found in kinds)
+    if one != another and len(kinds[0]) == len(kinds[1]):
+        ours, theirs = (", ".join(sorted({str(kind) for kind in found})) for found in kinds)
+        raise ValueError(
+            f"{what} inputs of {theirs}, and train holds {ours}: a network would be trained on other numbers "
+            "than it is validated on. Convert those of all parts in the same way before, as in "
+            "TensorData((x.float() / 255, y))."
+        )
 
 
 def _warn_of_no_numbers(name: str, split: Split) -> None:

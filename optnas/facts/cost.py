@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from operator import methodcaller
 from typing import Any, TypeVar
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import is_lazy
 from torch.utils.flop_counter import FlopCounterMode
 
-from optnas.facts.inputs import Example, Inputs, as_inputs
+from optnas.facts.inputs import Arguments, Example, Inputs, as_inputs, copied, tensors_in
 
 M = TypeVar("M", bound=AbstractContextManager[Any])
 
@@ -84,6 +85,34 @@ def materialize(model: nn.Module, example: Example) -> nn.Module:
     with inference(model):
         model(*args, **kwargs)
     return model
+
+
+def other_numbers(model: nn.Module, example: Example) -> str:
+    """What to do where a model that does not run on an example would run on other numbers; "" elsewhere.
+
+    Examples:
+        >>> images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+        >>> optnas.facts.cost.other_numbers(nn.Conv2d(3, 4, 3), images)[:40]
+        'its inputs are numbers of torch.uint8, a'
+    """
+    args, kwargs = as_inputs(example, _device(model))
+    kinds = {tensor.dtype for value in (*args, *kwargs.values()) for tensor in tensors_in(value)}
+    ways = {
+        torch.float32: "convert images with x.float() / 255, other numbers with x.float(), everywhere",
+        torch.int64: "give tokens and categories as whole numbers, x.long(), everywhere",
+    }
+    for wanted, way in ways.items():
+        if kinds <= {wanted}:
+            continue
+        try:
+            with inference(model):
+                others, named = copied(Arguments(*args, **kwargs), methodcaller("to", wanted))
+                model(*others, **named)
+        except Exception:  # as with the numbers that are there
+            continue
+        given = ", ".join(sorted(map(str, kinds)))
+        return f"its inputs are numbers of {given}, and on {wanted} it runs: {way}, or let the model do so"
+    return ""
 
 
 def run_recorded(model: nn.Module, example: Example, recorder: Callable[[], M]) -> tuple[M, Any]:

@@ -63,7 +63,7 @@ def rehearse(study: optuna.Study, objective: Objective) -> None:
                 if is_infrastructure(error):
                     raise
                 raise _failed(params, error) from error
-            for words in objective.unmeasured(metrics) if metrics is not None else ():
+            for words in objective.misnamed(metrics) if metrics is not None else ():
                 raise _failed(params, ValueError(words))
             return
     if len(errors) == _TRIES and len({type(error) for error in errors}) == 1:

@@ -242,10 +242,10 @@ class _Search:
         return [drawn[order[_NETWORKS // 2]], drawn[order[-1]]]
 
     def names(self, preview: Preview) -> Iterator[Finding]:
-        """Metrics that the objective or a limit names and nobody measures."""
+        """Metrics that the objective or a limit names and nobody measures, or that are called like a fact."""
         if preview.metrics is None:
             return
-        for words in self.objective.unmeasured(preview.metrics):
+        for words in self.objective.misnamed(preview.metrics):
             yield Finding("metric", words, self.line(**{words.partition(" ")[0]: _ANY}))
 
     def memory(self, example: Example, previews: list[tuple[dict[str, Any], Preview]]) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ def test_fingerprint_sees_every_change():
         return torch.full((n,), value, dtype=dtype), torch.zeros(n)
 
     variants = [(part(), part(), part()), (part(2.0), part(), part()), (part(), part(), part(n=5)),
-                (part(dtype=torch.int32), part(), part()), (part(), part(2.0), part())]  # fmt: skip
+                (part(dtype=torch.float16), part(), part()), (part(), part(2.0), part())]  # fmt: skip
     prints = [data_fingerprint(TensorData(*variant)) for variant in variants]
     assert len(set(prints)) == len(prints)
 

@@ -209,3 +209,19 @@ def test_rows_with_what_is_no_number_are_told(part):
 def test_texts_are_refused():
     with pytest.raises(TypeError, match=r"array of <U1.* np.unique\(y, return_inverse=True\)"):
         TensorData((torch.rand(4, 2), np.array(list("abab"))))
+
+
+def test_parts_of_which_one_has_whole_numbers_and_one_real_ones_are_refused():
+    pixels, y = torch.randint(0, 256, (40, 3, 2, 2), dtype=torch.uint8), torch.arange(40) % 2
+    shares = pixels.float() / 255
+    with pytest.raises(ValueError, match=r"val holds inputs of torch.uint8, and train holds torch.float32"):
+        TensorData((shares, y), val=(pixels, y))
+    with pytest.raises(ValueError, match=r"test holds inputs of torch.float32, and train holds torch.uint8"):
+        TensorData((pixels, y), test=(shares, y))
+    given = TensorData(({"a": shares, "b": y}, y), val=({"b": y, "a": shares}, y))
+    assert len(given.val[1]) == 40
+    augmented = TensorData((pixels, y), augment=lambda x, generator: x.float() / 255)
+    with pytest.raises(ValueError, match=r"augment returns inputs of torch.float32.*in the same way before"):
+        next(iter(augmented.train_dataloader()))
+    inverted = TensorData((pixels, y), augment=lambda x, generator: 255 - x)
+    assert next(iter(inverted.train_dataloader()))[0].dtype == torch.uint8

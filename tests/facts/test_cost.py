@@ -6,6 +6,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from optnas.facts import as_inputs, count_flops, count_params, flops_by_operator, materialize
+from optnas.facts.cost import other_numbers
 
 
 class Attention(nn.Module):
@@ -155,3 +156,21 @@ def test_flops_by_operator_add_up() -> None:
     assert found == {"convolution": 2 * 2 * 4 * 36 * 27, "addmm": 2 * 2 * 144 * 5}
     assert sum(found.values()) == count_flops(model, (2, 3, 8, 8))
     assert flops_by_operator(nn.ReLU(), (2, 3)) == {}
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "wanted"),
+    [
+        (nn.Conv2d(3, 2, 3), torch.zeros(2, 3, 4, 4, dtype=torch.uint8), "on torch.float32 it runs"),
+        (nn.LSTM(3, 2), torch.zeros(2, 4, 3, dtype=torch.float64), "on torch.float32 it runs"),
+        (nn.Embedding(5, 2), torch.zeros(2, 4), "on torch.int64 it runs"),
+        (nn.Linear(3, 2), torch.zeros(2, 4, dtype=torch.uint8), ""),  # another kind would not help
+        (nn.Linear(3, 2), torch.zeros(2, 4), ""),
+    ],
+)
+def test_inputs_of_the_wrong_kind_of_number_are_told_apart_from_those_of_a_wrong_shape(model, given, wanted):
+    with pytest.raises((RuntimeError, ValueError)):
+        model(given)
+    told = other_numbers(model, given)
+    assert wanted in told
+    assert (str(given.dtype) in told) == bool(wanted)

@@ -164,3 +164,14 @@ def test_a_limit_on_what_nobody_measures_is_told_where_the_metrics_are_known(nam
         with pytest.raises(SearchFailedError, match=r"limits names 'size'.*there are flops, n_params, score"):
             optimize(study, objective, n_trials=1)
         assert study.trials == []
+
+
+def test_a_metric_named_like_a_fact_is_told_where_the_metrics_are_known():
+    class Naming(Rehearsing):
+        def rehearse(self, model, run):
+            return {"score", "n_params"}
+
+    study, objective = search_of(Naming())
+    with pytest.raises(SearchFailedError, match="both have 'n_params'"):
+        optimize(study, objective, n_trials=1)
+    assert study.trials == []
