@@ -26,6 +26,9 @@ Mix: TypeAlias = Callable[[Any, Any, torch.Generator], tuple[Any, Any]]
 PARTS = {"train": "train", "test": "test", **dict.fromkeys(("val", "validation", "valid", "dev"), "val")}
 """What the parts of data sets and folders are called, and which argument of `TensorData` each is."""
 
+_BY_CHANCE = 8
+"""Fewer rows may well have one target."""
+
 
 class TensorData(LightningDataModule):
     """Tensors `(x, y)` split into training, validation and test data.
@@ -125,6 +128,22 @@ class TensorData(LightningDataModule):
         self._rows = np.concatenate([kept, validated])
         for name in ("train", "val", "test"):
             _warn_of_no_numbers(name, self.served(getattr(self, name)))
+        self._warn_of_one_target()
+
+    def _warn_of_one_target(self) -> None:
+        """Warn of a part in which all targets are the same, where those of the training data are not."""
+        if _is_one(self.train[1]):
+            return
+        for name in ("val", "test"):
+            y = getattr(self, name)[1]
+            if _is_one(y):
+                warnings.warn(
+                    f"All {len(y)} rows of the {name} data have the target {y.flatten()[0].item()}, and rows "
+                    "of the training data have others: an accuracy, an AUROC or an R2 on them tells no good "
+                    "network from one that always says the same. Give a share, which divides classes evenly "
+                    f"({name}=0.2 without ordered=True), or with groups a larger one.",
+                    stacklevel=3,
+                )
 
     def fold(self, i: int, k: int, repeat: int = 0) -> Self:
         """The same data, of which fold `i` of `k` validates and the others train; the test data stay.
@@ -145,6 +164,7 @@ class TensorData(LightningDataModule):
         other = copy(self)
         other.train, other.val = (_take((x, y), torch.from_numpy(part)) for part in (train, val))
         other._rows = np.concatenate([rows[train], rows[val]])
+        other._warn_of_one_target()
         return other
 
     def served(self, split: Split) -> Split:
@@ -250,6 +270,12 @@ def _tensors(name: str, split: Split) -> Split:
     if len(set(lengths)) != 1:
         raise ValueError(f"{name} holds inputs and targets of different lengths: {lengths}.")
     return x, y
+
+
+def _is_one(y: Any) -> bool:
+    """Whether targets, one a row, are all the same number."""
+    single = isinstance(y, Tensor) and y.numel() == len(y) >= _BY_CHANCE
+    return single and bool((y == y[0]).all())
 
 
 def _check_alike(what: str, train: Any, other: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any, TypeAlias
@@ -72,6 +73,8 @@ class Supervised(LightningModule):
         self._train_loss = _Mean()
         self._loss = _Mean()
         self._parts: dict[str, _Mean] = {}
+        self._targets = _Range()
+        self._without_class: dict[str, dict[str, bool]] = {}  # part: metric: whether it is defined at all
 
     def split(self, batch: Any) -> tuple[Any, Any]:
         """Inputs and targets of a batch."""
@@ -174,6 +177,7 @@ class Supervised(LightningModule):
     def _start(self) -> None:
         self._loss = _Mean()
         self._parts = {}
+        self._targets = _Range()
         for metric in _metrics(self.metrics).values():
             metric.reset()
 
@@ -185,6 +189,7 @@ class Supervised(LightningModule):
         self._loss.add(loss, n)
         measured = self.measured(output, y)
         if measured is not None:
+            self._targets.see(measured[1])
             for metric in _metrics(self.metrics).values():
                 metric.update(*measured)
         for name, (mean, count) in self.parts(output, y).items():
@@ -195,11 +200,37 @@ class Supervised(LightningModule):
             return
         self.log(f"{part}_loss", self._loss.value, sync_dist=True)
         counted = bool(self._loss.n > 0)
+        self._tell_of_absent_classes(part, counted)
         for name, metric in _metrics(self.metrics).items():
-            self.log(f"{part}_{name}", metric.compute() if counted else math.nan)
+            defined = counted and self._without_class.get(part, {}).get(name, True)
+            self.log(f"{part}_{name}", metric.compute() if defined else math.nan)
         means = {name: mean.value for name, mean in self._parts.items()}
         for name, number in {**means, **self.derived(float(self._loss.value))}.items():
             self.log(f"{part}_{name}", number, sync_dist=True)
+
+    def _tell_of_absent_classes(self, part: str, counted: bool) -> None:
+        """Warn of metrics such as an AUROC that take 0 for what they cannot know of a class without samples.
+
+        Once for each part, and only where all of it was seen: a first batch may well be of one class.
+        """
+        limit = getattr(self.trainer, f"limit_{part}_batches")
+        if not counted or part in self._without_class or not isinstance(limit, float):
+            return
+        self._without_class[part] = {}
+        for name, metric in _metrics(self.metrics).items():
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                metric.compute()
+            if not any(_is_of_absent_class(warning.message) for warning in said):
+                continue
+            self._without_class[part][name] = defined = not self._targets.is_one
+            becomes = "takes 0 or 1 for that class" if defined else "is not defined, and nan here"
+            warnings.warn(
+                f"{part}_{name} {becomes}: among the targets of the {part} data a class has no sample, or no "
+                "other class has one. Divide the data so that each part has all classes, as TensorData does "
+                "with labels unless it is told otherwise.",
+                stacklevel=2,
+            )
 
     def _log_batch(self, part: str, loader: int, output: Any, y: Any, loss: Tensor, n: Tensor | int) -> None:
         """Lightning adds the number of the loader to names that are logged in a step, and only there."""
@@ -250,6 +281,26 @@ class _Mean:
         if self.n is None or self.n == 0:
             return math.nan
         return self._sum / self.n
+
+
+class _Range:
+    """Whether all targets of a split are one number."""
+
+    def __init__(self) -> None:
+        self._ends: list[Tensor] = []
+
+    def see(self, y: Any) -> None:
+        if isinstance(y, Tensor) and y.numel() and not y.is_complex():
+            self._ends += y.aminmax()
+
+    @property
+    def is_one(self) -> bool:
+        return len({end.item() for end in self._ends}) == 1
+
+
+def _is_of_absent_class(warning: Warning | str) -> bool:
+    """Whether torchmetrics says that it misses what a curve needs: positive samples, or negative ones."""
+    return str(warning).startswith(("No positive samples", "No negative samples"))
 
 
 def _metrics(metrics: nn.Module) -> dict[str, Metric]:

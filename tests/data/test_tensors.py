@@ -37,7 +37,8 @@ def test_splits_of_labels_are_stratified_and_depend_on_the_seed_alone():
 
 def test_what_cannot_be_stratified_is_split_at_random():
     regression = TensorData((np.arange(50.0), np.linspace(0, 1, 50)))
-    lonely = TensorData((np.arange(50.0), [1] * 49 + [0]))
+    with pytest.warns(UserWarning, match="All 10 rows of the (val|test) data have the target 1"):
+        lonely = TensorData((np.arange(50.0), [1] * 49 + [0]))
     assert len(regression.val[1]) == len(lonely.val[1]) == 10
 
 
@@ -225,3 +226,19 @@ def test_parts_of_which_one_has_whole_numbers_and_one_real_ones_are_refused():
         next(iter(augmented.train_dataloader()))
     inverted = TensorData((pixels, y), augment=lambda x, generator: 255 - x)
     assert next(iter(inverted.train_dataloader()))[0].dtype == torch.uint8
+
+
+def test_a_part_of_one_class_is_told_and_data_of_one_target_are_not():
+    x, y = torch.arange(60.0), torch.arange(60) // 20  # sorted by class
+    with pytest.warns(
+        UserWarning, match=r"All 10 rows of the (val|test) data have the target 2.*=0.2 without"
+    ):
+        TensorData((x, y), val=1 / 6, test=1 / 6, ordered=True)
+    with pytest.warns(UserWarning, match="All 20 rows of the test data have the target 1"):
+        TensorData((x, y), test=(x[20:40], y[20:40]))
+    with pytest.warns(UserWarning, match="the val data have the target"):
+        grouped = TensorData((x, y), groups=y, val=0.3, test=(x, y))
+    with pytest.warns(UserWarning, match="All 20 rows of the val data have the target"):
+        grouped.fold(0, 3)
+    TensorData((x, torch.zeros(60)))  # there is no target at all
+    TensorData((x, y))

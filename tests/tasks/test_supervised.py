@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -5,10 +7,15 @@ from fixtures.tasks import blobs, fit, no_questions
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torchmetrics import MeanAbsoluteError
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import (
+    BinaryAUROC,
+    BinaryAveragePrecision,
+    MulticlassAccuracy,
+    MulticlassAUROC,
+)
 
 from optnas.data import TensorData
-from optnas.tasks import Classification, Regression, Supervised
+from optnas.tasks import Classification, MultiLabel, Regression, Supervised
 from optnas.tasks.recipe import Recipe
 from optnas.trial import Draw
 
@@ -172,3 +179,39 @@ def test_a_metric_does_not_take_the_place_of_the_loss():
     task = Classification(2, metrics={"loss": MulticlassAccuracy(2)})
     with pytest.raises(ValueError, match="give it another name"):
         task(nn.Linear(2, 2), Draw(None))
+
+
+class Loaded(pl.LightningDataModule):
+    """Rows of these classes, to train and to validate."""
+
+    def __init__(self, y, batch_size=4):
+        super().__init__()
+        self.rows = TensorDataset(torch.arange(2.0 * len(y)).view(-1, 2) / len(y), y)
+        self.batch_size = batch_size
+
+    def train_dataloader(self):
+        return DataLoader(self.rows, self.batch_size)
+
+    val_dataloader = test_dataloader = train_dataloader
+
+
+@pytest.mark.parametrize("metric", [BinaryAUROC(), BinaryAveragePrecision()])
+def test_a_curve_over_one_class_is_no_number_and_said_so(metric):
+    module = MultiLabel(metrics={"curve": metric})(nn.Linear(2, 1), no_questions())
+    with pytest.warns(UserWarning, match=r"(val|test)_curve is not defined, and nan here") as told:
+        found = fit(module, Loaded(torch.zeros(12, dtype=torch.long)), epochs=2)
+    assert math.isnan(found["val_curve"])
+    assert math.isnan(found["test_curve"])
+    assert len(told) == 2  # once for each part
+    assert 0 <= found["val_acc"] <= 1
+
+
+def test_a_class_that_validation_lacks_is_told_and_one_that_the_first_batch_lacks_is_not():
+    def module():
+        return Classification(3, metrics={"auroc": MulticlassAUROC(3)})(nn.Linear(2, 3), no_questions())
+
+    with pytest.warns(UserWarning, match="(val|test)_auroc takes 0 or 1 for that class") as told:
+        found = fit(module(), Loaded(torch.arange(12) // 6))
+    assert 0 <= found["val_auroc"] < 1  # a number, if not what was meant
+    assert len(told) == 2
+    fit(module(), Loaded(torch.arange(12) // 4))  # batches are of one class each
