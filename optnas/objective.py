@@ -135,8 +135,8 @@ class Objective:
         for name, direction in values.items():
             if self.estimator.values.get(name, direction) != direction:
                 raise ValueError(
-                    f"values={dict(values)!r} would {direction} {name!r}, and the estimator, which keeps the "
-                    f"best epoch, would {self.estimator.values[name]} it. Say the same in both."
+                    f"values={dict(values)!r} would {direction} {name!r}, and the estimator "
+                    f"({self.estimator.name}) would {self.estimator.values[name]} it. Say the same in both."
                 )
         if example is None and not self.estimator.has_example:
             raise ValueError(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy, deepcopy
 from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.plugins.io import AsyncCheckpointIO
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 _LOW_IS_GOOD = {"loss", "error", "mae", "mse", "rmse", "nll", "perplexity"}
 _HIGH_IS_GOOD = {"acc", "accuracy", "f1", "auc", "auroc", "dice", "iou", "map", "precision", "recall", "r2"}
@@ -81,13 +82,13 @@ def check_trainer(trainer: Mapping[str, Any], max_epochs: int | None, can_stop: 
         )
 
 
-def check_callbacks(callbacks: Any, monitor: str, mode: str) -> None:
+def check_callbacks(callbacks: Any, monitor: str, mode: str) -> set[str]:
     """Raises TypeError for what is neither a list of callbacks nor a function that makes them.
 
-    Warns of one that would stop a training while it gets better.
+    Warns of one that would stop a training while it gets better. Returned is what was said.
     """
     if callable(callbacks):
-        return
+        return set()
     if isinstance(callbacks, pl.Callback):
         raise TypeError(
             f"callbacks={type(callbacks).__name__}(...): give a list, [{type(callbacks).__name__}(...)]."
@@ -98,10 +99,45 @@ def check_callbacks(callbacks: Any, monitor: str, mode: str) -> None:
                 f"callbacks holds {callback!r}, which is no Lightning callback; give objects such as "
                 "EarlyStopping(...), or a function of the trial that makes them all."
             )
-        if isinstance(callback, EarlyStopping):
-            own = callback.monitor, callback.mode
-            if _contradicts(*own) or (callback.monitor == monitor and callback.mode != mode):
-                warnings.warn(_doubtful(type(callback).__name__, *own), stacklevel=3)
+    doubts = set(_doubts(callbacks, [], monitor, mode))
+    for words in sorted(doubts):
+        warnings.warn(words, stacklevel=3)
+    return doubts
+
+
+class Doubts(pl.Callback):
+    """Warns of what works against a training that gets better, whoever made it: a function, or the task.
+
+    Args:
+        monitor: the metric of the training.
+        mode: whether a high one is good ("max") or a low one ("min").
+        told: what was said before; it is not said again.
+    """
+
+    def __init__(self, monitor: str, mode: str, told: set[str]) -> None:
+        self.monitor = monitor
+        self.mode = mode
+        self.told = told
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without saying so
+        for words in _doubts(callbacks, trainer.lr_scheduler_configs, self.monitor, self.mode):
+            if words not in self.told:
+                self.told.add(words)
+                warnings.warn(words, stacklevel=2)
+
+
+def _doubts(callbacks: Iterable[Any], schedules: Iterable[Any], monitor: str, mode: str) -> Iterator[str]:
+    """What stops a training, or slows it down, for a metric that gets better in the other direction."""
+    watching: list[tuple[Any, str, str]] = [
+        (c, c.monitor, c.mode) for c in callbacks if isinstance(c, EarlyStopping)
+    ]
+    for config in schedules:
+        if isinstance(config.scheduler, ReduceLROnPlateau):
+            watching.append((config.scheduler, config.monitor or "", config.scheduler.mode))
+    for who, metric, good in watching:
+        if _contradicts(metric, good) or (metric == monitor and good != mode):
+            yield _doubtful(type(who).__name__, metric, good)
 
 
 def copies(thing: Any) -> Any:

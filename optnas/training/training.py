@@ -37,6 +37,7 @@ from optnas.record import Why
 from optnas.seeds import derive_seed, random_state, seeded, set_random_state
 from optnas.tasks.supervised import Supervised
 from optnas.training.arguments import (
+    Doubts,
     check_callbacks,
     check_monitor,
     check_that_it_validates,
@@ -135,7 +136,7 @@ class Training(Estimator):
             )
         check_inherit(inherit, keep, is_pretrained=pretrained is not None)
         check_trainer(trainer, max_epochs, can_stop=time_limit is not None or bool(callbacks))
-        check_callbacks(callbacks, monitor, mode)
+        self._told = check_callbacks(callbacks, monitor, mode)
         self.task = task
         self.data = data
         self.monitor = monitor
@@ -369,7 +370,7 @@ class Training(Estimator):
                 **{"devices": 1, **given, **limits, **_QUIETLY},
                 max_epochs=every,
                 min_epochs=every,  # until it validates
-                callbacks=[watch, *early],
+                callbacks=[watch, *early, self._doubts],
                 logger=False,
                 default_root_dir=folder,
             )
@@ -570,7 +571,9 @@ class Training(Estimator):
         logger = self.logger(run) if callable(self.logger) else self.logger
         heir = [] if legacy is None else [Heir(legacy)]
         with interruptible(), quiet(self._verbose), numpy_is_safe():
-            trainer = self._trainer(folder, [*heir, monitor.first, *own, *timer, monitor], logger)
+            trainer = self._trainer(
+                folder, [*heir, monitor.first, *own, *timer, self._doubts, monitor], logger
+            )
             if legacy is not None:
                 legacy.begin(trainer)
             trainer.fit(module, datamodule=data, ckpt_path=state)
@@ -579,6 +582,10 @@ class Training(Estimator):
             # The Trainer and its module refer to each other, so their memory is not free by itself.
             del trainer
             free_memory()
+
+    @property
+    def _doubts(self) -> Doubts:
+        return Doubts(self.monitor, self.mode, self._told)
 
     def _test(self, module: pl.LightningModule, data: pl.LightningDataModule, trial: Any) -> dict[str, float]:
         with interruptible(), quiet(self._verbose):

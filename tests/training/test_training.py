@@ -183,6 +183,43 @@ def test_stopping_a_training_that_gets_better_is_told(tmp_path, training, monito
     training(tmp_path, monitor=monitor, callbacks=[EarlyStopping("val_loss")])
 
 
+class _Contrary(pl.LightningModule):
+    """Learns nothing, and has its own callback and schedule, for which a low `val_acc` is good."""
+
+    def __init__(self, model, part):
+        super().__init__()
+        self.model, self.part = model, part
+
+    def configure_callbacks(self):
+        return [EarlyStopping("val_acc")] if self.part == "callback" else []
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), 0.1)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="min")
+        schedule = {"lr_scheduler": {"scheduler": plateau, "monitor": "val_acc"}}
+        return {"optimizer": optimizer, **(schedule if self.part == "schedule" else {})}
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self.model(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_acc", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("part", "who"),
+    [("callback", "EarlyStopping"), ("schedule", "ReduceLROnPlateau"), ("function", "EarlyStopping")],
+)
+def test_what_a_task_or_a_function_makes_against_a_training_that_gets_better_is_told_once(
+    tmp_path, training, search, part, who
+):
+    callbacks = (lambda trial: [EarlyStopping("val_acc")]) if part == "function" else ()
+    estimator = training(tmp_path, lambda model, trial: _Contrary(model, part), callbacks=callbacks)
+    with pytest.warns(UserWarning, match=rf"{who}\(monitor='val_acc', mode='min'\).*say mode='max'") as told:
+        search(estimator, n_trials=2)
+    assert len(told) == 1
+
+
 def test_an_iterator_that_lasts_for_one_epoch_is_told(tmp_path, points, training, search):
     data = points()
     data.train_dataloader = lambda: iter(TensorData.train_dataloader(data))
