@@ -31,8 +31,9 @@ Examples:
     >>> sampler = optnas.PredictorSampler(space, features=features)
 """
 
-LEVEL = 2.0
-"""How far a cheap estimate and a whole one of the same are apart, where an answer and another are 1."""
+LEVEL = 0.5
+"""How far a cheap estimate and a whole one of the same are apart, before anything is known of them: they are
+expected to correlate at 0.78."""
 
 Written = Callable[[Any], tuple[int, float] | None]
 """Into which column an answer writes which number."""
@@ -65,6 +66,11 @@ class Encoder:
             self._width += _width(distribution)
         self._sums = self._sum_matrix(distributions)
         self._features = None if features is None else _Standardized(features, trials)
+
+    @property
+    def n_own(self) -> int:
+        """How many columns, the last ones, are in other units than those of the answers."""
+        return int(self._levels)
 
     @property
     def has_features(self) -> bool:

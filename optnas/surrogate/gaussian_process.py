@@ -24,7 +24,8 @@ SPREAD = 1.5
 """How much weights may differ: the standard deviation of their logarithms in the prior."""
 
 NOISE = (-6.0, 2.0)
-"""What is believed of the logarithm of the noise's variance: mean and standard deviation of the prior."""
+"""What is believed of the logarithm of the noise's variance, and of that of the luck of a group: mean and
+standard deviation of the prior."""
 
 JITTER = 1e-8
 
@@ -47,32 +48,44 @@ class GaussianProcess:
         targets: Array,
         most: int = MOST_FITTED,
         noise: tuple[float, float] = NOISE,
+        groups: NDArray[np.intp] | None = None,
+        n_own: int = 0,
     ) -> GaussianProcess:
         """Condition on `rows`, `(n, columns)`, and `targets`, `(n,)`; fit the kernel to the first `most`.
 
-        `noise`: what is believed of the logarithm of its variance, mean and standard deviation.
+        Args:
+            noise: What is believed of the logarithm of its variance, mean and standard deviation.
+            groups: `(n,)`: targets of one group, which were read off one training, share its luck. Else the
+                noise would seem as small as they differ from each other. None: each is alone.
+            n_own: The last so many columns are in units of their own: of their weights the prior expects 1,
+                however much the others vary.
         """
-        typical = DISTANCE / max(2 * rows.var(axis=0).sum(), JITTER)
+        n_others = rows.shape[1] - n_own
+        typical = DISTANCE / max(2 * rows[:, :n_others].var(axis=0).sum(), JITTER)
+        expected = np.r_[np.full(n_others, typical), np.ones(n_own)]
         fitted = rows[:most]
         telling = np.ptp(fitted, axis=0) > 0  # of the others, only the prior says something
         n_telling = int(telling.sum())
-        self._prior_mean = np.r_[np.full(n_telling, np.log(typical)), 0.0, noise[0]]
-        self._prior_std = np.r_[np.full(n_telling, SPREAD), 1.0, noise[1]]
+        same = None if groups is None else _same(groups[:most])
+        n_noises = 1 if groups is None else 2
+        self._prior_mean = np.r_[np.log(expected[telling]), 0.0, np.full(n_noises, noise[0])]
+        self._prior_std = np.r_[np.full(n_telling, SPREAD), 1.0, np.full(n_noises, noise[1])]
         reach = 5 * self._prior_std
         with _one_thread():
             found = minimize(
                 self._loss,
                 self._prior_mean,
-                (fitted[:, telling], targets[:most]),
+                (fitted[:, telling], targets[:most], same),
                 jac=True,
                 method="L-BFGS-B",
                 bounds=np.column_stack([self._prior_mean - reach, self._prior_mean + reach]),
                 options={"maxiter": 25},
             )
-        self._scale = np.full(rows.shape[1], np.sqrt(typical))
-        self._scale[telling] = np.exp(found.x[:-2] / 2)
-        self._signal, self._noise = np.exp(found.x[-2:])
-        self._condition(rows * self._scale, targets)
+        self._scale = np.sqrt(expected)
+        self._scale[telling] = np.exp(found.x[:n_telling] / 2)
+        self._signal, self._noise, *luck = np.exp(found.x[n_telling:])
+        self._luck = sum(luck)
+        self._condition(rows * self._scale, targets, groups)
         return self
 
     def predict(self, rows: Array) -> tuple[Array, Array]:
@@ -98,33 +111,27 @@ class GaussianProcess:
 
     def fitted(self) -> Array:
         """Mean of the signal, without the noise, at the rows it was conditioned on, `(n,)`."""
-        fitted: Array = self._targets - (self._noise + JITTER) * self._alpha
+        fitted: Array = self._targets - self._noises @ self._alpha
         return fitted
 
-    def surprise(self, groups: NDArray[np.intp] | None = None) -> float:
-        """How badly each target is predicted from all others: the mean of -log of its predicted density.
-
-        `groups`: see `left_out`.
-        """
-        mean, variance = self.left_out(groups)
+    def surprise(self) -> float:
+        """How badly targets are predicted by `left_out`: the mean of -log of their predicted density."""
+        mean, variance = self.left_out()
         return float(0.5 * (np.log(2 * np.pi * variance) + (self._targets - mean) ** 2 / variance).mean())
 
-    def left_out(self, groups: NDArray[np.intp] | None = None) -> tuple[Array, Array]:
-        """Mean and variance of each target, predicted from all others, each `(n,)`.
+    def left_out(self) -> tuple[Array, Array]:
+        """Mean and variance of each target, predicted from those of all other groups, each `(n,)`.
 
         In closed form (Rasmussen & Williams, Gaussian Processes for Machine Learning, 2006, section 5.4.2).
-
-        `groups`, `(n,)`: targets that belong together, and do not count among the others of each other; None:
-        each is alone.
         """
         with _one_thread():
             inverse = _inverse(self._factor)
-        if groups is None:
+        if self._groups is None:
             variance = 1 / np.diag(inverse)
             return self._targets - self._alpha * variance, variance
         mean, variance = np.empty_like(self._targets), np.empty_like(self._targets)
-        for group in np.unique(groups):
-            at = np.flatnonzero(groups == group)
+        for group in np.unique(self._groups):
+            at = np.flatnonzero(self._groups == group)
             covariance = np.linalg.inv(inverse[np.ix_(at, at)])
             mean[at] = self._targets[at] - covariance @ self._alpha[at]
             variance[at] = np.diag(covariance)
@@ -134,25 +141,33 @@ class GaussianProcess:
         """A copy that takes its own predictions for `rows` as observed."""
         other = copy.copy(self)
         believed = np.r_[self._targets, self.predict(rows)[0]]
-        other._condition(np.vstack([self._scaled, rows * self._scale]), believed)
+        groups = self._groups
+        if groups is not None:
+            groups = np.r_[groups, groups.max() + 1 + np.arange(len(rows))]
+        other._condition(np.vstack([self._scaled, rows * self._scale]), believed, groups)
         return other
 
-    def _condition(self, scaled: Array, targets: Array) -> None:
-        self._scaled, self._targets = scaled, targets
+    def _condition(self, scaled: Array, targets: Array, groups: NDArray[np.intp] | None) -> None:
+        self._scaled, self._targets, self._groups = scaled, targets, groups
         with _one_thread():
-            covariance = self._signal * _matern(_squared(scaled, scaled))
-            covariance[np.diag_indices(len(scaled))] += self._noise + JITTER
+            self._noises = (self._noise + JITTER) * np.eye(len(scaled))
+            if groups is not None:
+                self._noises += self._luck * _same(groups)
+            covariance = self._signal * _matern(_squared(scaled, scaled)) + self._noises
             self._factor = np.linalg.cholesky(covariance)
             self._alpha = cho_solve((self._factor, True), targets)
 
-    def _loss(self, x: Array, rows: Array, targets: Array) -> tuple[float, Array]:
+    def _loss(self, x: Array, rows: Array, targets: Array, same: Array | None) -> tuple[float, Array]:
         """Negative log posterior of the logarithms of the hyperparameters, and its gradient."""
-        n = len(targets)
-        signal, noise = np.exp(x[-2]), np.exp(x[-1])
-        scaled = rows * np.exp(x[:-2] / 2)
+        n, n_columns = rows.shape
+        signal, noise, *luck = np.exp(x[n_columns:])
+        scaled = rows * np.exp(x[:n_columns] / 2)
         distances = _squared(scaled, scaled)
         correlation = _matern(distances)
-        factor = np.linalg.cholesky(signal * correlation + (noise + JITTER) * np.eye(n))
+        covariance = signal * correlation + (noise + JITTER) * np.eye(n)
+        if same is not None:
+            covariance += luck[0] * same
+        factor = np.linalg.cholesky(covariance)
         inverse = _inverse(factor)
         alpha = inverse @ targets
         z = (x - self._prior_mean) / self._prior_std
@@ -162,8 +177,16 @@ class GaussianProcess:
         # The sum over pairs of by_distance * (difference in a column)**2, for all columns at once.
         by_weight = 2 * (by_distance.sum(axis=0) @ scaled**2 - ((by_distance @ scaled) * scaled).sum(axis=0))
         by_variance = [signal * (outer * correlation).sum(), noise * np.trace(outer)]
+        if same is not None:
+            by_variance.append(luck[0] * (outer * same).sum())
         gradient = np.concatenate([by_weight, by_variance])
         return float(loss), gradient + z / self._prior_std
+
+
+def _same(groups: NDArray[np.intp]) -> Array:
+    """1 where two are of one group."""
+    same: Array = (groups[:, None] == groups).astype(float)
+    return same
 
 
 def _one_thread() -> AbstractContextManager[object]:

@@ -240,8 +240,10 @@ def fit_process(
         encoder = Encoder(trials, seen, levels=partial is not None)
         if not fits or encoder.has_features:
             levels, numbers = (1.0, None) if partial is None else partial
-            process = GaussianProcess().fit(encoder.encode(params, levels), targets, noise=noise)
-            fits.append((process.surprise(numbers), (process, encoder)))
+            process = GaussianProcess().fit(
+                encoder.encode(params, levels), targets, noise=noise, groups=numbers, n_own=encoder.n_own
+            )
+            fits.append((process.surprise(), (process, encoder)))
     plain, richer = fits[0], fits[-1]
     best = richer if plain[0] - richer[0] > GAIN else plain
     return *best, plain[1]

@@ -141,7 +141,8 @@ def by_report(observed: Sequence[Observed]) -> tuple[list[int], Array, Array]:
         at = standings([o.until(stop) for o in observed])
         passed = [i for i in ended if len(observed[i].best) >= stop] if n_before < MOST_STOPS else []
         stopped = [i for i, o in enumerate(observed) if o.final is None and len(o.best) == stop]
-        rows += [(i, at[i], stop / longest) for i in (*passed, *stopped)]
+        share = stop / max(longest, stop + 1)  # one that has made all its reports may not have ended yet
+        rows += [(i, at[i], share) for i in (*passed, *stopped)]
     trials, found, shares = zip(*rows, strict=True)
     return list(trials), np.array(found), np.array(shares)
 

@@ -36,12 +36,13 @@ def test_what_is_fitted_is_what_is_predicted_for_the_same_rows() -> None:
     assert np.abs(gp.fitted() - targets).max() > 1e-3
 
 
-def test_the_gradient_is_that_of_the_loss() -> None:
+@pytest.mark.parametrize("same", [None, np.kron(np.eye(5), np.ones((4, 4)))])
+def test_the_gradient_is_that_of_the_loss(same) -> None:
     rows, targets = rows_and_targets(20)
-    gp = GaussianProcess().fit(rows, targets)
+    gp = GaussianProcess().fit(rows, targets, groups=None if same is None else np.arange(20) // 4)
     for seed in range(3):
         x = gp._prior_mean + np.random.default_rng(seed).normal(size=len(gp._prior_mean))
-        loss, gradient = (lambda at, i=i: gp._loss(at, rows, targets)[i] for i in (0, 1))
+        loss, gradient = (lambda at, i=i: gp._loss(at, rows, targets, same)[i] for i in (0, 1))
         assert check_grad(loss, gradient, x) < 1e-4 * np.linalg.norm(gradient(x))
 
 
@@ -109,16 +110,56 @@ def test_one_thread_is_used_whatever_there_is() -> None:
     assert used == {1}
 
 
+GROUPS = np.array([0, 0, 1, 1, 1, 2, 3, 3, 4])
+
+
 def test_groups_are_predicted_from_the_others_alone() -> None:
     rng = np.random.default_rng(0)
-    rows, targets, groups = rng.normal(size=(9, 2)), rng.normal(size=9), np.array([0, 0, 1, 1, 1, 2, 3, 3, 4])
-    process = GaussianProcess().fit(rows, targets)
-    mean, variance = process.left_out(groups)
+    rows, targets = rng.normal(size=(9, 2)), rng.normal(size=9)
+    process = GaussianProcess().fit(rows, targets, groups=GROUPS)
+    mean, variance = process.left_out()
     for group in range(5):
-        out = groups == group
+        out = group == GROUPS
         without = copy.copy(process)
-        without._condition(process._scaled[~out], targets[~out])
+        without._condition(process._scaled[~out], targets[~out], GROUPS[~out])
         expected, std = without.predict(rows[out])
         assert mean[out] == pytest.approx(expected)
-        assert variance[out] == pytest.approx(std**2 + process._noise + JITTER)
-    assert process.left_out(np.arange(9))[0] == pytest.approx(process.left_out()[0])
+        assert variance[out] == pytest.approx(std**2 + process._noise + process._luck + JITTER)
+    alone, ungrouped = copy.copy(process), copy.copy(process)
+    alone._condition(process._scaled, targets, np.arange(9))
+    ungrouped._noise = process._noise + process._luck
+    ungrouped._condition(process._scaled, targets, None)
+    assert alone.left_out()[0] == pytest.approx(ungrouped.left_out()[0])
+
+
+def test_what_the_targets_of_a_group_have_in_common_is_luck_and_no_signal() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(60), 4)
+    place = rng.uniform(size=60)[groups]
+    level = np.tile([0.25, 0.5, 0.75, 1.0], 60)
+    rows, truth = np.column_stack([place, 0.5 * level]), np.sin(5 * place)
+    targets = truth + rng.normal(0, 0.7, 60)[groups] + rng.normal(0, 0.05, 240)
+    fits = [GaussianProcess().fit(rows, targets, most=240, groups=known, n_own=1) for known in (groups, None)]
+    errors = [np.sqrt(((process.fitted() - truth) ** 2).mean()) for process in fits]
+    assert errors[0] < 0.5 * errors[1]
+    assert 0.25 < fits[0]._luck < 0.9  # 0.49
+    assert fits[0].fitted() == pytest.approx(fits[0].predict(rows)[0])
+
+
+def test_what_is_believed_is_a_group_of_its_own() -> None:
+    rng = np.random.default_rng(0)
+    rows, targets = rng.normal(size=(9, 2)), rng.normal(size=9)
+    process = GaussianProcess().fit(rows, targets, groups=GROUPS)
+    new = rng.normal(size=(3, 2))
+    believed = process.believe(new)
+    assert believed.predict(new)[0] == pytest.approx(process.predict(new)[0])
+    assert (believed.predict(new)[1] < process.predict(new)[1]).all()
+
+
+def test_columns_in_units_of_their_own_keep_the_weight_of_the_prior_however_much_they_vary() -> None:
+    rows, targets = rows_and_targets(20)
+    same = np.full(20, 3.0)
+    for scale in (0.1, 10.0):
+        gp = GaussianProcess().fit(np.column_stack([rows, same * scale]), targets, n_own=1)
+        assert gp._scale[-1] == 1.0
+        assert gp._scale[:-1] == pytest.approx(GaussianProcess().fit(rows, targets)._scale)

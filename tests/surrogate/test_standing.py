@@ -108,6 +108,14 @@ def test_of_few_that_ended_all_stand_once():
     assert scores.tolist() == standings(observe(some, 1.0)).tolist()
 
 
+def test_what_made_all_its_reports_has_not_ended_before_it_has_a_value():
+    ended = [trial(0.9, 0.5, value=0.1 * i, x=0.1 * i) for i in range(4)]
+    under_way = trial(0.8, 0.4, state=TrialState.RUNNING)
+    rows, _, shares = by_report(observe([*ended, under_way], 1.0))
+    assert [rows[i] for i in np.flatnonzero(shares == 1)] == [0, 1, 2, 3]
+    assert shares[rows.index(4)] < 1
+
+
 def test_what_is_behind_at_first_and_ahead_later_is_found_where_most_stopped_early():
     """As with small learning rates: those of 0.2 and below lead in the end, and stop early for the most."""
     rng = np.random.default_rng(0)
