@@ -54,6 +54,10 @@ from optnas.training.inheritance import Inherit
 
 POPULATION = 5
 FINALISTS, REPEATS = 2, 2
+BATCH = 16
+"""So small that an epoch has some 40 steps: after two epochs of 13 steps, the running statistics of BatchNorm
+have not caught up with the weights, and validation says little about a network."""
+
 PLAIN, HALF = "plain", "plain, half as many"
 WAYS: dict[str, str] = {
     "anew": "plain, short trainings",
@@ -83,24 +87,24 @@ class AtOnce(TensorData):
         return Batches(self.test, len(self.test[1]))
 
 
-def digits() -> TensorData:
+def digits(batch_size: int = BATCH) -> TensorData:
     """629 samples to train on, 539 to validate on and 629 to test on."""
     found = load_digits()
     x = torch.tensor(found.images, dtype=torch.float32).unsqueeze(1) / 16
-    return AtOnce((x, torch.tensor(found.target)), val=0.3, test=0.35, batch_size=48)
+    return AtOnce((x, torch.tensor(found.target)), val=0.3, test=0.35, batch_size=batch_size)
 
 
 def fashion(path: str) -> TensorData:
-    """600 pictures of 7 by 7 pixels to train on, 1000 to validate on and 3000 to test on."""
+    """600 pictures of 7 by 7 pixels to train on, 1000 to validate on and 10000 to test on."""
     with np.load(path, allow_pickle=False) as file:
         parts = [
             (torch.from_numpy(file[f"x_{s}"]), torch.from_numpy(file[f"y_{s}"])) for s in ("train", "test")
         ]
     (x, y), (x_test, y_test) = (
-        (functional.avg_pool2d(x[:3000, None].float() / 255, 4), y[:3000].long()) for x, y in parts
+        (functional.avg_pool2d(x[:10_000, None].float() / 255, 4), y[:10_000].long()) for x, y in parts
     )
     val, test = (x[600:1600], y[600:1600]), (x_test, y_test)
-    return AtOnce((x[:600], y[:600]), val=val, test=test, batch_size=48)
+    return AtOnce((x[:600], y[:600]), val=val, test=test, batch_size=BATCH)
 
 
 def training(data: TensorData, epochs: int, inherit: Inherit | None = None, keep: int = 1) -> Training:

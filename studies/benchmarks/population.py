@@ -2,8 +2,8 @@
 
     python studies/benchmarks/population.py [--seeds 10] [--size 8] [--epochs 16] [--file population.jsonl]
 
-The space and the digits of `studies/inherit.py`, and the learning rate. Each search has the epochs of
-`--size` whole trainings, of `--epochs` each. *As found*: test accuracy of the trial with the best
+The space and the digits of `studies/inherit.py`, in batches of 48, and the learning rate. Each search has the
+epochs of `--size` whole trainings, of `--epochs` each. *As found*: test accuracy of the trial with the best
 validation accuracy, as the search left it; the network of a population has its weights from ancestors, and
 the learning rates of several trials behind it. *From scratch*: the same answers, trained anew from one seed.
 Means over seeds with 95 % intervals by Student; a lead is that over random search with the same seed. Halving
@@ -109,7 +109,7 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     kept = [json.loads(line) for line in given.file.read_text().splitlines()] if given.file.exists() else []
     rows = {(row["of"], row["seed"]): row for row in kept if row["size"] == [given.size, given.epochs]}
-    data, all_ways = digits(), ways(given.size, given.epochs)
+    data, all_ways = digits(batch_size=48), ways(given.size, given.epochs)
     for seed in range(given.seeds):
         for name, way in all_ways.items():
             if (name, seed) in rows:
