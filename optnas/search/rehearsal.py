@@ -17,6 +17,7 @@ from optnas.answers import keep_or_draw
 from optnas.errors import SearchFailedError, SpaceError, TrialPaused, describe_error, is_infrastructure
 from optnas.estimation.run import Run
 from optnas.objective import ANOTHER_NETWORK, Objective, its_own
+from optnas.search.signals import signals_raise
 from optnas.space.explore import walk
 from optnas.strategy.base import fixed_params
 from optnas.training.snapshot import shapes
@@ -39,7 +40,7 @@ def rehearse(study: optuna.Study, objective: Objective) -> None:
         return
     enqueued = [fixed_params(trial) for trial in trials if trial.state == TrialState.WAITING]
     errors: list[Exception] = []
-    with random_numbers_as_before():
+    with signals_raise(), random_numbers_as_before():
         for i in range(_TRIES):
             params = some_answers(objective, (enqueued or [{}])[0] if i == 0 else {}, seed=i)
             try:

@@ -215,6 +215,9 @@ class DistinctSampler(PlanningSampler):
             return None
 
 
+_ONLY = "The only architecture of the space has"
+
+
 def _exhausted(study: Study, seen: set[Hashable], within: Within | None) -> SpaceExhausted:
     if within is not None and not seen:
         return SpaceExhausted(f"Nothing within the limits was found: {within}.")
@@ -223,9 +226,8 @@ def _exhausted(study: Study, seen: set[Hashable], within: Within | None) -> Spac
             f"Beside the {len(seen)} architectures that were tried, none within the limits was found: "
             f"{within}. {_failures(study)}"
         )
-    return SpaceExhausted(
-        f"All {len(seen)} distinct architectures of the space have been tried. {_failures(study)}"
-    )
+    tried = f"All {len(seen)} distinct architectures of the space have" if len(seen) > 1 else _ONLY
+    return SpaceExhausted(f"{tried} been tried. {_failures(study)}")
 
 
 def _failures(study: Study) -> str:
@@ -233,7 +235,7 @@ def _failures(study: Study) -> str:
     failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
     known = [trial for trial in failed if trial.params]  # one that was not asked anything tried nothing
     if not known:
-        return "The search is complete; for repeats of the best, enqueue them or use the inner sampler alone."
+        return "The search is complete. To estimate some of them again, say Objective(reuse_twins=False)."
     last = known[-1]
     numbers = ", ".join(str(trial.number) for trial in known[:10]) + (", ..." if len(known) > 10 else "")
     return (

@@ -50,23 +50,34 @@ def quiet(verbose: bool = False) -> Iterator[None]:
 def interruptible() -> Iterator[None]:
     """Ctrl-C leaves as KeyboardInterrupt and SIGTERM as `SystemExit(143)`; signal handlers are restored.
 
-    Lightning leaves with `sys.exit(1)` or without an exit status, and may leave SIGINT ignored.
+    Lightning leaves with `sys.exit(1)` or without an exit status, and may leave SIGINT ignored; or its
+    cleaning up fails, with an error of which the interruption is but the context.
     """
     main = threading.current_thread() is threading.main_thread()
     numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
     handlers = {number: signal.getsignal(number) for number in numbers}
     try:
         yield
-    except SIGTERMException as interrupt:
-        raise SystemExit(128 + signal.SIGTERM) from interrupt
-    except SystemExit as interrupt:
-        if isinstance(interrupt.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from interrupt
+    except (Exception, SystemExit) as error:
+        for cause in _behind(error):
+            if isinstance(cause, KeyboardInterrupt):
+                raise KeyboardInterrupt from error
+            if isinstance(cause, SIGTERMException):
+                raise SystemExit(128 + signal.SIGTERM) from error
+            if isinstance(cause, SystemExit) and cause is not error:
+                raise SystemExit(cause.code) from error
         raise
     finally:
         for number, handler in handlers.items():
             if handler is not None and signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
+
+
+def _behind(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and what was being handled when it was raised."""
+    while error is not None:
+        yield error
+        error = error.__context__
 
 
 @contextmanager

@@ -1,4 +1,6 @@
 import random
+import signal
+import time
 
 import numpy as np
 import optuna
@@ -164,6 +166,26 @@ def test_a_limit_on_what_nobody_measures_is_told_where_the_metrics_are_known(nam
         with pytest.raises(SearchFailedError, match=r"limits names 'size'.*there are flops, n_params, score"):
             optimize(study, objective, n_trials=1)
         assert study.trials == []
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_a_signal_that_python_would_ignore_ends_a_rehearsal_too(number, error):
+    class Dying:
+        def __del__(self):
+            signal.raise_signal(number)
+            list(range(3))  # where the handler raises: within what ignores exceptions
+
+    class Waiting(Rehearsing):
+        def rehearse(self, model, run):
+            Dying()
+            time.sleep(5)
+
+    study, objective = search_of(Waiting())
+    with pytest.raises(error):
+        optimize(study, objective, n_trials=1)
+    assert study.trials == []
 
 
 def test_a_metric_named_like_a_fact_is_told_where_the_metrics_are_known():

@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import pytorch_lightning as pl
+from pytorch_lightning.utilities import CombinedLoader
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from optnas.training.quiet import interruptible
@@ -44,6 +45,22 @@ def test_interruptions_leave_a_fit_as_what_they_are(tmp_path, training, search, 
 
     with pytest.raises(expected) as caught:
         search(training(tmp_path, callbacks=lambda trial: [Raising()]))
+    assert getattr(caught.value, "code", None) == code
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected", "code"),
+    [(KeyboardInterrupt(), KeyboardInterrupt, None), (SystemExit(143), SystemExit, 143)],
+)
+def test_an_interruption_after_which_lightning_cannot_clean_up_is_no_error(
+    tmp_path, monkeypatch, training, search, raised, expected, code
+):
+    def interrupted(loader):
+        raise raised
+
+    monkeypatch.setattr(CombinedLoader, "__iter__", interrupted)
+    with pytest.raises(expected) as caught:
+        search(training(tmp_path))
     assert getattr(caught.value, "code", None) == code
 
 
