@@ -313,10 +313,14 @@ def _names(code: CodeType) -> Iterator[str]:
 
 
 def _is_of_user(thing: type) -> bool:
+    # Typed at a prompt, sent by one, or of a script; the file of `__main__` may be that of a tool that runs it
+    # (python -m cProfile study.py).
+    if thing.__module__ in ("__main__", "__mp_main__"):
+        return True
     try:
         return is_users_code(inspect.getfile(thing))
-    except (OSError, TypeError):  # built in; or typed at a prompt, or sent by one
-        return thing.__module__ in ("__main__", "__mp_main__")
+    except (OSError, TypeError):  # built in
+        return False
 
 
 def _is_own(name: str, part: Any) -> bool:

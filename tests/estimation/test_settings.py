@@ -243,6 +243,23 @@ def test_things_that_differ_only_inside_differ(hide):
     assert descriptions[0] != descriptions[1]
 
 
+@pytest.mark.parametrize("tool", [[], ["-m", "cProfile", "-o", os.devnull]])
+def test_classes_of_a_script_are_seen_whatever_runs_it(tmp_path, tool):
+    script = tmp_path / "study.py"
+    script.write_text("""
+from optnas.estimation.settings import describe
+
+def made(value):
+    class Made:
+        by = value
+    return Made
+
+print(describe(made(1)) == describe(made(1)), describe(made(1)) == describe(made(2)))
+""")
+    done = subprocess.run([sys.executable, *tool, script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
+
+
 @pytest.mark.parametrize(
     "things",
     [
