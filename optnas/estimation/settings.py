@@ -313,8 +313,8 @@ def _names(code: CodeType) -> Iterator[str]:
 
 
 def _is_of_user(thing: type) -> bool:
-    # Typed at a prompt, sent by one, or of a script; the file of `__main__` may be that of a tool that runs it
-    # (python -m cProfile study.py).
+    # Typed at a prompt, sent by one, or of a script: the file of `__main__` may be that of what runs the
+    # script (python -m cProfile study.py).
     if thing.__module__ in ("__main__", "__mp_main__"):
         return True
     try:
