@@ -19,14 +19,14 @@ FEWEST = 8
 MOST = 30
 """How many of the best trials are compared; no other trial counts as the best of the study."""
 
-NOISE = (-3.0, 1.5)
+NOISE = (-2.0, 1.5)
 """The prior for the noise of single trainings: the logarithm of its variance, if all values have variance 1.
 Trainings anew, if there are some, soon outweigh it."""
 
-DRAWS = 4000
+HEADROOM = 1.0
+"""See `Surrogate`. Closer to the best value, its logarithm would take the luck of the luckiest for merit."""
 
-NORMAL = 1.4826
-"""The standard deviation of a normal distribution, in medians of its absolute deviation."""
+DRAWS = 4000
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ class Leader:
         trial: COMPLETE, and no twin.
         expected: The score that another training of it is expected to get: less than the luckiest got.
         probability: That it is really the best of the study. Where several are about equal, each has a part.
-        scatter: By how much single trainings differ from what is expected of them: their standard deviation,
-            from the median over the best trials, so that a few that are far off do not count.
+        scatter: By how much single trainings of the best differ from what is expected of them: a standard
+            deviation, estimated from the noise that the surrogate sees. Where it sees a dozen trials only,
+            it may be off by a factor of three.
         near_best: Probability that no other of the study is better by more than `scatter`.
 
     The last three are NaN where too few trials are complete to tell.
@@ -72,12 +73,12 @@ def leaders(study: optuna.Study, objective: Objective) -> list[Leader]:
     anew = [_like(trial, run[name]) for trial in sound for run in runs_anew(study, trial) if name in run]
     told = [_like(trial, value) for trial, value in zip(sound, values, strict=True)]
     best = sound[:MOST]
-    surrogate = Surrogate(study.direction, noise=NOISE).fit([*told, *anew])
+    surrogate = Surrogate(study.direction, headroom=HEADROOM, noise=NOISE).fit([*told, *anew])
     params = [trial.params for trial in best]
     sign = -1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1.0
     losses = sign * surrogate.draws(params, DRAWS, seed=0)
     expected = sign * losses.mean(axis=0)
-    scatter = NORMAL * float(np.median(np.abs(expected - values[: len(best)])))
+    scatter = float(np.median(surrogate.scatter(params)))
     wins = np.bincount(losses.argmin(axis=1), minlength=len(best)) / DRAWS
     near = (losses <= losses.min(axis=1, keepdims=True) + scatter).mean(axis=0)
     columns = zip(best, expected.tolist(), wins.tolist(), near.tolist(), strict=True)

@@ -35,6 +35,12 @@ LEVEL = 0.5
 """How far a cheap estimate and a whole one of the same are apart, before anything is known of them: they are
 expected to correlate at 0.78."""
 
+ENDS = 2.0
+"""How far the ends of a range of real numbers are apart, where an answer and another are 1.
+
+Were they as close as two answers, a surrogate of a dozen trials would see but a slope of a learning rate, and
+follow it to an end. Whole numbers are often few or large, and their ends are 1 apart."""
+
 Written = Callable[[Any], tuple[int, float] | None]
 """Into which column an answer writes which number."""
 
@@ -158,10 +164,11 @@ def _column(distribution: BaseDistribution, first: int) -> Written:
         return lambda value: known.get(key(value))
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     low, high = float(distribution.low), float(distribution.high)
+    apart = ENDS if isinstance(distribution, FloatDistribution) else 1.0
     if distribution.log:
         low, high = math.log(low), math.log(high)
-        return lambda value: (first, (math.log(value) - low) / (high - low or 1.0) - 0.5)
-    return lambda value: (first, (value - low) / (high - low or 1.0) - 0.5)
+        return lambda value: (first, apart * ((math.log(value) - low) / (high - low or 1.0) - 0.5))
+    return lambda value: (first, apart * ((value - low) / (high - low or 1.0) - 0.5))
 
 
 def _width(distribution: BaseDistribution) -> int:

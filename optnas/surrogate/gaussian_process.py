@@ -109,6 +109,11 @@ class GaussianProcess:
             drawn: Array = kernel @ self._alpha + normal @ factor.T
             return drawn
 
+    @property
+    def noise(self) -> float:
+        """What the targets of one row would differ by: a standard deviation."""
+        return float(np.sqrt(self._noise + self._luck))
+
     def fitted(self) -> Array:
         """Mean of the signal, without the noise, at the rows it was conditioned on, `(n,)`."""
         fitted: Array = self._targets - self._noises @ self._alpha

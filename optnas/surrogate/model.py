@@ -163,6 +163,11 @@ class Surrogate:
         mean, std = self._warp.to_losses(*self._latent(params))
         return self._sign * mean, std
 
+    def scatter(self, params: Sequence[Params]) -> Array:
+        """By how much single values of an architecture differ: a standard deviation, `(n,)`."""
+        mean, _ = self._latent(params)
+        return self._warp.to_losses(mean, np.full(len(params), self._gp.noise))[1]
+
     def promise(self, params: Sequence[Params]) -> Array:
         """How good architectures are expected to be, as values are modeled: larger for the better, `(n,)`.
 

@@ -83,6 +83,31 @@ def test_how_much_single_trainings_differ_is_told_and_no_other_is_better_by_more
         assert truth(found.trial) - min(others) <= found.scatter
 
 
+class Small(Estimator):
+    """Eight decisions that matter as much, all together, as the luck of a training."""
+
+    values = {"loss": "minimize"}  # noqa: RUF012  # read only
+
+    def __call__(self, model, run):
+        answers = run.study.get_trials(deepcopy=False)[run.number].params
+        merit = sum(answers.values()) / np.sqrt(8 * 1.25)  # of variance 1
+        return {"loss": merit + np.random.default_rng(run.seed).standard_normal()}
+
+
+def test_of_few_trials_with_many_decisions_luck_is_not_taken_for_merit():
+    def space(trial):
+        return nn.Linear(2, 10 + sum(trial.suggest_int(f"d{i}", 0, 3) for i in range(8)))
+
+    scatters = []
+    for seed in range(8):
+        objective = Objective(space, Small(), example=(2, 2))
+        random = lambda seed: optuna.samplers.RandomSampler(seed=seed)  # noqa: E731
+        study = create_study(objective, sampler=random, seed=seed)
+        optimize(study, objective, 14)
+        scatters.append(best(study, objective).scatter)
+    assert 0.5 < np.exp(np.mean(np.log(scatters))) < 2  # 1
+
+
 def test_what_is_worse_than_others_by_far_is_not_near_the_best():
     found = leaders(*searched(0, noise=1.0))
     worst = max(found, key=lambda leader: truth(leader.trial))

@@ -116,6 +116,31 @@ def test_all_kinds_of_answers_and_absent_ones() -> None:
     assert (np.diff(mean[:5]) > 0).all()
 
 
+def test_a_number_that_is_best_in_the_middle_is_learned_from_few_trials_among_many_choices() -> None:
+    def asked(trial: optuna.Trial) -> float:
+        apart = np.log10(trial.suggest_float("lr", 1e-4, 1e-2, log=True)) + 3
+        return apart**2 + sum(0.03 * trial.suggest_categorical(f"choice{i}", [0, 1, 2]) for i in range(10))
+
+    found = []
+    for seed in range(10):
+        unseen = [trial.params for trial in trials_of(asked, 1, seed=99)]
+        fitted = Surrogate().fit(trials_of(asked, 20, seed=seed))
+        low, middle, high = (
+            fitted.predict([{**params, "lr": lr} for params in unseen])[0].mean() for lr in (2e-4, 1e-3, 5e-3)
+        )
+        found.append(middle < min(low, high))
+    assert sum(found) >= 8, found
+
+
+def test_values_scatter_as_much_as_is_told() -> None:
+    for noise in (0.1, 1.0):
+        rng = np.random.default_rng(0)
+        drawn = rng.uniform(0, 1, 60)
+        values = 5 * (drawn - 0.3) ** 2 + noise * rng.normal(size=60)
+        fitted = Surrogate(headroom=1.0).fit([point(x, value=v) for x, v in zip(drawn, values, strict=True)])
+        assert noise / 2 < np.median(fitted.scatter([{"x": x} for x in drawn])) < 1.5 * noise
+
+
 def test_running_trials_lower_the_improvement_near_them() -> None:
     surrogate = Surrogate().fit([point(x, value=(x - 0.6) ** 2) for x in (0.0, 0.2, 1.0)])
     grid = [{"x": x} for x in np.linspace(0, 1, 101)]
