@@ -108,7 +108,7 @@ def other_numbers(model: nn.Module, example: Example) -> str:
             with inference(model):
                 others, named = copied(Arguments(*args, **kwargs), methodcaller("to", wanted))
                 model(*others, **named)
-        except Exception:  # as with the numbers that are there
+        except Exception:  # it runs on these as little; what it says of the given ones is told
             continue
         given = ", ".join(sorted(map(str, kinds)))
         return f"its inputs are numbers of {given}, and on {wanted} it runs: {way}, or let the model do so"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -56,10 +57,11 @@ def interruptible() -> Iterator[None]:
     main = threading.current_thread() is threading.main_thread()
     numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
     handlers = {number: signal.getsignal(number) for number in numbers}
+    handled = sys.exception()  # a search that begins where another was interrupted
     try:
         yield
     except (Exception, SystemExit) as error:
-        for cause in _behind(error):
+        for cause in _behind(error, handled):
             if isinstance(cause, KeyboardInterrupt):
                 raise KeyboardInterrupt from error
             if isinstance(cause, SIGTERMException):
@@ -73,9 +75,9 @@ def interruptible() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def _behind(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and what was being handled when it was raised."""
-    while error is not None:
+def _behind(error: BaseException | None, before: BaseException | None) -> Iterator[BaseException]:
+    """The error, and what was being handled when it was raised, but nothing from `before`."""
+    while error is not None and error is not before:
         yield error
         error = error.__context__
 

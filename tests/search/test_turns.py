@@ -233,7 +233,7 @@ def test_the_defaults_together(tmp_path):
     n_reports = sum(len(t.intermediate_values) for t in trials)
     assert n_reports < 0.6 * 40 * STEPS
     apart = [abs(trial.params["width"] - 37) for trial in trials]
-    assert min(apart) <= 1
+    assert min(apart[:22]) <= 1  # by chance in 28 of 100 searches
     assert sum(distance <= 20 for distance in apart[10:22]) > 5  # by chance 2.4
 
 

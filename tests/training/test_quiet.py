@@ -69,3 +69,16 @@ def test_a_signal_that_lightning_leaves_ignored_is_not():
     with interruptible():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("before", [KeyboardInterrupt, SystemExit])
+def test_an_error_of_a_search_that_begins_where_another_was_interrupted_is_its_own(before):
+    def search_again():
+        try:
+            raise before
+        except before:
+            with interruptible():
+                int("bug")
+
+    with pytest.raises(ValueError, match="bug"):
+        search_again()
